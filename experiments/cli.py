@@ -1,0 +1,281 @@
+"""The command line: ``allocsim COMMAND ...``.
+
+What a person typed is checked here, at the edge; commands call the experiment of their name and show what it
+returned. Nothing heavy is imported at the top, so that ``--help`` and every refusal answer at once.
+
+Exit status: 0 done, 1 a conformance answer differs or the simulator broke an invariant of its own, 2 bad input
+(one line on stderr: ``allocsim: <file>: what is wrong; what would be right``), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments.errors import InputError
+from sim import __version__
+from sim.units import Throw
+
+_SUFFIX = ".alloctrace"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.version_option(__version__, prog_name="allocsim", message="%(prog)s %(version)s")
+def app() -> None:
+    """Simulate Go's memory allocator and hold it against recordings of the real one."""
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+
+
+@app.command("import")
+@click.argument("trace")
+@click.option("-o", "--output", metavar="FILE", help=f"Where to write [default: NAME{_SUFFIX} in this directory].")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+def import_(trace: str, output: str | None, force: bool) -> None:
+    """Turn a recorded Go execution trace into a compact file that replays at once.
+
+    TRACE is raw or .xz, recorded by Go 1.22 or later with GODEBUG=traceallocfree=1.
+    """
+    source = _readable(trace)
+    target = _writable(Path(output) if output is not None else Path(_imported_name(source)), source, force)
+    _announce_compile()
+    from workloads import gotrace
+
+    with _trace_errors(source, gotrace.TraceError):
+        recorded = gotrace.read_trace(source)
+    with _atomic(target) as temporary:
+        gotrace.save(recorded, temporary)
+    rows = [(name.replace("_", " "), f"{count:,}") for name, count in recorded.counts().items()]
+    rows.append(("not understood", f"{sum(recorded.unknown.values()):,}"))
+    _print_table([(_visible(target), "count"), *rows])
+
+
+@app.command()
+@click.argument("trace")
+@_json
+def replay(trace: str, as_json: bool) -> None:
+    """Replay a recorded trace without a clock: how many addresses does the model hand out as recorded?
+
+    TRACE is a raw execution trace, raw or .xz, or a file that `allocsim import` wrote.
+    """
+    source = _readable(trace)
+    _announce_compile()
+    from experiments.replay import replay as run
+    from workloads import gotrace
+
+    with _trace_errors(source, gotrace.TraceError, InputError):
+        answer = run(gotrace.read_trace(source)).to_dict()
+    if as_json:
+        _print_json(answer)
+        return
+    found = answer["replay"]
+    spans, slots = found["spans"], found["slots"]
+    predictable = slots["total"] - slots["excepted"]
+    _print_table(
+        [
+            (_visible(source), "predictable", "as recorded", "share"),
+            ("span bases", f"{spans['total']:,}", f"{spans['matched']:,}", _share(spans["matched"], spans["total"])),
+            ("object slots", f"{predictable:,}", f"{slots['matched']:,}", _share(slots["matched"], predictable)),
+        ]
+    )
+    click.echo(f"\n{slots['tiny']:,} of these slots are combined tiny allocations; {slots['excepted']:,} more objects")
+    click.echo("are excepted: the first of a span class on a P whose span is older than the trace.")
+    if found["unknown_events"]:
+        click.echo(f"{found['unknown_events']:,} events were not understood.")
+    misses = {cause: count for cause, count in found["misses"].items() if count}
+    if misses:
+        total = sum(misses.values())
+        rows = [(cause.replace("_", " "), f"{count:,}", _share(count, total)) for cause, count in misses.items()]
+        click.echo()
+        _print_table([("misses by cause", "count", "share"), *rows])
+
+
+@app.command()
+@click.argument("file")
+@_json
+def conform(file: str, as_json: bool) -> None:
+    """Put recorded answers of the real runtime to the model; exit 1 where one differs.
+
+    FILE holds recorded answers, as .json or .json.xz.
+    """
+    source = _readable(file)
+    _announce_compile()
+    from experiments.conform import conform as run
+
+    with _trace_errors(source, InputError):
+        answer = run(source)
+    if as_json:
+        keys = ("kind", "total", "equal", "first_difference")
+        _print_json({"conform": {key: getattr(answer, key) for key in keys}})
+    else:
+        click.echo(f"{answer.equal:,} of {answer.total:,} equal")
+        if answer.first_difference is not None:
+            click.echo(f"first difference: {answer.first_difference}")
+    if answer.equal != answer.total:
+        raise click.exceptions.Exit(1)
+
+
+def _visible(text: object) -> str:
+    """A text on one line whatever it holds: file names may hold line breaks and bytes that are no text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def _readable(name: str) -> Path:
+    """The path of an input; InputError unless it is a plain file that can be opened."""
+    path = Path(name)
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError(f"{name}: is a directory; name a file in it")
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{name}: is not a plain file; write what it holds to one first")
+        with open(path, "rb"):
+            return path
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file; name one that exists") from None
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{name}: cannot be read ({what}); name a file that can") from None
+
+
+def _imported_name(source: Path) -> str:
+    """``dir/x.trace.xz`` becomes ``x.alloctrace``."""
+    name = source.name
+    for suffix in (".xz", ".trace", _SUFFIX):
+        name = name.removesuffix(suffix) or name
+    return name + _SUFFIX
+
+
+def _writable(path: Path, source: Path, force: bool) -> Path:
+    """The path of an output; InputError, before any work, where writing it would fail or lose something."""
+    folder = path.parent
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; name a file in it with -o")
+    if path.exists():
+        if path.samefile(source):
+            raise InputError(f"{path}: is the trace itself; name another file with -o")
+        if not path.is_file():
+            raise InputError(f"{path}: is not a plain file; name another with -o")
+        if not force:
+            raise InputError(f"{path}: exists already; name another file with -o, or replace it with --force")
+    if not folder.is_dir():
+        raise InputError(f"{path}: there is no directory {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: directory {folder} is not writable; name another with -o")
+    return path
+
+
+@contextmanager
+def _atomic(target: Path) -> Iterator[Path]:
+    """A temporary path beside ``target`` that becomes it at the end, or is gone if the body fails."""
+    folder = tempfile.mkdtemp(prefix=".allocsim-", dir=target.parent)
+    temporary = Path(folder) / target.name
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.rmdir(folder)
+
+
+@contextmanager
+def _trace_errors(source: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Errors about the contents of ``source`` become InputError and name it."""
+    try:
+        yield
+    except errors as error:
+        message = str(error)
+        raise InputError(message if message.startswith(f"{source}: ") else f"{source}: {message}") from error
+
+
+def _announce_compile() -> None:
+    """Say why the first run on a machine takes longer, before it does."""
+    from sim.jit import cache_is_cold
+
+    if cache_is_cold():
+        click.echo("compiling the allocator for this machine (once, some 20 s) ...", err=True)
+
+
+def _share(part: int, whole: int) -> str:
+    """A share in percent, rounded down so that 100 % means all."""
+    if not whole:
+        return "-"
+    thousandths = part * 100_000 // whole
+    return f"{thousandths // 1000}.{thousandths % 1000:03} %"
+
+
+def _print_json(answer: Any) -> None:
+    click.echo(json.dumps(answer, indent=2))
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows in columns, the first one the heading; all columns but the first aligned at the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        click.echo("  ".join(cells))
+
+
+def _refuse(message: str, status: int) -> int:
+    """One line on stderr, whatever the message holds."""
+    click.echo(f"allocsim: {_visible(message)}", err=True)
+    return status
+
+
+def _usage(error: click.UsageError) -> str:
+    """What click says of a wrong command line, and where to read what is right."""
+    command = error.ctx.command_path if error.ctx is not None else "allocsim"
+    what = error.format_message().rstrip(".")
+    return f"{what[:1].lower()}{what[1:]}; see {command} --help"
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run a command; its exit status."""
+    try:
+        with app.make_context("allocsim", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            app.invoke(context)
+        return 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.UsageError as error:
+        return _refuse(_usage(error), 2)
+    except InputError as error:
+        return _refuse(str(error), 2)
+    except Throw as error:
+        return _refuse(f"an invariant of the simulator is broken (please report it): {error}", 1)
+    except MemoryError:
+        return _refuse("out of memory; give it more, or a smaller input", 1)
+
+
+def _guarded(run: Callable[[], int]) -> int:
+    """A run whose output may vanish and which may be interrupted, at any point."""
+    try:
+        status = run()
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return _refuse("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing to flush at exit
+        return 1
+    except OSError as error:
+        return _refuse(f"{error.filename or 'output'}: {error.strerror}; make room or name another file", 2)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command ``allocsim``: run it on ``arguments`` (default: the process's own) and exit."""
+    sys.exit(_guarded(lambda: _run(arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The central list of a span class: where a P trades its full span for one with room (mirrors mcentral.go).
+
+A refill takes a swept partial span; else it sweeps partial, then full spans, at most 100 (the budget bounds the time
+against 1 % more space); else the caller grows the list with a fresh span. In go1.14 two lists stand behind a mutex;
+which span comes next is decided here all the same, the shell takes the lock around it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.go.mgcsweep import sweep, try_acquire
+from sim.go.mspan import set_freeindex
+from sim.go.mspanset import (
+    full_swept,
+    full_unswept,
+    partial_swept,
+    partial_unswept,
+    place_swept,
+    spanset_pop,
+    spanset_push,
+)
+from sim.go.state import spans
+from sim.jit import jit
+from sim.units import Throw
+
+SPAN_BUDGET = 100  # spans a refill may look at before it grows the heap instead (mcentral.go:cacheSpan)
+
+
+@jit
+def take_unswept(h: Any, p: Any, spanclass: Any) -> Any:
+    """Sweep spans of the class within the budget until one has room; 0 if none. (mcentral.go:cacheSpan)"""
+    budget = SPAN_BUDGET
+    while budget >= 0:
+        s = spanset_pop(h, partial_unswept(h, spanclass))
+        if s == 0:
+            break
+        budget -= 1
+        if try_acquire(h, s):
+            sweep(h, p, s, True)
+            return s
+    while budget >= 0:
+        s = spanset_pop(h, full_unswept(h, spanclass))
+        if s == 0:
+            break
+        budget -= 1
+        if try_acquire(h, s):
+            sweep(h, p, s, True)
+            if spans(h)[s].alloc_count != spans(h)[s].nelems:
+                return s
+            spanset_push(h, full_swept(h, spanclass), s)
+    return np.int64(0)
+
+
+@jit
+def have_span(h: Any, s: Any) -> None:
+    """Ready a span for the cache: alloc_cache aligned to its freeindex. (mcentral.go:cacheSpan, havespan)"""
+    sp = spans(h)[s]
+    if sp.alloc_count == sp.nelems or sp.freeindex == sp.nelems:
+        raise Throw("span has no free space")
+    set_freeindex(h, s, np.int64(sp.freeindex))
+
+
+@jit
+def cache_span(h: Any, p: Any, spanclass: Any) -> Any:
+    """A span with room from the class's sets, readied for the cache; 0 when the heap must give a fresh one."""
+    s = spanset_pop(h, partial_swept(h, spanclass))
+    if s == 0:
+        s = take_unswept(h, p, spanclass)
+    if s != 0:
+        have_span(h, s)
+    return s
+
+
+@jit
+def uncache_span(h: Any, p: Any, s: Any) -> None:
+    """Take a span back from a cache; one cached since before this cycle is swept now. (mcentral.go:uncacheSpan)"""
+    sp = spans(h)[s]
+    if np.int64(sp.sweepgen) == np.int64(h[0].sweepgen) + 1:
+        sp.sweepgen = h[0].sweepgen - 1
+        sweep(h, p, s, False)
+        return
+    sp.sweepgen = h[0].sweepgen
+    place_swept(h, s)

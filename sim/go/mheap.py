@@ -1,0 +1,303 @@
+"""The page heap: spans from pages, pages from arenas, arenas from address space (mirrors mheap.go and mfixalloc.go).
+
+Up to 16 pages come from the P's page cache of 64 (no lock); the rest, and the refill of that cache, from the page
+allocator under the heap lock; when that has no run long enough the heap grows by multiples of 4 MiB out of 64 MiB
+arenas. Functions whose name ends in ``_locked`` are what Go does while it holds mheap.lock: the shell takes that
+lock around them and prices what they report in the header's ``fact_`` scalars.
+
+The byte ledger: heap_in_use + stacks_in_use + heap_free + heap_released equals the bytes mapped for the heap.
+Moving pages into or out of a P's page cache changes none of them.
+
+Left out: zeroing itself and first touches (the price of both is told by malloc), user arenas, 32-bit layouts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.go.mpagealloc import page_alloc, page_alloc_grow, page_free
+from sim.go.mpagecache import alloc_to_cache, page_cache_alloc
+from sim.go.mspan import init_span, pool_words, release_bits
+from sim.go.state import (
+    ARENA_PAGES,
+    CHUNK_PAGES,
+    MSPAN_CACHE_LEN,
+    PAGE_SHIFT,
+    SPAN_DEAD,
+    SPAN_IN_USE,
+    arena_map,
+    arenas,
+    mcaches,
+    page_span,
+    spans,
+)
+from sim.jit import jit
+from sim.units import Throw
+from sim.words import ZERO, bit64
+
+PAGE_CACHE_MAX_PAGES = 16  # a quarter of the page cache: longer spans bypass it (mheap.go:allocSpan)
+ARENA_SHIFT = 26
+ARENA_BYTES = 1 << ARENA_SHIFT
+CHUNK_BYTES = CHUNK_PAGES << PAGE_SHIFT
+LINEAR_ARENA_START = 0xC420000000  # spans and bitmap lie below it (before Go 1.11)
+FIXALLOC_CHUNK = 16 << 10
+PERSISTENT_CHUNK = 256 << 10
+GCBITS_ARENA = (64 << 10) - 16  # a 64 KiB block of mark bits, less its header
+
+
+@jit
+def persistent_alloc(h: Any, nbytes: Any) -> None:
+    """Bytes of metadata that are never given back. (malloc.go:persistentalloc)"""
+    if nbytes >= 64 << 10:
+        h[0].mapped_ready += nbytes
+        return
+    if nbytes > h[0].persistent_free:
+        h[0].mapped_ready += PERSISTENT_CHUNK
+        h[0].persistent_free = PERSISTENT_CHUNK
+    h[0].persistent_free -= nbytes
+
+
+@jit
+def mark_bits_bytes(h: Any, nelems: Any, times: Any) -> None:
+    """Account for fresh bitmaps of a span. (mheap.go:newMarkBits, newAllocBits)"""
+    nbytes = times * (((nelems + 63) >> 6) << 3)
+    if nbytes > h[0].gcbits_free:
+        h[0].gcbits_free = GCBITS_ARENA
+        h[0].gc_sys += 64 << 10
+        h[0].mapped_ready += 64 << 10
+    h[0].gcbits_free -= nbytes
+
+
+@jit
+def span_record_locked(h: Any) -> Any:
+    """A span record, recycled or new. (mfixalloc.go:alloc)"""
+    h[0].mspan_in_use += h[0].mspan_size
+    s = np.int64(h[0].free_spans)
+    if s != 0:
+        h[0].free_spans = spans(h)[s].next
+        return s
+    s = h[0].nspans
+    if s >= h[0].spans_len:
+        raise Throw("span table full")
+    h[0].nspans += 1
+    if h[0].mspan_fixalloc_free < h[0].mspan_size:
+        persistent_alloc(h, FIXALLOC_CHUNK)
+        h[0].mspan_sys += FIXALLOC_CHUNK
+        h[0].mspan_fixalloc_free = FIXALLOC_CHUNK
+    h[0].mspan_fixalloc_free -= h[0].mspan_size
+    return s
+
+
+@jit
+def alloc_mspan_locked(h: Any, p: Any) -> Any:
+    """A span record from the P's cache, filled by 64 when empty. (mheap.go:allocMSpanLocked)"""
+    if p < 0:
+        return span_record_locked(h)
+    c = mcaches(h)[p]
+    if c.mspancache_len == 0:
+        for i in range(MSPAN_CACHE_LEN // 2):
+            c.mspancache[i] = span_record_locked(h)
+        c.mspancache_len = MSPAN_CACHE_LEN // 2
+    c.mspancache_len -= 1
+    return np.int64(c.mspancache[c.mspancache_len])
+
+
+@jit
+def free_mspan_locked(h: Any, p: Any, s: Any) -> None:
+    """Give a span record back. (mheap.go:freeMSpanLocked)"""
+    spans(h)[s].state = SPAN_DEAD
+    if p >= 0 and mcaches(h)[p].mspancache_len < MSPAN_CACHE_LEN:
+        c = mcaches(h)[p]
+        c.mspancache[c.mspancache_len] = s
+        c.mspancache_len += 1
+        return
+    spans(h)[s].next = h[0].free_spans
+    h[0].free_spans = s
+    h[0].mspan_in_use -= h[0].mspan_size
+
+
+@jit
+def arena_of(h: Any, page: Any) -> Any:
+    """Position in the arena table of the arena a page lies in; throws where no arena is."""
+    at = np.int64(arena_map(h)[page >> 13]) - 1
+    if at < 0:
+        raise Throw("page outside every arena")
+    return at
+
+
+@jit
+def span_of_page(h: Any, page: Any) -> Any:
+    """The span that holds a page, 0 if none. (mheap.go:spanOf)"""
+    at = np.int64(arena_map(h)[page >> 13]) - 1
+    if at < 0:
+        return np.int64(0)
+    return np.int64(page_span(h)[at * ARENA_PAGES + (page & (ARENA_PAGES - 1))])
+
+
+@jit
+def set_spans(h: Any, page: Any, npages: Any, s: Any) -> None:
+    """Map pages to their span. (mheap.go:setSpans)"""
+    ps = page_span(h)
+    for i in range(page, page + npages):
+        ps[arena_of(h, i) * ARENA_PAGES + (i & (ARENA_PAGES - 1))] = s
+
+
+@jit
+def add_arenas(h: Any, base: Any, nbytes: Any) -> None:
+    """Enter reserved arenas in the index, with their metadata. (malloc.go:sysAlloc)"""
+    for index in range(base >> ARENA_SHIFT, (base + nbytes) >> ARENA_SHIFT):
+        at = h[0].narenas
+        if at >= h[0].arenas_len or (at + 1) * ARENA_PAGES > h[0].page_span_len:
+            raise Throw("arena table full")
+        arenas(h)[at].index = index
+        arena_map(h)[index] = at + 1
+        h[0].narenas += 1
+        if not h[0].linear_layout:
+            h[0].gc_sys += h[0].arena_meta_bytes
+            h[0].mapped_ready += h[0].arena_meta_bytes
+    h[0].reserved += nbytes
+
+
+@jit
+def sys_alloc(h: Any, ask: Any) -> Any:
+    """Reserve whole arenas at the hint, which moves behind them. (malloc.go:sysAlloc)"""
+    nbytes = (ask + ARENA_BYTES - 1) & ~np.int64(ARENA_BYTES - 1)
+    base = h[0].arena_hint
+    h[0].arena_hint = base + nbytes
+    add_arenas(h, base, nbytes)
+    return base, nbytes
+
+
+@jit
+def heap_grow_locked(h: Any, npages: Any) -> None:
+    """Make at least npages more available, in steps of 4 MiB. (mheap.go:grow)"""
+    ask = ((npages + CHUNK_PAGES - 1) & ~np.int64(CHUNK_PAGES - 1)) << PAGE_SHIFT
+    if h[0].cur_arena_base + ask > h[0].cur_arena_end:
+        base, nbytes = sys_alloc(h, ask)
+        if base == h[0].cur_arena_end:
+            h[0].cur_arena_end = base + nbytes
+        else:
+            rest = h[0].cur_arena_end - h[0].cur_arena_base
+            if rest > 0:
+                page_alloc_grow(h, h[0].cur_arena_base >> PAGE_SHIFT, rest >> PAGE_SHIFT)
+                h[0].heap_released += rest
+            h[0].cur_arena_base = base
+            h[0].cur_arena_end = base + nbytes
+        h[0].fact_arenas += nbytes >> ARENA_SHIFT
+    v = h[0].cur_arena_base
+    h[0].cur_arena_base = v + ask
+    h[0].heap_released += ask
+    page_alloc_grow(h, v >> PAGE_SHIFT, ask >> PAGE_SHIFT)
+    h[0].fact_grown += ask >> PAGE_SHIFT
+
+
+@jit
+def alloc_pages_locked(h: Any, npages: Any) -> Any:
+    """npages from the page allocator, growing the heap when it has no such run: (page, scavenged pages)."""
+    page, scav = page_alloc(h, npages)
+    if page < 0:
+        heap_grow_locked(h, npages)
+        page, scav = page_alloc(h, npages)
+        if page < 0:
+            raise Throw("grew heap, but no adequate free space found")
+    return page, scav
+
+
+@jit
+def refill_page_cache_locked(h: Any, p: Any) -> None:
+    """Fill the P's page cache; the heap grows later if there was nothing to take. (mheap.go:allocSpan)"""
+    alloc_to_cache(h, p)
+
+
+@jit
+def alloc_needs_zero(h: Any, page: Any, npages: Any) -> Any:
+    """Whether any of the pages was used before, by each arena's high-water mark. (mheap.go:allocNeedsZero)"""
+    needs = False
+    while npages > 0:
+        arena = arenas(h)[arena_of(h, page)]
+        first = page & (ARENA_PAGES - 1)
+        n = min(npages, ARENA_PAGES - first)
+        if (first << PAGE_SHIFT) < arena.zeroed_base:
+            needs = True
+        if ((first + n) << PAGE_SHIFT) > arena.zeroed_base:
+            arena.zeroed_base = (first + n) << PAGE_SHIFT
+        page += n
+        npages -= n
+    return needs
+
+
+@jit
+def finish_span(h: Any, s: Any, page: Any, npages: Any, spanclass: Any, state: Any, scav: Any) -> None:
+    """Initialise an allocated span and account for it: no lock needed. (mheap.go:allocSpan, from HaveSpan on)"""
+    h[0].fact_spans += 1
+    needzero = alloc_needs_zero(h, page, npages)
+    fresh = scav == npages
+    if h[0].skip_zeroing_scavenged and fresh:
+        needzero = False
+    init_span(h, s, page, npages, spanclass, state, needzero, fresh)
+    set_spans(h, page, npages, s)
+    nbytes = npages << PAGE_SHIFT
+    scav_bytes = scav << PAGE_SHIFT
+    h[0].heap_released -= scav_bytes
+    h[0].heap_free -= nbytes - scav_bytes
+    h[0].mapped_ready += scav_bytes
+    if state == SPAN_IN_USE:
+        h[0].heap_in_use += nbytes
+        arena = arenas(h)[arena_of(h, page)]
+        bit = page & (ARENA_PAGES - 1)
+        arena.page_in_use[bit >> 6] |= bit64(bit & 63)
+        h[0].pages_in_use += npages
+        mark_bits_bytes(h, np.int64(spans(h)[s].nelems), 2)
+    else:
+        h[0].stacks_in_use += nbytes
+
+
+@jit
+def alloc_span(h: Any, p: Any, npages: Any, spanclass: Any, state: Any) -> Any:
+    """A span of npages, every step at once: for callers without a clock. (mheap.go:allocSpan)"""
+    page = np.int64(-1)
+    scav = np.int64(0)
+    if p >= 0 and npages < PAGE_CACHE_MAX_PAGES:
+        if mcaches(h)[p].pcache == ZERO:
+            refill_page_cache_locked(h, p)
+        page, scav = page_cache_alloc(h, p, npages)
+    if page < 0:
+        page, scav = alloc_pages_locked(h, npages)
+    s = alloc_mspan_locked(h, p)
+    finish_span(h, s, page, npages, spanclass, state, scav)
+    return s
+
+
+@jit
+def free_span_locked(h: Any, p: Any, s: Any) -> None:
+    """Give a span's pages back; a heap span must be in no set and no cache. (mheap.go:freeSpanLocked)"""
+    sp = spans(h)[s]
+    nbytes = sp.npages << PAGE_SHIFT
+    if sp.state == SPAN_IN_USE:
+        if sp.alloc_count != 0 and sp.spanclass >= 2:
+            raise Throw("freeing a span with allocated objects")
+        h[0].pages_in_use -= sp.npages
+        arena = arenas(h)[arena_of(h, sp.start_page)]
+        bit = sp.start_page & (ARENA_PAGES - 1)
+        arena.page_in_use[bit >> 6] &= ~bit64(bit & 63)
+        h[0].heap_in_use -= nbytes
+    else:
+        h[0].stacks_in_use -= nbytes
+    h[0].heap_free += nbytes
+    set_spans(h, sp.start_page, sp.npages, 0)
+    page_free(h, sp.start_page, sp.npages)
+    release_bits(h, s)
+    free_mspan_locked(h, p, s)
+
+
+@jit
+def room_is_short(h: Any, npages: Any) -> Any:
+    """Whether a table could overflow before the next check, npages being the longest span asked for meanwhile."""
+    return (
+        h[0].nspans + 2 * MSPAN_CACHE_LEN > h[0].spans_len
+        or h[0].nwords + 64 * pool_words(5, 512) > h[0].words_len
+        or h[0].nchunks + npages // CHUNK_PAGES + 2 * (ARENA_PAGES // CHUNK_PAGES) > h[0].chunks_len
+        or h[0].narenas + npages // ARENA_PAGES + 2 > h[0].arenas_len
+    )

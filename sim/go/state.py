@@ -1,0 +1,305 @@
+"""The allocator's whole state: every record and table, on one page.
+
+The rooms (mspan, mcache, mcentral, mheap, mpagealloc, malloc) are functions over these tables; none keeps state of
+its own. One header record holds the scalars of Go's package globals (mheap_, pages) and the address and length
+of each table; every compiled function takes that header as ``h`` and reads scalars as ``h[0].sweepgen``.
+
+Addresses are absolute. A *page* is a page number, address >> 13; a *chunk* is page >> 9 (4 MiB); an *arena* is
+page >> 13 (64 MiB). Spans are named by their index in the span table; 0 stands for emptymspan and "none".
+
+Bitmaps of a span live in one pool of 64-bit words (``words``), ceil(nelems/64) words each; tiny spans (span
+class 5) carry a count of live tiny objects per slot behind them, one byte each.
+
+Bytes for 2.7 million spans of the ten-size mix: 72 a span, about 24 for its bitmaps, 4 a page for the page map.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.jit import Tables, header_dtype, header_type, table
+
+PAGE_SHIFT = 13
+PAGE_SIZE = 1 << PAGE_SHIFT
+CHUNK_PAGES = 512
+ARENA_PAGES = 8192
+NUM_SPAN_CLASSES = 136
+NUM_SIZE_CLASSES = 68
+TINY_SPAN_CLASS = 5
+MSPAN_CACHE_LEN = 128
+SUMMARY_LEVELS = 5
+LEVEL_BITS = (14, 3, 3, 3, 3)
+NO_PAGE = -1
+
+# mspan.state
+SPAN_DEAD = 0
+SPAN_IN_USE = 1
+SPAN_MANUAL = 2
+
+SPAN = np.dtype(
+    [
+        ("start_page", "i8"),  # startAddr >> 13
+        ("npages", "i8"),
+        ("elemsize", "i8"),  # bytes of a slot; of the whole span for a large object
+        ("alloc_cache", "u8"),  # complement of alloc_bits from freeindex on; bit 0 is slot freeindex
+        ("alloc_bits", "i4"),  # first word of allocBits in the pool
+        ("mark_bits", "i4"),  # first word of gcmarkBits
+        ("dead_bits", "i4"),  # first word of the slots the workload has dropped (not in Go)
+        ("freeindex", "i4"),  # slots below are taken; the next one is sought from here
+        ("nelems", "i4"),
+        ("alloc_count", "i4"),
+        ("alloc_count_before_cache", "i4"),
+        ("next", "i4"),  # next span in its span set, or in the list of free records
+        # sweepgen against the heap's sg: sg-2 needs sweeping, sg-1 being swept, sg swept and ready,
+        # sg+1 cached before this cycle's sweep began and still cached, sg+3 swept, then cached, still cached
+        ("sweepgen", "u4"),
+        ("spanclass", "u1"),
+        ("state", "u1"),
+        ("needzero", "u1"),  # memory was used before: a new object may have to be cleared
+        ("fresh", "u1"),  # pages not touched since the system handed them out
+    ],
+    align=True,
+)
+
+SPANSET = np.dtype([("head", "i4"), ("tail", "i4"), ("pushed", "i8"), ("popped", "i8")], align=True)
+
+MCACHE = np.dtype(
+    [
+        ("alloc", "i4", (NUM_SPAN_CLASSES,)),  # cached span by span class; 0 = emptymspan
+        ("tiny_span", "i4"),  # span of the current tiny block, 0 = none
+        ("tiny_slot", "i4"),
+        ("tinyoffset", "i8"),
+        ("tiny_allocs", "i8"),
+        ("next_sample", "i8"),  # bytes until the next heap-profile sample
+        ("scan_alloc", "i8"),
+        ("flush_gen", "u4"),  # heap sweepgen at the last flush
+        ("pcache_base", "i8"),  # first page of the 64 the page cache covers
+        ("pcache", "u8"),  # its free pages, 1 = free
+        ("pcache_scav", "u8"),  # which of them are scavenged
+        ("mspancache", "i4", (MSPAN_CACHE_LEN,)),  # free span records
+        ("mspancache_len", "i4"),
+    ],
+    align=True,
+)
+
+CHUNK = np.dtype(
+    [
+        ("index", "i8"),  # address >> 22
+        ("bits", "u8", (8,)),  # 1 = in use
+        ("scav", "u8", (8,)),  # 1 = scavenged: not backed by memory
+        ("in_use", "i4"),  # pages in use now, for the scavenger's density rule
+        ("last_in_use", "i4"),  # the same at the end of the last generation
+        ("gen", "u4"),
+        ("flags", "u4"),  # bit 0: has free pages that are not scavenged
+    ],
+    align=True,
+)
+
+ARENA = np.dtype(
+    [
+        ("index", "i8"),  # address >> 26
+        ("zeroed_base", "i8"),  # bytes from the arena's start that have been used before
+        ("page_in_use", "u8", (128,)),  # first page of each in-use span
+        ("page_marks", "u8", (128,)),
+        ("touched", "u8", (256,)),  # 4 KiB system pages that memory stands behind
+    ],
+    align=True,
+)
+
+PRICE = np.dtype([("mean", "i8"), ("row", "i8")], align=True)  # row of quantiles, or -1: always the mean
+
+
+NUM_CAUSES = 16
+# a P as the compiled interpreter of operations sees it (sim/go/malloc.py)
+PROC = np.dtype(
+    [
+        ("now", "i8"),  # local clock, picoseconds: the instant of its next touch of something shared
+        ("seg_start", "i8"),  # when the segment began
+        ("slice_end", "i8"),  # the goroutine's 10 ms are over
+        ("cpu_end", "i8"),  # the system's time slice of the thread is over
+        ("ops", "i8"),  # address of the batch of operations
+        ("nops", "i8"),
+        ("pos", "i8"),  # next operation
+        ("left", "i8"),  # picoseconds left of a compute, or bytes left to clear, that was cut
+        ("page", "i8"),  # pages taken for the span in progress, -1 = none yet
+        ("scav", "i8"),  # how many of them are scavenged
+        ("state", "u1"),  # in the pump or not
+        ("stage", "u1"),  # what happens at ``now``
+        ("reason", "u1"),  # why Python was asked
+        ("queued", "i4"),  # goroutines waiting in this P's run queue
+        ("spanclass", "i4"),  # of the refill in progress
+        ("span", "i4"),
+        ("npages", "i8"),
+        ("goroutine", "i4"),
+        ("draw_key", "u8"),  # the stream of price draws of this P
+        ("draws", "u8"),
+        ("zero_rest", "i8"),  # remainder of the clearing rate, so that each P's time adds up exactly
+        ("spent", "i8", (NUM_CAUSES,)),  # picoseconds of the allocation in progress, by cause
+    ],
+    align=True,
+)
+
+LOG = np.dtype([("time", "i8"), ("p", "i4"), ("kind", "i4"), ("arg", "i8")], align=True)
+
+TABLES: dict[str, Any] = {
+    "spans": SPAN,
+    "words": np.uint64,
+    "spansets": SPANSET,  # index spanclass * 4 + {0, 1} for partial[i], + {2, 3} for full[i]
+    "mcaches": MCACHE,  # by P
+    "chunks": CHUNK,
+    "chunk_map": np.int32,  # chunk index -> 1 + position in chunks; 0 = not ours
+    "summary0": np.uint64,
+    "summary1": np.uint64,
+    "summary2": np.uint64,
+    "summary3": np.uint64,
+    "summary4": np.uint64,
+    "arenas": ARENA,
+    "arena_map": np.int32,  # arena index -> 1 + position in arenas
+    "page_span": np.int32,  # position in arenas * 8192 + page in arena -> span
+    "obj_span": np.int32,  # by object id
+    "obj_slot": np.uint16,
+    "prices": PRICE,
+    "quantiles": np.int64,  # 1024 a row
+    "small_alloc_count": np.int64,  # by size class, flushed at refill
+    "small_free_count": np.int64,
+    "fast_calls": np.int64,  # mallocs that were nothing but a fast-path hit, by span class
+    "histograms": np.int64,  # latency counts, a row a cause
+    "times": np.int64,  # sum of picoseconds by cause
+    "procs": PROC,  # by P
+    "log": LOG,  # shared touches in order, for tests of run-ahead; length 1 = off
+}
+
+SCALARS = [
+    # facts of the version (params.py)
+    ("inline_mark_bits", "u1"),
+    ("heap_bits_in_span", "u1"),
+    ("malloc_header", "u1"),
+    ("mcentral_mutex", "u1"),
+    ("huge_page_advice", "u1"),
+    ("skip_zeroing_scavenged", "u1"),
+    ("linear_layout", "u1"),
+    ("max_small_size", "i8"),
+    # mheap_
+    ("sweepgen", "u4"),
+    ("central_index", "i8"),  # sweep class the background sweeper is at, 272 = done
+    ("pages_in_use", "i8"),
+    ("pages_swept", "i8"),
+    ("heap_live", "i8"),
+    ("heap_scan", "i8"),
+    ("total_alloc", "i8"),
+    ("total_free", "i8"),
+    ("large_alloc", "i8"),
+    ("large_alloc_count", "i8"),
+    ("tiny_allocs", "i8"),
+    ("cur_arena_base", "i8"),  # bytes
+    ("cur_arena_end", "i8"),
+    ("arena_hint", "i8"),  # where the next arena is asked for
+    # pages (mpagealloc): see there
+    ("search_addr", "i8"),  # page; no free page below it
+    ("levels_walked", "i8"),  # steps of the radix search so far
+    ("start_chunk", "i8"),
+    ("end_chunk", "i8"),
+    ("nchunks", "i8"),
+    ("scav_search_bg", "i8"),
+    ("scav_search_force", "i8"),
+    ("scav_gen", "u4"),
+    # counts of records in use
+    ("nspans", "i8"),
+    ("free_spans", "i4"),  # head of the list of free span records
+    ("narenas", "i8"),
+    ("nwords", "i8"),
+    ("free_words", "i4", (129,)),  # heads of lists of free runs, by length in words
+    ("nobjs", "i8"),
+    # the byte ledger: what the runtime has from the system
+    ("heap_in_use", "i8"),
+    ("heap_free", "i8"),
+    ("heap_released", "i8"),
+    ("stacks_in_use", "i8"),
+    ("mapped_ready", "i8"),
+    ("mspan_in_use", "i8"),
+    ("mspan_sys", "i8"),
+    ("mcache_in_use", "i8"),
+    ("mcache_sys", "i8"),
+    ("gc_sys", "i8"),  # mark bits, heap bitmaps, page-allocator summaries
+    ("other_sys", "i8"),
+    ("persistent_free", "i8"),  # bytes left in persistentalloc's 256 KiB chunk
+    ("gcbits_free", "i8"),  # bytes left in the 64 KiB arena of mark bits
+    ("reserved", "i8"),  # address space reserved, not mapped
+    # bytes the workload holds
+    ("dropped_bytes", "i8"),  # slot bytes of objects that died
+    # the clock's side (sim/go/malloc.py)
+    ("stop", "u1"),  # stop-the-world wanted
+    ("max_run_ahead", "i8"),  # picoseconds
+    ("nprocs", "i8"),
+    ("log_used", "i8"),
+    # what the last locked step did, for the shell to price; the shell clears them
+    ("fact_grown", "i8"),  # pages the heap grew by
+    ("fact_arenas", "i8"),  # arenas it reserved
+    ("fact_spans", "i8"),  # spans initialised
+    # sizes of records of the version
+    ("mspan_size", "i8"),
+    ("mspan_fixalloc_free", "i8"),
+    ("arena_meta_bytes", "i8"),
+    ("memprofilerate", "i8"),
+]
+
+HEAP = header_dtype(SCALARS, TABLES)  # type: ignore[arg-type]
+heap_type = header_type(HEAP)
+
+spans = table("spans", SPAN)
+words = table("words", np.uint64)
+spansets = table("spansets", SPANSET)
+mcaches = table("mcaches", MCACHE)
+chunks = table("chunks", CHUNK)
+chunk_map = table("chunk_map", np.int32)
+summary0 = table("summary0", np.uint64)
+summary1 = table("summary1", np.uint64)
+summary2 = table("summary2", np.uint64)
+summary3 = table("summary3", np.uint64)
+summary4 = table("summary4", np.uint64)
+arenas = table("arenas", ARENA)
+arena_map = table("arena_map", np.int32)
+page_span = table("page_span", np.int32)
+obj_span = table("obj_span", np.int32)
+obj_slot = table("obj_slot", np.uint16)
+prices = table("prices", PRICE)
+quantiles = table("quantiles", np.int64)
+small_alloc_count = table("small_alloc_count", np.int64)
+small_free_count = table("small_free_count", np.int64)
+fast_calls = table("fast_calls", np.int64)
+histograms = table("histograms", np.int64)
+times = table("times", np.int64)
+procs = table("procs", PROC)
+log = table("log", LOG)
+
+
+def new_tables() -> Tables:
+    """Tables of an empty address space: no chunk, no arena, no span but emptymspan. Nothing is sized for P yet."""
+    tables = Tables(HEAP, TABLES)
+    for name in TABLES:
+        tables.allocate(name, 1)
+    tables.allocate("spans", 4096)
+    tables.allocate("words", 1 << 14)
+    tables.allocate("spansets", 4 * NUM_SPAN_CLASSES)
+    tables.allocate("chunks", 64)
+    tables.allocate("chunk_map", 1 << 26)
+    bits = 0
+    for level, level_bits in enumerate(LEVEL_BITS):
+        bits += level_bits
+        tables.allocate(f"summary{level}", 1 << bits)
+    tables.allocate("arenas", 4)
+    tables.allocate("arena_map", 1 << 22)
+    tables.allocate("page_span", 4 * ARENA_PAGES)
+    tables.allocate("obj_span", 1 << 12)
+    tables.allocate("obj_slot", 1 << 12)
+    tables.allocate("small_alloc_count", NUM_SIZE_CLASSES)
+    tables.allocate("small_free_count", NUM_SIZE_CLASSES)
+    tables.allocate("fast_calls", NUM_SPAN_CLASSES)
+    fields = tables.fields
+    fields.nspans = 1  # span 0 is emptymspan: no slot, never in a set
+    fields.nwords = 1
+    fields.free_words[:] = -1
+    fields.search_addr = 1 << 35
+    return tables
