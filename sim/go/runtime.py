@@ -6,6 +6,7 @@ from sim.go.params import VERSIONS, Facts, set_facts
 from sim.go.state import ARENA_PAGES, CHUNK_PAGES, new_tables
 
 MSPAN_SIZE = {True: 160, False: 136}  # bytes of an mspan record, with and without inline mark bits
+FIRST_ARENA = 0xC000000000  # first of Go's arena hints; 1.27 moves it by a random offset
 HEAP_ARENA_SIZE = {True: 69_632, False: 2_166_784}  # bytes of a heapArena; before, 2 MiB of it are the heap bitmap
 
 
@@ -25,6 +26,7 @@ class Heap:
         fields.arena_meta_bytes = HEAP_ARENA_SIZE[self.facts.inline_mark_bits]
         self.tables.allocate("mcaches", nprocs)
         self.tables.allocate("procs", nprocs)
+        fields.arena_hint = FIRST_ARENA
         self.header = self.tables.header
         self.arrays = self.tables.arrays
 

@@ -1,0 +1,186 @@
+"""Random operations against the rooms, all invariants after every step; and each invariant broken on purpose."""
+
+import random
+
+import numpy as np
+import pytest
+from numba import int64, types, void
+
+from sim.go.check import check_heap
+from sim.go.malloc import small_slot, span_class_of
+from sim.go.mcache import prepare_for_sweep, release_all
+from sim.go.mgcsweep import sweep_one
+from sim.go.mheap import alloc_span, free_span_locked
+from sim.go.mspan import mark_live, next_free_index, set_dead
+from sim.go.mspanset import place_swept
+from sim.go.runtime import Heap
+from sim.go.sizeclasses import class_to_size
+from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, heap_type, spans
+from sim.jit import PLAIN, entry
+from sim.units import Throw
+
+
+@entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64))
+def malloc(h, p, size, noscan):
+    """A slot for a request: (span, slot)."""
+    spc = span_class_of(h, size, noscan)
+    if spc >= 2:
+        return small_slot(h, p, spc)
+    s = alloc_span(h, p, (size + 8191) >> PAGE_SHIFT, spc, SPAN_IN_USE)
+    slot = next_free_index(h, s)
+    place_swept(h, s)
+    return s, slot
+
+
+@entry(int64(heap_type, int64, int64))
+def stack(h, p, npages):
+    return alloc_span(h, p, npages, 0, SPAN_MANUAL)
+
+
+@entry(void(heap_type, int64, int64))
+def free_stack(h, p, s):
+    free_span_locked(h, p, s)
+
+
+@entry(void(heap_type, int64, int64))
+def drop(h, s, slot):
+    set_dead(h, s, slot)
+
+
+@entry(void(heap_type))
+def flush_all(h):
+    for p in range(h[0].nprocs):
+        release_all(h, p)
+
+
+@entry(void(heap_type))
+def cycle(h):
+    """A whole collection without a clock: the old sweep is finished, everything is marked, a new sweep begins."""
+    while sweep_one(h, -1) != 0:
+        pass
+    for s in range(1, h[0].nspans):
+        if spans(h)[s].state == SPAN_IN_USE:
+            mark_live(h, s)
+    h[0].sweepgen += 2
+    h[0].central_index = 0
+    for p in range(h[0].nprocs):
+        prepare_for_sweep(h, p)
+
+
+def address(heap, s, slot):
+    span = heap.arrays["spans"][s]
+    return (int(span.start_page) << PAGE_SHIFT) + slot * int(span.elemsize)
+
+
+SIZES = [1, 8, 16, 24, 64, 100, 512, 513, 1024, 5000, 20000, 32760, 32761, 40000, 200000, 3 << 20]
+
+
+@pytest.mark.parametrize("version", ["go1.19", "go1.27"])
+@pytest.mark.parametrize("seed", range(2))
+def test_random_operations_keep_every_invariant(version, seed):
+    rng = random.Random(seed)
+    heap = Heap(version, 3)
+    live = {}  # address -> (end, span, slot)
+    stacks = []
+    for step in range(40 if PLAIN else 1500):
+        heap.make_room(1 << 10)
+        h, what, p = heap.header, rng.random(), rng.randrange(3)
+        if what < 0.75:
+            size, noscan = rng.choice(SIZES), rng.randrange(2)
+            for _ in range(rng.choice((1, 1, 30))):
+                s, slot = malloc(h, p, size, noscan)
+                at = address(heap, s, slot)
+                end = at + int(heap.arrays["spans"][s].elemsize)
+                assert end - at >= size and at % 8 == 0 and at not in live
+                assert s < 2 or int(heap.arrays["spans"][s].elemsize) in (*class_to_size, end - at)
+                live[at] = (end, s, slot)
+                if size > 20000:
+                    break
+        elif what < 0.9 and live:
+            for at in rng.sample(sorted(live), min(len(live), 20)):
+                _, s, slot = live.pop(at)
+                drop(h, s, slot)
+        elif what < 0.95:
+            stacks.append(stack(h, p, rng.choice((1, 4, 8, 40))))
+        elif what < 0.97 and stacks:
+            free_stack(h, p, stacks.pop(rng.randrange(len(stacks))))
+        elif what < 0.98:
+            flush_all(h)
+        else:
+            cycle(h)
+        if step % 10 == 0 or PLAIN:
+            check_heap(heap)
+    spans_of_objects = sorted((at, end) for at, (end, _, _) in live.items())
+    assert all(a[1] <= b[0] for a, b in zip(spans_of_objects, spans_of_objects[1:], strict=False))
+    check_heap(heap)
+
+
+def used_heap():
+    heap = Heap("go1.27", 2)
+    for size in (16, 64, 600, 40000):
+        for _ in range(3):
+            malloc(heap.header, 0, size, 1)
+    check_heap(heap)
+    return heap
+
+
+def first_in_use(heap):
+    return int(np.flatnonzero(heap.arrays["spans"].state == SPAN_IN_USE)[0])
+
+
+def put_in_two_places(heap):
+    cache = heap.arrays["mcaches"]
+    cache[1].alloc[:] = cache[0].alloc
+
+
+def lose_a_span(heap):
+    heap.arrays["mcaches"][0].alloc[:] = 0
+
+
+def overlap_pages(heap):
+    live = np.flatnonzero(heap.arrays["spans"].state == SPAN_IN_USE)
+    heap.arrays["spans"].start_page[live[1]] = heap.arrays["spans"].start_page[live[0]]
+
+
+def miscount(heap):
+    heap.arrays["spans"].alloc_count[first_in_use(heap)] += 1
+
+
+def kill_a_free_slot(heap):
+    span = heap.arrays["spans"][int(np.argmax(heap.arrays["spans"].nelems))]
+    heap.arrays["words"][int(span.dead_bits)] |= np.uint64(1 << 40)
+
+
+def lose_bytes(heap):
+    heap.fields.heap_free -= 8192
+    heap.fields.heap_in_use += 8192
+
+
+def invent_bytes(heap):
+    heap.fields.heap_released += 4096
+
+
+def break_a_tail(heap):
+    flush_all(heap.header)
+    queue = heap.arrays["spansets"]
+    queue.tail[int(np.flatnonzero(queue.head)[0])] = 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "predicate"),
+    [
+        (put_in_two_places, "2 places"),
+        (lose_a_span, "0 places"),
+        (overlap_pages, "is in span"),
+        (miscount, "alloc_count says"),
+        (kill_a_free_slot, "dead slots that are not allocated"),
+        (lose_bytes, "heap_in_use says"),
+        (invent_bytes, "ledger sums"),
+        (break_a_tail, "tail says"),
+    ],
+)
+def test_each_invariant_notices_its_damage(damage, predicate):
+    heap = used_heap()
+    damage(heap)
+    with pytest.raises(Throw, match=predicate):
+        check_heap(heap)
