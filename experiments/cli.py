@@ -4,13 +4,15 @@ What a person typed is checked here, at the edge; commands call the experiment o
 returned. Nothing heavy is imported at the top, so that ``--help`` and every refusal answer at once.
 
 Exit status: 0 done, 1 a conformance answer differs or the simulator broke an invariant of its own, 2 bad input
-(one line on stderr: ``allocsim: <file>: what is wrong; what would be right``), 130 interrupted.
+(one line on stderr: ``allocsim: <file>: what is wrong; what would be right``), 130 interrupted,
+141 nobody reads the output.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import sys
 import tempfile
@@ -51,7 +53,7 @@ def import_(trace: str, output: str | None, force: bool) -> None:
     _announce_compile()
     from workloads import gotrace
 
-    with _trace_errors(source, gotrace.TraceError):
+    with _about(source, gotrace.TraceError):
         recorded = gotrace.read_trace(source)
     with _atomic(target) as temporary:
         gotrace.save(recorded, temporary)
@@ -73,7 +75,7 @@ def replay(trace: str, as_json: bool) -> None:
     from experiments.replay import replay as run
     from workloads import gotrace
 
-    with _trace_errors(source, gotrace.TraceError, InputError):
+    with _about(source, gotrace.TraceError, InputError):
         answer = run(gotrace.read_trace(source)).to_dict()
     if as_json:
         _print_json(answer)
@@ -112,7 +114,7 @@ def conform(file: str, as_json: bool) -> None:
     _announce_compile()
     from experiments.conform import conform as run
 
-    with _trace_errors(source, InputError):
+    with _about(source, InputError):
         answer = run(source)
     if as_json:
         keys = ("kind", "total", "equal", "first_difference")
@@ -132,17 +134,16 @@ def _visible(text: object) -> str:
 
 def _readable(name: str) -> Path:
     """The path of an input; InputError unless it is a plain file that can be opened."""
-    path = Path(name)
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(name).st_mode
         if stat.S_ISDIR(mode):
             raise InputError(f"{name}: is a directory; name a file in it")
         if not stat.S_ISREG(mode):
             raise InputError(f"{name}: is not a plain file; write what it holds to one first")
-        with open(path, "rb"):
-            return path
+        with open(name, "rb"):
+            return Path(name)
     except FileNotFoundError:
-        raise InputError(f"{name}: no such file; name one that exists") from None
+        raise InputError(f"{name or repr(name)}: no such file; name one that exists") from None
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{name}: cannot be read ({what}); name a file that can") from None
@@ -178,18 +179,21 @@ def _writable(path: Path, source: Path, force: bool) -> Path:
 @contextmanager
 def _atomic(target: Path) -> Iterator[Path]:
     """A temporary path beside ``target`` that becomes it at the end, or is gone if the body fails."""
-    folder = tempfile.mkdtemp(prefix=".allocsim-", dir=target.parent)
-    temporary = Path(folder) / target.name
+    folder = Path(tempfile.mkdtemp(prefix=".allocsim-", dir=target.parent))
+    temporary = folder / target.name
     try:
         yield temporary
         os.replace(temporary, target)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{target}: cannot be written ({why}); make room or name another file with -o") from error
     finally:
         temporary.unlink(missing_ok=True)
-        os.rmdir(folder)
+        folder.rmdir()
 
 
 @contextmanager
-def _trace_errors(source: Path, *errors: type[Exception]) -> Iterator[None]:
+def _about(source: Path, *errors: type[Exception]) -> Iterator[None]:
     """Errors about the contents of ``source`` become InputError and name it."""
     try:
         yield
@@ -261,13 +265,14 @@ def _guarded(run: Callable[[], int]) -> int:
     """A run whose output may vanish and which may be interrupted, at any point."""
     try:
         status = run()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return _refuse("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing to flush at exit
-        return 1
+        return 128 + signal.SIGPIPE
     except OSError as error:
         return _refuse(f"{error.filename or 'output'}: {error.strerror}; make room or name another file", 2)
 

@@ -14,7 +14,7 @@ from experiments import replay_kernel as kernel
 from experiments.errors import InputError
 from sim.go.runtime import Heap
 from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT
-from workloads import gotrace
+from workloads.gotrace_model import SPAN, SPAN_ALLOC, STW_BEGIN, Trace
 
 _MISSES = {
     "fresh_span_elsewhere": kernel.MISS_SPAN_BASE,
@@ -60,7 +60,7 @@ class Replay:
         }
 
 
-def replay(trace: gotrace.Trace) -> Replay:
+def replay(trace: Trace) -> Replay:
     """Run a trace's recorded order through the rooms of go1.27.
 
     Raises InputError when the trace holds no allocation events.
@@ -77,7 +77,7 @@ def replay(trace: gotrace.Trace) -> Replay:
     columns = [np.ascontiguousarray(x, np.int64) for x in (kind, trace.p, trace.a, trace.b, trace.c)]
     base = trace.min_heap >> PAGE_SHIFT
     at = 0
-    largest = int(columns[3][np.isin(kind, (gotrace.SPAN, gotrace.SPAN_ALLOC))].max(initial=1))
+    largest = int(columns[3][np.isin(kind, (SPAN, SPAN_ALLOC))].max(initial=1))
     heap.make_room(largest + _snapshot_pages(columns))
     while at < len(kind):
         at = kernel.replay_events(heap.header, counters, seen, at, in_sweep, base, nprocs, *columns)
@@ -99,11 +99,11 @@ def replay(trace: gotrace.Trace) -> Replay:
 def _snapshot_pages(columns: list[Any]) -> int:
     """Pages from the heap's base to the end of the snapshot's last span."""
     kind, _, a, b, _ = columns
-    at = kind == gotrace.SPAN
+    at = kind == SPAN
     return int((a[at] + b[at]).max(initial=0))
 
 
-def _flushes(trace: gotrace.Trace) -> Any:
+def _flushes(trace: Trace) -> Any:
     """Which events are stops that flush every P's cache: ReadMemStats does."""
     reasons = [i for i, text in enumerate(trace.strings) if "read mem stats" in text]
-    return (trace.kind == gotrace.STW_BEGIN) & np.isin(trace.a, reasons)
+    return (trace.kind == STW_BEGIN) & np.isin(trace.a, reasons)

@@ -21,10 +21,11 @@ from sim.go.malloc import refill
 from sim.go.mcentral import have_span, uncache_span
 from sim.go.mgcsweep import sweep, sweep_one, try_acquire
 from sim.go.mheap import (
+    ARENA_BYTES,
+    ARENA_SHIFT,
     add_arenas,
     alloc_mspan_locked,
     alloc_span,
-    arena_of,
     finish_span,
     free_span_locked,
     room_is_short,
@@ -34,10 +35,12 @@ from sim.go.mpagealloc import page_alloc_grow, page_alloc_range
 from sim.go.mspan import is_allocated, mark_live, next_free_index, set_dead, set_freeindex
 from sim.go.mspanset import full_unswept, partial_swept, partial_unswept, place_swept, spanset_pop, spanset_remove
 from sim.go.state import (
+    CHUNK_PAGES,
     PAGE_SHIFT,
     SPAN_IN_USE,
     SPAN_MANUAL,
     TINY_SPAN_CLASS,
+    arena_map,
     chunk_map,
     chunks,
     heap_type,
@@ -47,7 +50,7 @@ from sim.go.state import (
 )
 from sim.jit import entry, jit
 from sim.words import ZERO, bit64
-from workloads.gotrace import (
+from workloads.gotrace_model import (
     GC_END,
     OBJECT,
     OBJECT_ALLOC,
@@ -91,6 +94,11 @@ def take_pages(h: Any, page: Any, npages: Any, nprocs: Any) -> None:
     """Take recorded pages wherever they are: in the page allocator, in a P's page cache, or under a wrong span."""
     at = page
     while at < page + npages:
+        if chunk_map(h)[at >> 9] == 0:
+            if arena_map(h)[at >> 13] == 0:
+                add_arenas(h, at >> 13 << ARENA_SHIFT, np.int64(ARENA_BYTES))
+            page_alloc_grow(h, at >> 9 << 9, np.int64(CHUNK_PAGES))
+            h[0].heap_released += CHUNK_PAGES << PAGE_SHIFT
         s = span_of_page(h, at)
         if s != 0:
             forget_span(h, s, nprocs)
@@ -153,15 +161,15 @@ def sync_sweep(h: Any, p: Any, s: Any, by_allocation: Any, nprocs: Any) -> None:
 
 
 @jit
-def sweep_directly(h: Any, p: Any, s: Any) -> None:
-    """Sweep a span that the record has swept out of the rooms' order."""
+def sweep_directly(h: Any, p: Any, s: Any, preserve: Any) -> None:
+    """Sweep an unswept span that the record has swept out of the rooms' order; ``preserve`` as for sweep."""
     spc = np.int64(spans(h)[s].spanclass)
     if np.int64(spans(h)[s].sweepgen) != np.int64(h[0].sweepgen) - 2:
         return
     if not spanset_remove(h, partial_unswept(h, spc), s):
         spanset_remove(h, full_unswept(h, spc), s)
     if try_acquire(h, s):
-        sweep(h, p, s, False)
+        sweep(h, p, s, preserve)
 
 
 @jit
@@ -309,7 +317,7 @@ def adopt(h: Any, p: Any, spc: Any, s: Any, nprocs: Any) -> None:
     if cached != 0:
         mcaches(h)[p].alloc[spc] = 0
         uncache_span(h, p, cached)
-    sweep_directly(h, p, s)
+    sweep_directly(h, p, s, True)
     detach(h, s, nprocs)
     if spans(h)[s].alloc_count != spans(h)[s].nelems:
         have_span(h, s)
@@ -406,7 +414,7 @@ def replay_events(
             if s != 0 and spans(h)[s].state == SPAN_MANUAL:
                 free_span_locked(h, p, s)
             elif s != 0:
-                sweep_directly(h, p, s)
+                sweep_directly(h, p, s, False)
         elif k == GC_END:
             on_gc_end(h, kind, a, i, base, nprocs)
         elif k == FLUSH_ALL:

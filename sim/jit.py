@@ -72,8 +72,9 @@ def cache_is_cold() -> bool:
     return not PLAIN and not any(CACHE_DIR.rglob("*.nbc"))
 
 
-jit: Callable[..., Any] = numba.njit(error_model="numpy")
-"""Decorator of a compiled function that only compiled functions (and tests) call: never cached on its own."""
+jit: Callable[..., Any] = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Decorator of a compiled function that only compiled functions call: it has no wrapper for Python (a seventh of the
+compile time), so a call from Python crashes the process. Tests declare entries of their own."""
 
 
 def entry(*signature: Any) -> Callable[..., Any]:
@@ -86,7 +87,7 @@ def header_type(dtype: np.dtype[Any]) -> Any:
     return numba.from_dtype(dtype)[::1]
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic  # type: ignore[untyped-decorator]
 def _pointer(typingctx: Any, address: Any) -> Any:
     """An address as a pointer (compiled code only)."""
 
@@ -110,7 +111,7 @@ def table(field: str, dtype: Any) -> Callable[[Any], Any]:
         return view
     numba_dtype = np.dtype(dtype)
 
-    @numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
+    @jit
     def compiled_view(h: Any) -> Any:
         return numba.carray(_pointer(h[0][field]), (h[0][length],), numba_dtype)
 

@@ -221,8 +221,7 @@ def alloc_needs_zero(h: Any, page: Any, npages: Any) -> Any:
         n = min(npages, ARENA_PAGES - first)
         if (first << PAGE_SHIFT) < arena.zeroed_base:
             needs = True
-        if ((first + n) << PAGE_SHIFT) > arena.zeroed_base:
-            arena.zeroed_base = (first + n) << PAGE_SHIFT
+        arena.zeroed_base = max(arena.zeroed_base, (first + n) << PAGE_SHIFT)
         page += n
         npages -= n
     return needs

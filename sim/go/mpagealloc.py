@@ -160,10 +160,8 @@ def page_alloc_range(h: Any, page: Any, npages: Any) -> Any:
 def first_mapped(h: Any, page: Any) -> Any:
     """The first page at or after ``page`` in a chunk that exists; MAX_SEARCH_ADDR if none. (findMappedAddr)"""
     index = page >> 9
-    if index < h[0].start_chunk:
-        index = h[0].start_chunk
-    if index << 9 > page:
-        page = index << 9
+    index = max(index, h[0].start_chunk)
+    page = max(page, index << 9)
     while index < h[0].end_chunk:
         if chunk_map(h)[index] != 0:
             return page
@@ -187,8 +185,8 @@ def scan_block(h: Any, level: Any, first: Any, npages: Any) -> Any:
     at_search = h[0].search_addr >> shift
     if first <= at_search < first + n:
         j = at_search
-    run = np.int64(0)
-    start = np.int64(0)
+    run: Any = np.int64(0)
+    start: Any = np.int64(0)
     seen = np.int64(-1)
     while j < first + n:
         word = entries[j]
@@ -219,7 +217,7 @@ def page_find(h: Any, npages: Any) -> Any:
     """First run of npages in address order: (page or -1, page below which nothing is free). (pageAlloc.find)"""
     # [first_free, bound) holds the lowest free page: narrowed while the search descends through it, kept otherwise
     first_free = np.int64(0)
-    bound = np.int64(MAX_SEARCH_ADDR)
+    bound: Any = np.int64(MAX_SEARCH_ADDR)
     block = np.int64(0)
     for level in range(5):
         h[0].levels_walked += 1

@@ -132,8 +132,8 @@ def find_run(bits: Any, npages: Any, search: Any) -> Any:
     The second value is where a later search may start. (pallocBits.find)
     """
     first_free = np.int64(-1)
-    run = np.int64(0)
-    start = np.int64(0)
+    run: Any = np.int64(0)
+    start: Any = np.int64(0)
     for i in range(search >> 6, 8):
         free = ~bits[i]
         if i == search >> 6:

@@ -17,6 +17,7 @@ import numpy as np
 from sim.go.state import spans, spansets
 from sim.jit import jit
 
+
 @jit
 def partial_swept(h: Any, spanclass: Any) -> Any:
     """Index of the set of swept spans with a free slot. (mcentral.go:partialSwept)"""

@@ -7,17 +7,31 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from experiments import cli
+from workloads import gotrace
 
 ROOT = Path(__file__).parent.parent.parent
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
 
 
-def allocsim(*arguments, cwd, **more):
-    command = [sys.executable, "-W", "error:::experiments", "-m", "experiments.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=120, **more)
+def python(*arguments, cwd, stdout=subprocess.PIPE):
+    command = [sys.executable, *map(str, arguments)]
+    streams = {"stdout": stdout, "stderr": subprocess.PIPE}
+    return subprocess.run(command, cwd=cwd, env=ENV, text=True, timeout=120, check=False, **streams)
+
+
+def allocsim(*arguments, cwd, stdout=subprocess.PIPE):
+    return python("-W", "error:::experiments", "-m", "experiments.cli", *arguments, cwd=cwd, stdout=stdout)
+
+
+def said(run):
+    """What a run said on stderr, but for the line about the first compile."""
+    return "".join(line for line in run.stderr.splitlines(keepends=True) if not line.startswith("compiling the"))
 
 
 def refusal(*arguments, cwd):
@@ -26,7 +40,7 @@ def refusal(*arguments, cwd):
     run = allocsim(*arguments, cwd=cwd)
     assert run.returncode == 2, run
     assert run.stdout == ""
-    lines = [line for line in run.stderr.splitlines() if not line.startswith("compiling")]
+    lines = said(run).splitlines()
     assert len(lines) == 1, run.stderr
     assert lines[0].startswith("allocsim: ")
     assert sorted(cwd.rglob("*")) == before
@@ -81,7 +95,7 @@ def test_inputs_that_are_no_files(tmp_path, command):
     assert refusal(command, "pipe", cwd=tmp_path) == "pipe: is not a plain file; write what it holds to one first"
     assert refusal(command, "a\nb", cwd=tmp_path) == "a\\nb: no such file; name one that exists"
     assert refusal(command, "x" * 300, cwd=tmp_path).endswith("(File name too long); name a file that can")
-    assert refusal(command, "", cwd=tmp_path).endswith(": no such file; name one that exists")
+    assert refusal(command, "", cwd=tmp_path) == "'': no such file; name one that exists"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -91,7 +105,9 @@ def test_an_input_without_permission(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["import", "replay", "conform"])
-@pytest.mark.parametrize("content", [b"", b"hello\n", bytes(range(256)) * 20, lzma.compress(b"hello"), b"\xfd7zXZ\0cut"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello\n", bytes(range(256)) * 20, lzma.compress(b"hello"), b"\xfd7zXZ\0cut"]
+)
 def test_inputs_with_the_wrong_content(tmp_path, command, content):
     (tmp_path / "wrong").write_bytes(content)
     assert refusal(command, "wrong", cwd=tmp_path).startswith("wrong: ")
@@ -120,7 +136,8 @@ def test_a_failed_import_leaves_the_old_file(tmp_path):
     assert (tmp_path / "t.alloctrace").read_text() == "kept"
 
 
-# Four chunks of pages, all free: first fit takes them from the lowest address on.
+# Four chunks of pages, all free: first fit takes them from the lowest address on. Allocations answer two numbers
+# each (first page, scavenged bytes), frees none.
 ANSWERS = [[0, 1, 0, 0], [0, 3, 1, 0], [1, 0, 1], [0, 2, 4, 0], [0, 1, 0, 0]]
 
 
@@ -132,11 +149,11 @@ def answers(path, operations):
 def test_conform_says_how_many_answers_are_equal(tmp_path):
     name = answers(tmp_path / "right.json", ANSWERS)
     run = allocsim("conform", name, cwd=tmp_path)
-    assert run.returncode == 0 and run.stdout == "5 of 5 equal\n"
+    assert run.returncode == 0 and run.stdout == "8 of 8 equal\n"
     run = allocsim("conform", name, "--json", cwd=tmp_path)
-    assert run.returncode == 0 and run.stderr == ""
+    assert run.returncode == 0 and said(run) == ""
     found = json.loads(run.stdout)["conform"]
-    assert found == {"kind": "pagealloc", "total": 5, "equal": 5, "first_difference": None}
+    assert found == {"kind": "page allocator", "total": 8, "equal": 8, "first_difference": None}
 
 
 def test_conform_fails_where_an_answer_differs(tmp_path):
@@ -144,8 +161,52 @@ def test_conform_fails_where_an_answer_differs(tmp_path):
     run = allocsim("conform", name, cwd=tmp_path)
     assert run.returncode == 1
     counted, difference = run.stdout.splitlines()
-    assert counted == "5 of 6 equal" and difference.startswith("first difference: ")
-    assert json.loads(allocsim("conform", name, "--json", cwd=tmp_path).stdout)["conform"]["equal"] == 5
+    assert counted == "9 of 10 equal"
+    assert difference == "first difference: sequence 0, operation 5: page recorded 3, computed 6"
+    assert json.loads(allocsim("conform", name, "--json", cwd=tmp_path).stdout)["conform"]["equal"] == 9
+
+
+TRACE = ROOT / "tests/data/test-fmt-tests-P1-gogc_off.trace.xz"
+
+
+def test_replay_finds_every_address_of_a_trace_of_one_p_without_gc(tmp_path):
+    run = allocsim("replay", TRACE, "--json", cwd=tmp_path)
+    assert run.returncode == 0 and said(run) == ""
+    found = json.loads(run.stdout)["replay"]
+    spans, slots = found["spans"], found["slots"]
+    assert spans["matched"] == spans["total"] > 0
+    assert slots["matched"] == slots["total"] - slots["excepted"] > 0
+    assert slots.keys() == {"total", "matched", "tiny", "excepted"}
+    assert sum(found["misses"].values()) == 0 and found["unknown_events"] == 0
+
+
+def test_an_imported_trace_replays_as_the_original_does(tmp_path):
+    run = allocsim("import", TRACE, cwd=tmp_path)
+    assert run.returncode == 0 and said(run) == ""
+    (written,) = tmp_path.iterdir()
+    assert written.name == "test-fmt-tests-P1-gogc_off.alloctrace"
+    heading, *rows = run.stdout.splitlines()
+    assert heading.split() == [written.name, "count"]
+    counts = {" ".join(row.split()[:-1]): int(row.split()[-1].replace(",", "")) for row in rows}
+    assert counts["span alloc"] > 0 and counts["object alloc"] > 0 and counts["not understood"] == 0
+    first = written.read_bytes()
+    assert allocsim("import", TRACE, "--force", cwd=tmp_path).returncode == 0
+    assert written.read_bytes() == first
+    original = allocsim("replay", TRACE, "--json", cwd=tmp_path).stdout
+    assert allocsim("replay", written.name, "--json", cwd=tmp_path).stdout == original
+    table = allocsim("replay", written.name, cwd=tmp_path).stdout.splitlines()
+    assert table[0].split() == [written.name, "predictable", "as", "recorded", "share"]
+    found = json.loads(original)["replay"]["spans"]
+    assert table[1].split() == ["span", "bases", f"{found['total']:,}", f"{found['matched']:,}", "100.000", "%"]
+
+
+def test_a_trace_without_allocations_says_what_to_set(tmp_path):
+    source = gotrace.read_trace(TRACE)
+    keep = source.kind > gotrace.STACK_FREE
+    events = {name: getattr(source, name)[keep] for name in ("time_ns", "kind", "p", "m", "g", "a", "b", "c", "stack")}
+    gotrace.save(replace(source, generation_start=source.generation_start * 0, **events), tmp_path / "bare")
+    refused = refusal("replay", "bare", cwd=tmp_path)
+    assert refused.startswith("bare: ") and "GODEBUG=traceallocfree=1" in refused
 
 
 def test_a_kind_of_answers_nobody_knows(tmp_path):
@@ -157,21 +218,28 @@ def test_nobody_reads_the_output(tmp_path):
     name = answers(tmp_path / "right.json", ANSWERS)
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "experiments.cli", "conform", name]
-    run = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=writer, stderr=subprocess.PIPE, text=True)
+    run = allocsim("conform", name, cwd=tmp_path, stdout=writer)
     os.close(writer)
-    assert (run.returncode, run.stderr) == (1, "")
+    assert (run.returncode, said(run)) == (141, "")
 
 
 def test_output_to_a_full_disk_is_no_success(tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
     name = answers(tmp_path / "right.json", ANSWERS)
-    command = [sys.executable, "-m", "experiments.cli", "conform", name]
     with open("/dev/full", "w") as full:
-        run = subprocess.run(command, cwd=tmp_path, env=ENV, stdout=full, stderr=subprocess.PIPE, text=True)
+        run = allocsim("conform", name, cwd=tmp_path, stdout=full)
     assert run.returncode == 2
-    assert run.stderr == "allocsim: output: No space left on device; make room or name another file\n"
+    assert said(run) == "allocsim: output: No space left on device; make room or name another file\n"
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_the_first_compile_is_announced(monkeypatch, capsys, cold):
+    monkeypatch.setattr("sim.jit.cache_is_cold", lambda: cold)
+    cli._announce_compile()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == ("compiling the allocator for this machine (once, some 20 s) ...\n" if cold else "")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +261,7 @@ def fail():
     raise {failure}
 cli.main(["fail"])
 """
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    run = python("-c", code, cwd=tmp_path)
     assert (run.returncode, run.stdout, run.stderr) == (status, "", f"allocsim: {line}\n")
 
 

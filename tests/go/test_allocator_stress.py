@@ -1,5 +1,6 @@
 """Random operations against the rooms, all invariants after every step; and each invariant broken on purpose."""
 
+import itertools
 import random
 
 import numpy as np
@@ -111,7 +112,7 @@ def test_random_operations_keep_every_invariant(version, seed):
         if step % 10 == 0 or PLAIN:
             check_heap(heap)
     spans_of_objects = sorted((at, end) for at, (end, _, _) in live.items())
-    assert all(a[1] <= b[0] for a, b in zip(spans_of_objects, spans_of_objects[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans_of_objects))
     check_heap(heap)
 
 

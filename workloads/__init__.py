@@ -1,0 +1,1 @@
+"""What runs through the rooms: recorded traces of real programs."""
