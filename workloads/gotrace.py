@@ -171,7 +171,7 @@ class _Reading:
         self.skipped: dict[str, int] = {}
         self.sync = wire.SYNC if self.version >= _CLOCK_SNAPSHOT else wire.FREQUENCY
         self.first_byte = np.zeros(len(self.table), np.int64)  # of a batch's events; 0: empty or of an experiment
-        plain = (self.table["size"] > 0) & (self.table["exp"] == 0)
+        plain = (self.table["length"] > 0) & (self.table["exp"] == 0)
         self.first_byte[plain] = self.data[self.table["off"][plain]]
         self.tables = Tables(order.HEADER, order.TABLES)
 
@@ -256,7 +256,7 @@ class _Reading:
 
     def _batch(self, i: int) -> Batch:
         row = self.table[i]
-        return Batch(self.data[row["off"] : row["off"] + row["size"]], int(row["off"]))
+        return Batch(self.data[row["off"] : row["off"] + row["length"]], int(row["off"]))
 
     def _generation(self, rows: Any, events: Any) -> None:
         """Read a generation's tables, then merge its events."""
@@ -342,7 +342,7 @@ class _Reading:
         for name, n in zip(("stack_id", "string_id", "type_id"), lost, strict=True):
             if n:
                 self.unknown[name] = n
-        flat = self.tables.arrays["columns"][: self.rows * len(EVENT_COLUMNS)].reshape(-1, self.rows)
+        flat = self.tables.arrays["columns"][: self.rows * len(EVENT_COLUMNS)].reshape(len(EVENT_COLUMNS), self.rows)
         columns: dict[str, Any] = {
             name: flat[i].astype(dtype, copy=False) for i, (name, dtype) in enumerate(EVENT_COLUMNS.items())
         }

@@ -62,7 +62,7 @@ def _next_event(h: Any, i: Any) -> Any:
             return BAD_TIME
         row.batch += 1
         row.at = batch.off
-        row.end = batch.off + batch.size
+        row.end = batch.off + batch.length
         row.time = np.int64(start)
     text = data(h)
     numbers = args(h)
@@ -201,14 +201,14 @@ def merge(h: Any) -> Any:
     ``batches`` are grouped by M; each cursor names an M and its range of batches, in the order in which the Ms first
     appear. The byte of the event refused is left in h[0].where.
     """
-    entered = 0  # cursors whose first event has been sought
-    count = 0
+    entered = np.int64(0)  # cursors whose first event has been sought
+    count = np.int64(0)
     while entered < len(cur(h)) or count > 0:
         if entered < len(cur(h)):
             i = entered
             place = count
             heap(h)[count] = i
-            entered += 1
+            entered += np.int64(1)
             count += 1
         else:
             place = _choose(h, count)
@@ -224,7 +224,7 @@ def merge(h: Any) -> Any:
         if more == 0:
             _drop(h, count, place)
             count -= 1
-            place = 0
+            place = np.int64(0)
         if count > 0:
             _sift(h, count, place)
     return OK

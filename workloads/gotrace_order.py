@@ -113,7 +113,7 @@ _G_RUNNABLE, _G_RUNNING, _G_SYSCALL, _G_WAITING = 1, 2, 3, 4
 _GC_OFF, _GC_ON = 1, 2  # 0: not known yet
 
 _WAIT, GO = 0, 1
-STUCK, TOO_MUCH_WORK, BAD_P, BAD_G, BAD_STATUS, NO_M, NO_P, NO_G, HAS_P, HAS_G = range(-30, -20)
+STUCK, TOO_MUCH_WORK, BAD_P, BAD_G, BAD_STATUS, NO_M, NO_P, NO_G, HAS_G = range(-30, -21)
 BAD_P_STATE, BAD_G_STATE, BAD_GC, BAD_STEAL = range(-40, -36)
 ORDER_REASONS: dict[int, str] = {
     STUCK: "no event of any thread can come next; the trace is damaged",
@@ -124,7 +124,6 @@ ORDER_REASONS: dict[int, str] = {
     NO_M: "an event of no thread that needs one",
     NO_P: "an event on a thread without a P that needs one",
     NO_G: "an event on a thread without a goroutine that needs one",
-    HAS_P: "a P starts on a thread that has one",
     HAS_G: "a goroutine starts on a thread that has one",
     BAD_P_STATE: "an event that the state of its P does not allow",
     BAD_G_STATE: "an event that the state of its goroutine does not allow",
@@ -144,7 +143,7 @@ def _find_g(h: Any, g: Any) -> Any:
 
 
 @jit
-def _new_g(h: Any, g: Any, status: Any, gen: Any) -> Any:
+def _new_g(h: Any, g: Any, status: Any) -> Any:
     """Give a goroutine that does not exist its state; BAD_STATUS if it exists."""
     if g < 0:
         return BAD_G
@@ -154,7 +153,7 @@ def _new_g(h: Any, g: Any, status: Any, gen: Any) -> Any:
     gs(h)[place].id = g
     gs(h)[place].status = status
     gs(h)[place].seq = 0
-    gs(h)[place].gen = gen
+    gs(h)[place].gen = h[0].gen
     gs(h)[place].stw = 0
     return GO
 
@@ -276,7 +275,7 @@ def _go_status(h: Any, m: Any, g: Any, thread: Any, status: Any) -> Any:
     if old == 0:
         if not first:
             return BAD_STATUS
-        _new_g(h, g, status, h[0].gen)
+        _new_g(h, g, status)
     elif old != status:
         return BAD_STATUS
     gs(h)[place].seq = 0
@@ -345,7 +344,7 @@ def _running_g(h: Any, m: Any, status: Any) -> Any:
 @jit
 def _go_switch(h: Any, code: Any, m: Any, g: Any, seq: Any) -> Any:
     """order.go:advanceGoSwitch."""
-    mine = _running_g(h, m, _G_RUNNING)
+    mine = _running_g(h, m, np.int64(_G_RUNNING))
     if mine < 0:
         return mine
     place = _find_g(h, g)
@@ -363,7 +362,7 @@ def _go_switch(h: Any, code: Any, m: Any, g: Any, seq: Any) -> Any:
 @jit
 def _go_stop(h: Any, code: Any, m: Any) -> Any:
     """order.go:advanceGoStopExec: the running goroutine ends, yields or blocks."""
-    place = _running_g(h, m, _G_RUNNING)
+    place = _running_g(h, m, np.int64(_G_RUNNING))
     if place < 0:
         return place
     if code == GO_DESTROY:
@@ -411,18 +410,22 @@ def _go_syscall(h: Any, code: Any, m: Any, seq: Any) -> Any:
 @jit
 def _go_create(h: Any, code: Any, m: Any, g: Any) -> Any:
     """order.go:advanceGoCreate, advanceGoCreateSyscall."""
-    if code == GO_CREATE_SYSCALL:
-        if ms(h)[m].id == -1:
-            return NO_M
-        if ms(h)[m].g != -1:
-            return HAS_G
-        made = _new_g(h, g, _G_SYSCALL, h[0].gen)
-        if made == GO:
-            ms(h)[m].g = g
-        return made
-    if ms(h)[m].p < 0:
+    in_syscall = code == GO_CREATE_SYSCALL
+    if in_syscall and ms(h)[m].id == -1:
+        return NO_M
+    if in_syscall and ms(h)[m].g != -1:
+        return HAS_G
+    if not in_syscall and ms(h)[m].p < 0:
         return NO_P
-    return _new_g(h, g, _G_WAITING if code == GO_CREATE_BLOCKED else _G_RUNNABLE, h[0].gen)
+    status = np.int64(_G_RUNNABLE)
+    if in_syscall:
+        status = np.int64(_G_SYSCALL)
+    elif code == GO_CREATE_BLOCKED:
+        status = np.int64(_G_WAITING)
+    made = _new_g(h, g, status)
+    if in_syscall and made == GO:
+        ms(h)[m].g = g
+    return made
 
 
 @jit

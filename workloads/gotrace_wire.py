@@ -169,7 +169,7 @@ BATCH = np.dtype(
         ("m", "i8"),
         ("time", "i8"),  # ticks
         ("off", "i8"),  # first byte and number of bytes of its events
-        ("size", "i8"),
+        ("length", "i8"),
         ("exp", "i8"),  # experiment; END_MARK: no batch but the end of a generation
         ("head", "i8"),  # first byte of its header
     ]
@@ -228,7 +228,7 @@ def _batch_head(data: Any, at: Any, end: Any, row: Any) -> Any:
     row.gen = gen
     row.m = m
     row.time = time
-    row.size = size
+    row.length = size
     row.off = after
     return OK, after
 
@@ -265,9 +265,9 @@ def index_batches(data: Any, at: Any, rows: Any, reached: Any) -> Any:
             status, where = _batch_head(data, head, end, row)
             if status < 0:
                 return status
-            if status == MORE or where + row.size > end:
+            if status == MORE or where + row.length > end:
                 return OK
-            at = where + row.size
+            at = where + row.length
         count += 1
     reached[0] = at
     reached[1] = count
@@ -279,7 +279,7 @@ def count_events(data: Any, rows: Any, counts: Any, where: Any) -> Any:
     """Add the events of event batches to counts by code, checking every number: OK, or a refusal of byte where[0]."""
     for i in range(len(rows)):
         at = rows[i].off
-        end = at + rows[i].size
+        end = at + rows[i].length
         while at < end:
             code = np.int64(data[at])
             where[0] = at
