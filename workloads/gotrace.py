@@ -315,7 +315,7 @@ class _Reading:
         found, first, member = np.unique(self.table["m"][events], return_index=True, return_inverse=True)
         appear = np.argsort(first, kind="stable")  # the Ms in the order of their first batch
         ends = np.cumsum(np.bincount(member, minlength=len(found)))
-        cur = tables.allocate("cur", 0) if not len(found) else self._fresh("cur", len(found))
+        cur = self._fresh("cur", len(found))
         cur["m"][: len(found)] = np.searchsorted(tables.arrays["ms"]["id"], found[appear])
         cur["batches"][: len(found)] = ends[appear]
         cur["batch"][: len(found)] = (ends - np.bincount(member, minlength=len(found)))[appear]
@@ -333,7 +333,7 @@ class _Reading:
             raise self._fail(int(fields.where), {**wire.REASONS, **order.ORDER_REASONS}[status])
 
     def _fresh(self, name: str, length: int) -> Any:
-        """A zeroed table of a generation's own."""
+        """A zeroed table of a generation's own, of one row at least: a cursor of zeros holds no events."""
         self.tables.arrays.pop(name, None)
         return self.tables.allocate(name, length)
 

@@ -13,6 +13,7 @@ from workloads.gotrace import TraceError
 DATA = Path(__file__).parent.parent / "data"
 SMALL = DATA / "test-fmt-tests-P1-gogc_off.trace.xz"
 SECONDS = 1.0
+pytestmark = pytest.mark.slow  # in plain mode
 
 
 def outcome(data, path):
