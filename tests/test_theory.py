@@ -5,8 +5,9 @@ import pytest
 import simpy
 from scipy import stats
 
+from sim.costs import LockPrices
 from sim.engine.clock import LOCK, RUN, after, priority
-from sim.engine.lock import LockOrder, LockPrices, TimedLock
+from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
 from sim.units import NS
 

@@ -29,12 +29,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import simpy
 from simpy.events import EventPriority
 
+from sim.costs import LockPrices
 from sim.engine import clock
 from sim.engine.clock import after, priority, wake
 from sim.units import throw
@@ -45,26 +46,6 @@ Step = Generator[simpy.Event, Any, int]
 DISCIPLINES = ("fifo", "futex", "spinbit")
 _ACTIVE_SPINS = 4  # procyield rounds before the osyield
 _TAIL_WAKE_PERIOD = 16  # spinbit: one wake in so many goes to the oldest sleeper
-
-
-@dataclass(frozen=True, slots=True)
-class LockPrices:
-    """Prices of a lock's steps in integer picoseconds; measured, so there are no defaults."""
-
-    acquire: int  # an exchange on the lock word, won or lost
-    release: int  # the exchange that frees it
-    procyield: int  # one spin round: 30 PAUSE
-    osyield: int  # sched_yield
-    futex_sleep: int  # from the call of futex wait until asleep, or until it finds the word changed
-    futex_wake: int  # the futex wake call, paid by the releaser
-    wake_latency: int  # from the end of that call until the woken thread runs
-    handoff: int  # fifo only: from the release until the next owner runs
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            price = getattr(self, field.name)
-            if type(price) is not int or price < 0:
-                throw(f"lock price {field.name} is {price!r}, not an int >= 0 of picoseconds")
 
 
 class LockOrder:

@@ -5,8 +5,9 @@ import itertools
 import pytest
 import simpy
 
+from sim.costs import LockPrices
 from sim.engine.clock import RUN, after, priority
-from sim.engine.lock import LockOrder, LockPrices, Park, TimedLock
+from sim.engine.lock import LockOrder, Park, TimedLock
 from sim.engine.rng import Stream
 from sim.units import Throw
 

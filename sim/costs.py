@@ -1,0 +1,98 @@
+"""Prices: what each step of the runtime costs on a machine, in integer picoseconds.
+
+Rooms say *what* happened (a span came from the page cache, two pages were touched first); the shell multiplies by the
+prices here. No price has a default in code: all come from a machine file, each with its source there (a measurement,
+or marked ``assumed`` with the reason).
+
+A price is a `Price`: a mean alone, or 1024 equally likely values (the midpoints of its quantile cells, the last one
+standing for the whole tail above), so that a draw is one look-up and the mean is exactly their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sim.units import throw
+
+CELLS = 1024
+
+# Steps whose price may be a distribution; the index of each is its row in the compiled price table.
+STEPS = (
+    "tiny",  # a tiny object combined into the P's current block
+    "page_cache_refill",  # mheap.lock held while the P takes 64 pages (allocToCache)
+    "page_alloc",  # mheap.lock held for one search of the page allocator
+    "page_level",  # and per level of the radix tree walked in it
+    "mspan_refill",  # and for taking 64 span records
+    "grow",  # mheap.lock held while the heap grows by 4 MiB (sysMap), per 4 MiB
+    "grow_arena",  # and, on top, for each 64 MiB arena reserved
+    "first_touch",  # the system's page fault on a 4 KiB page never touched
+    "huge_touch",  # the same on a 2 MiB huge page
+    "meta_touch",  # the same on a page of the runtime's own metadata
+    "large",  # a large object beyond its pages: span initialisation and accounting
+    "central",  # mcentral's lock held for taking or returning a span (go1.14)
+    "goroutine_new",  # go statement that makes a g and a stack
+    "goroutine_reused",  # go statement that reuses a dead one
+    "goroutine_exit",
+    "switch",  # schedule(): from one goroutine to the next on a P
+    "steal",  # taking half of another P's run queue
+    "wake_p",  # from readying work until an idle P's thread runs (futex wake and its latency)
+    "os_switch",  # the system switches a CPU from one thread to another
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A price in picoseconds: its mean, and where it varies its 1024 equally likely values, rising."""
+
+    mean: int
+    cells: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mean < 0 or (self.cells is not None and (len(self.cells) != CELLS or min(self.cells) < 0)):
+            throw(f"price of mean {self.mean} ps: not >= 0, or not {CELLS} cells")
+
+
+@dataclass(frozen=True, slots=True)
+class LockPrices:
+    """Prices of a runtime lock's steps in integer picoseconds; measured, so there are no defaults."""
+
+    acquire: int  # an exchange on the lock word, won or lost
+    release: int  # the exchange that frees it
+    procyield: int  # one spin round: 30 PAUSE
+    osyield: int  # sched_yield
+    futex_sleep: int  # from the call of futex wait until asleep, or until it finds the word changed
+    futex_wake: int  # the futex wake call, paid by the releaser
+    wake_latency: int  # from the end of that call until the woken thread runs
+    handoff: int  # fifo only: from the release until the next owner runs
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            price = getattr(self, name)
+            if type(price) is not int or price < 0:
+                throw(f"lock price {name} is {price!r}, not an int >= 0 of picoseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Everything a simulation of one Go version on one machine pays.
+
+    By span class (136 entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``zero`` what
+    clearing the slot adds, ``refill_fresh`` trading a full span for a fresh one whose pages come from the P's page
+    cache, ``refill_partial`` for a swept span with room. Per byte, in femtoseconds, by (scan, noscan):
+    ``large_fresh`` what a large object costs on memory that needs no clearing, ``large_zero`` on memory that does.
+    ``steps`` has a price for each of `STEPS`. ``assumed`` names the prices nobody measured, with the reason.
+    """
+
+    machine: str
+    version: str
+    cpus: int
+    fast: tuple[int, ...]
+    zero: tuple[int, ...]
+    refill_fresh: tuple[Price, ...]
+    refill_partial: tuple[Price, ...]
+    large_fresh: tuple[int, int]
+    large_zero: tuple[int, int]
+    steps: Mapping[str, Price]
+    lock: LockPrices
+    assumed: Mapping[str, str] = field(default_factory=dict)
