@@ -118,6 +118,23 @@ def table(field: str, dtype: Any) -> Callable[[Any], Any]:
     return compiled_view
 
 
+def view_at(dtype: Any) -> Callable[[Any, Any], Any]:
+    """A view function ``view(address, n)``: n records of ``dtype`` at an address that `address_of` gave."""
+    if PLAIN:
+
+        def view(address: Any, n: Any) -> Any:
+            return _live[int(address)]
+
+        return view
+    numba_dtype = np.dtype(dtype)
+
+    @jit
+    def compiled_view(address: Any, n: Any) -> Any:
+        return numba.carray(_pointer(address), (n,), numba_dtype)
+
+    return compiled_view
+
+
 def address_of(array: np.ndarray[Any, Any]) -> int:
     """The address of an array's data, for a header field; the caller keeps the array alive."""
     address = int(array.ctypes.data)

@@ -187,6 +187,13 @@ def set_dead(h: Any, s: Any, slot: Any) -> None:
 
 
 @jit
+def set_alive(h: Any, s: Any, slot: Any) -> None:
+    """A tiny block whose objects were all dropped takes another one."""
+    word = np.int64(spans(h)[s].dead_bits) + (slot >> 6)
+    words(h)[word] &= ~bit64(slot & 63)
+
+
+@jit
 def tiny_count(h: Any, s: Any, slot: Any, change: Any) -> Any:
     """Change the count of live tiny objects in a slot of a tiny span; the count after it."""
     sp = spans(h)[s]

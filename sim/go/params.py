@@ -23,6 +23,7 @@ class Facts:
     mcentral_mutex: bool  # two lists behind a lock instead of span sets (mcentral.go up to 1.14)
     huge_page_advice: bool  # MADV_HUGEPAGE on heap memory: 2 MiB faults (mem_linux.go:sysUsedOS, 1.19)
     skip_zeroing_scavenged: bool  # a span whose pages were all scavenged reads as zeros (mheap.go:initSpan)
+    clears_scan_in_chunks: bool  # large pointerful objects too are cleared 256 KiB at a time, preemptibly (malloc.go)
     max_small_size: int  # largest request served from a size class (malloc.go:mallocgc)
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
 
@@ -34,6 +35,7 @@ _GO119 = Facts(
     mcentral_mutex=False,
     huge_page_advice=True,
     skip_zeroing_scavenged=False,
+    clears_scan_in_chunks=False,
     max_small_size=32768,
 )
 VERSIONS: dict[str, Facts] = {
@@ -46,6 +48,7 @@ VERSIONS: dict[str, Facts] = {
         mcentral_mutex=False,
         huge_page_advice=False,
         skip_zeroing_scavenged=True,
+        clears_scan_in_chunks=True,
         max_small_size=32760,
     ),
 }

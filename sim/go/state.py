@@ -10,6 +10,8 @@ page >> 13 (64 MiB). Spans are named by their index in the span table; 0 stands 
 Bitmaps of a span live in one pool of 64-bit words (``words``), ceil(nelems/64) words each; tiny spans (span
 class 5) carry a count of live tiny objects per slot behind them, one byte each.
 
+A variable of the workload (sim/ops.py) holds ``span << 16 | slot``: one look-up finds an object that dies.
+
 Bytes for 2.7 million spans of the ten-size mix: 72 a span, about 24 for its bitmaps, 4 a page for the page map.
 """
 
@@ -32,6 +34,7 @@ MSPAN_CACHE_LEN = 128
 SUMMARY_LEVELS = 5
 LEVEL_BITS = (14, 3, 3, 3, 3)
 NO_PAGE = -1
+NEVER = 1 << 62
 
 # mspan.state
 SPAN_DEAD = 0
@@ -108,35 +111,68 @@ ARENA = np.dtype(
     align=True,
 )
 
-PRICE = np.dtype([("mean", "i8"), ("row", "i8")], align=True)  # row of quantiles, or -1: always the mean
+# where the time of one mallocgc call went; row 0 of the histograms is the whole call
+CAUSES = (
+    "all",
+    "tiny",  # combined into the current tiny block
+    "fast",  # the next slot of the cached span
+    "refill_partial",  # trading a full span for a swept one with room
+    "refill_fresh",  # trading it for a new one: initialising it, pages from the P's page cache
+    "central_wait",  # mcentral's lock (go1.14): waiting for it and holding it
+    "heap_wait",  # waiting for mheap.lock
+    "page_cache",  # holding it to take 64 pages at once
+    "page_search",  # holding it to search the page allocator
+    "grow",  # holding it while the heap grows
+    "first_touch",  # page faults on memory that malloc itself is first to touch
+    "zero",  # clearing used memory
+    "large",  # a large object beyond its pages
+    "off_p",  # off the P in the middle of mallocgc
+)
+ALL, TINY, FAST, PARTIAL, FRESH, CENTRAL_WAIT, HEAP_WAIT, PAGE_CACHE, PAGE_SEARCH, GROW, FIRST_TOUCH = range(11)
+ZEROING, LARGE, OFF_P = range(11, 14)
+NUM_CAUSES = len(CAUSES)
 
+# rows of the price table: by span class, then sim.costs.STEPS in order
+PRICE_FRESH = 0
+PRICE_PARTIAL = NUM_SPAN_CLASSES
+PRICE_STEPS = 2 * NUM_SPAN_CLASSES
+PRICE = np.dtype([("mean", "i8"), ("row", "i8")], align=True)  # row of cells, or -1: always the mean
 
-NUM_CAUSES = 16
-# a P as the compiled interpreter of operations sees it (sim/go/malloc.py)
+# a goroutine as the compiled interpreter of operations sees it; index 0 is nobody
+GOROUTINE = np.dtype(
+    [
+        ("ops", "i8"),  # address of its batch of operations
+        ("nops", "i8"),
+        ("pos", "i8"),  # the next one
+        ("base", "i8"),  # first of its own variables
+        ("left", "i8"),  # picoseconds left of a compute that was cut; bytes left to clear of a large object
+        ("stage", "u1"),  # what the allocation in progress waits for (sim/go/pump.py)
+        ("span", "i4"),  # span record taken for it
+        ("spanclass", "i4"),
+        ("page", "i8"),  # pages taken for it, NO_PAGE if none yet
+        ("npages", "i8"),
+        ("scav", "i8"),  # how many of them were scavenged
+        ("spent", "i8", (NUM_CAUSES,)),  # picoseconds of the allocation so far, by cause
+    ],
+    align=True,
+)
+
+# a P as the interpreter sees it; its clock stands in the table p_time
 PROC = np.dtype(
     [
-        ("now", "i8"),  # local clock, picoseconds: the instant of its next touch of something shared
-        ("seg_start", "i8"),  # when the segment began
+        ("g", "i4"),  # the goroutine it runs
+        ("at", "i8"),  # when it left the pump
+        ("lag", "i8"),  # picoseconds run ahead in the segment in progress
         ("slice_end", "i8"),  # the goroutine's 10 ms are over
-        ("cpu_end", "i8"),  # the system's time slice of the thread is over
-        ("ops", "i8"),  # address of the batch of operations
-        ("nops", "i8"),
-        ("pos", "i8"),  # next operation
-        ("left", "i8"),  # picoseconds left of a compute, or bytes left to clear, that was cut
-        ("page", "i8"),  # pages taken for the span in progress, -1 = none yet
-        ("scav", "i8"),  # how many of them are scavenged
-        ("state", "u1"),  # in the pump or not
-        ("stage", "u1"),  # what happens at ``now``
-        ("reason", "u1"),  # why Python was asked
-        ("queued", "i4"),  # goroutines waiting in this P's run queue
-        ("spanclass", "i4"),  # of the refill in progress
-        ("span", "i4"),
-        ("npages", "i8"),
-        ("goroutine", "i4"),
+        ("cpu_end", "i8"),  # another thread may have the CPU from here on
         ("draw_key", "u8"),  # the stream of price draws of this P
         ("draws", "u8"),
-        ("zero_rest", "i8"),  # remainder of the clearing rate, so that each P's time adds up exactly
-        ("spent", "i8", (NUM_CAUSES,)),  # picoseconds of the allocation in progress, by cause
+        ("rest", "i8"),  # femtoseconds carried over by per-byte prices, so that time adds up exactly
+        ("malloc_time", "i8"),  # picoseconds inside mallocgc on this P's own clock (lock waits not included)
+        ("compute_time", "i8"),
+        ("touch_time", "i8"),  # first touches by the program
+        ("mallocs", "i8"),
+        ("segments", "i8"),
     ],
     align=True,
 )
@@ -158,17 +194,21 @@ TABLES: dict[str, Any] = {
     "arenas": ARENA,
     "arena_map": np.int32,  # arena index -> 1 + position in arenas
     "page_span": np.int32,  # position in arenas * 8192 + page in arena -> span
-    "obj_span": np.int32,  # by object id
-    "obj_slot": np.uint16,
+    "variables": np.int64,  # what each variable holds: span << 16 | slot, 0 = nil
     "prices": PRICE,
-    "quantiles": np.int64,  # 1024 a row
+    "cells": np.int64,  # equally likely values of prices that vary, 1024 a row
+    "fast_price": np.int64,  # by span class
+    "zero_price": np.int64,
     "small_alloc_count": np.int64,  # by size class, flushed at refill
     "small_free_count": np.int64,
-    "fast_calls": np.int64,  # mallocs that were nothing but a fast-path hit, by span class
-    "histograms": np.int64,  # latency counts, a row a cause
-    "times": np.int64,  # sum of picoseconds by cause
+    "fast_calls": np.int64,  # mallocs that were nothing but a fast-path hit: span class * 2 + (1 if cleared)
+    "histograms": np.int64,  # latency counts of all other mallocs, BUCKETS a cause
+    "cause_time": np.int64,  # their picoseconds by cause
+    "cause_max": np.int64,
     "procs": PROC,  # by P
-    "log": LOG,  # shared touches in order, for tests of run-ahead; length 1 = off
+    "p_time": np.int64,  # by P: when its next step is due, NEVER if it is not in the pump
+    "goroutines": GOROUTINE,
+    "log": LOG,  # what happened in order, for tests; length 1 = off
 }
 
 SCALARS = [
@@ -179,6 +219,7 @@ SCALARS = [
     ("mcentral_mutex", "u1"),
     ("huge_page_advice", "u1"),
     ("skip_zeroing_scavenged", "u1"),
+    ("clears_scan_in_chunks", "u1"),
     ("linear_layout", "u1"),
     ("max_small_size", "i8"),
     # mheap_
@@ -211,7 +252,6 @@ SCALARS = [
     ("narenas", "i8"),
     ("nwords", "i8"),
     ("free_words", "i4", (129,)),  # heads of lists of free runs, by length in words
-    ("nobjs", "i8"),
     # the byte ledger: what the runtime has from the system
     ("heap_in_use", "i8"),
     ("heap_free", "i8"),
@@ -227,13 +267,22 @@ SCALARS = [
     ("persistent_free", "i8"),  # bytes left in persistentalloc's 256 KiB chunk
     ("gcbits_free", "i8"),  # bytes left in the 64 KiB arena of mark bits
     ("reserved", "i8"),  # address space reserved, not mapped
-    # bytes the workload holds
-    ("dropped_bytes", "i8"),  # slot bytes of objects that died
-    # the clock's side (sim/go/malloc.py)
-    ("stop", "u1"),  # stop-the-world wanted
+    # what the workload holds
+    ("live_objects", "i8"),
+    ("live_bytes", "i8"),  # slot bytes; of tiny objects none
+    # the clock's side (sim/go/pump.py)
+    ("stop", "u1"),  # stop-the-world wanted: no new segment begins
+    ("event_per_op", "u1"),  # run-ahead off: every operation is an event of its own
+    ("cpu_waiters", "i4"),  # threads waiting for a CPU
     ("max_run_ahead", "i8"),  # picoseconds
     ("nprocs", "i8"),
     ("log_used", "i8"),
+    ("tiny_calls", "i8"),  # mallocs combined into a tiny block
+    ("program_touches", "i8"),  # pages the program was first to touch
+    ("large_fresh_scan", "i8"),  # femtoseconds a byte
+    ("large_fresh_noscan", "i8"),
+    ("large_zero_scan", "i8"),
+    ("large_zero_noscan", "i8"),
     # what the last locked step did, for the shell to price; the shell clears them
     ("fact_grown", "i8"),  # pages the heap grew by
     ("fact_arenas", "i8"),  # arenas it reserved
@@ -262,16 +311,20 @@ summary4 = table("summary4", np.uint64)
 arenas = table("arenas", ARENA)
 arena_map = table("arena_map", np.int32)
 page_span = table("page_span", np.int32)
-obj_span = table("obj_span", np.int32)
-obj_slot = table("obj_slot", np.uint16)
+variables = table("variables", np.int64)
 prices = table("prices", PRICE)
-quantiles = table("quantiles", np.int64)
+cells = table("cells", np.int64)
+fast_price = table("fast_price", np.int64)
+zero_price = table("zero_price", np.int64)
 small_alloc_count = table("small_alloc_count", np.int64)
 small_free_count = table("small_free_count", np.int64)
 fast_calls = table("fast_calls", np.int64)
 histograms = table("histograms", np.int64)
-times = table("times", np.int64)
+cause_time = table("cause_time", np.int64)
+cause_max = table("cause_max", np.int64)
 procs = table("procs", PROC)
+p_time = table("p_time", np.int64)
+goroutines = table("goroutines", GOROUTINE)
 log = table("log", LOG)
 
 
@@ -292,11 +345,9 @@ def new_tables() -> Tables:
     tables.allocate("arenas", 4)
     tables.allocate("arena_map", 1 << 22)
     tables.allocate("page_span", 4 * ARENA_PAGES)
-    tables.allocate("obj_span", 1 << 12)
-    tables.allocate("obj_slot", 1 << 12)
     tables.allocate("small_alloc_count", NUM_SIZE_CLASSES)
     tables.allocate("small_free_count", NUM_SIZE_CLASSES)
-    tables.allocate("fast_calls", NUM_SPAN_CLASSES)
+    tables.allocate("fast_calls", 2 * NUM_SPAN_CLASSES)
     fields = tables.fields
     fields.nspans = 1  # span 0 is emptymspan: no slot, never in a set
     fields.nwords = 1

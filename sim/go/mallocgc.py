@@ -1,0 +1,436 @@
+"""mallocgc with its prices: what one allocation does to the heap, and where its picoseconds go (mirrors malloc.go).
+
+The pump (pump.py) decides *when* a step happens; the functions here do it at that instant with the rooms, price what
+the rooms report, and return picoseconds that the P owes from then on. An allocation's picoseconds gather by cause in
+its goroutine's ``spent`` and enter the histograms when it is complete; one that was nothing but a hit in the cached
+span is only counted (``fast_calls``), since all of a span class cost the same.
+
+Time that malloc causes and does not spend itself, the program's own first touch of new memory, is paid by the P but
+is no part of the allocation's latency.
+
+Left out: the price of a heap-profile sample, write barriers, debug hooks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.costs import STEPS
+from sim.engine.rng import draw64
+from sim.go.mcache import cache_fresh, update_heap_live
+from sim.go.mheap import alloc_mspan_locked, alloc_pages_locked, arena_of, finish_span, refill_page_cache_locked
+from sim.go.mpagecache import page_cache_alloc
+from sim.go.mspan import next_free_index, set_alive, set_dead, tiny_count
+from sim.go.mspanset import place_swept
+from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
+from sim.go.state import (
+    ALL,
+    CHUNK_PAGES,
+    FAST,
+    FIRST_TOUCH,
+    FRESH,
+    GROW,
+    HEAP_WAIT,
+    LARGE,
+    NO_PAGE,
+    NUM_CAUSES,
+    PAGE_CACHE,
+    PAGE_SEARCH,
+    PAGE_SHIFT,
+    PARTIAL,
+    PRICE_FRESH,
+    PRICE_PARTIAL,
+    PRICE_STEPS,
+    SPAN_IN_USE,
+    TINY_SPAN_CLASS,
+    ZEROING,
+    arenas,
+    cause_max,
+    cause_time,
+    cells,
+    fast_calls,
+    fast_price,
+    goroutines,
+    histograms,
+    mcaches,
+    prices,
+    procs,
+    spans,
+    variables,
+    zero_price,
+)
+from sim.jit import jit
+from sim.metrics.histogram import BUCKETS, bucket_of
+from sim.ops import NEEDZERO, NOSCAN, SHARED, TOUCH
+from sim.words import ALL as ALL_ONES
+from sim.words import ZERO, bit64, shr64
+
+STEP = {name: PRICE_STEPS + i for i, name in enumerate(STEPS)}
+_TINY = STEP["tiny"]
+_PAGE_CACHE_REFILL = STEP["page_cache_refill"]
+_PAGE_ALLOC = STEP["page_alloc"]
+_PAGE_LEVEL = STEP["page_level"]
+_MSPAN_REFILL = STEP["mspan_refill"]
+_GROW = STEP["grow"]
+_GROW_ARENA = STEP["grow_arena"]
+_FIRST_TOUCH = STEP["first_touch"]
+_HUGE_TOUCH = STEP["huge_touch"]
+_LARGE = STEP["large"]
+
+PAGE_CACHE_MAX_PAGES = 16
+CLEAR_CHUNK = 256 << 10  # bytes of a large object cleared between two preemption checks (memclrNoHeapPointersChunked)
+OS_PAGE_SHIFT = 12
+
+
+@jit
+def pay(h: Any, p: Any, row: Any) -> Any:
+    """The price of a step: its mean, or a draw from the P's own stream where it varies. Picoseconds."""
+    price = prices(h)[row]
+    if price.row < 0:
+        return price.mean
+    pr = procs(h)[p]
+    cell = np.int64(shr64(draw64(pr.draw_key, pr.draws), 54))
+    pr.draws += np.uint64(1)
+    return cells(h)[(price.row << 10) + cell]
+
+
+@jit
+def pay_bytes(h: Any, p: Any, nbytes: Any, rate: Any) -> Any:
+    """nbytes at a rate in femtoseconds a byte: whole picoseconds, the rest carried to the P's next such price."""
+    pr = procs(h)[p]
+    total = nbytes * rate + pr.rest
+    pr.rest = total % 1000
+    return total // 1000
+
+
+@jit
+def touch(h: Any, p: Any, addr: Any, nbytes: Any) -> Any:
+    """Make memory resident: picoseconds of the page faults for system pages that were not. (the system's, not Go's)
+
+    With huge-page advice the first touch inside an untouched aligned 2 MiB makes all of it resident at once.
+    """
+    cost = np.int64(0)
+    for page in range(addr >> OS_PAGE_SHIFT, ((addr + nbytes - 1) >> OS_PAGE_SHIFT) + 1):
+        touched = arenas(h)[arena_of(h, page >> (PAGE_SHIFT - OS_PAGE_SHIFT))].touched
+        word = (page & 16383) >> 6
+        if touched[word] & bit64(page & 63) != ZERO:
+            continue
+        if h[0].huge_page_advice:
+            first = word & ~np.int64(7)
+            untouched = True
+            for i in range(first, first + 8):
+                untouched = untouched and touched[i] == ZERO
+            if untouched:
+                for i in range(first, first + 8):
+                    touched[i] = ALL_ONES
+                cost += pay(h, p, _HUGE_TOUCH)
+                continue
+        touched[word] |= bit64(page & 63)
+        cost += pay(h, p, _FIRST_TOUCH)
+    return cost
+
+
+@jit
+def kill(h: Any, held: Any) -> None:
+    """The workload dropped what a variable held; a tiny block dies with the last of its objects."""
+    s = held >> 16
+    slot = held & 0xFFFF
+    h[0].live_objects -= 1
+    sp = spans(h)[s]
+    if sp.spanclass == TINY_SPAN_CLASS:
+        if tiny_count(h, s, slot, -1) == 0:
+            set_dead(h, s, slot)
+        return
+    h[0].live_bytes -= sp.elemsize
+    set_dead(h, s, slot)
+
+
+@jit
+def variable_of(g: Any, op: Any) -> Any:
+    """Index of the variable an operation names."""
+    return np.int64(op.obj) if op.flags & SHARED else g.base + op.obj
+
+
+@jit
+def assign(h: Any, g: Any, op: Any, s: Any, slot: Any) -> None:
+    """A variable takes a new object; what it held is dead."""
+    h[0].live_objects += 1
+    if op.obj < 0:
+        return
+    v = variables(h)
+    i = variable_of(g, op)
+    if v[i] != 0:
+        kill(h, v[i])
+    v[i] = (s << 16) | slot
+
+
+@jit
+def clear_variable(h: Any, g: Any, op: Any) -> None:
+    """A variable becomes nil."""
+    v = variables(h)
+    i = variable_of(g, op)
+    if v[i] != 0:
+        kill(h, v[i])
+        v[i] = 0
+
+
+@jit
+def finish_malloc(h: Any, p: Any, g: Any) -> None:
+    """Enter a completed allocation in the histograms, whole and by cause; ``spent`` is empty again."""
+    counts = histograms(h)
+    total = np.int64(0)
+    for cause in range(1, NUM_CAUSES):
+        spent = g.spent[cause]
+        if spent == 0:
+            continue
+        total += spent
+        counts[cause * BUCKETS + bucket_of(spent)] += 1
+        cause_time(h)[cause] += spent
+        cause_max(h)[cause] = max(cause_max(h)[cause], spent)
+        g.spent[cause] = 0
+    counts[ALL * BUCKETS + bucket_of(total)] += 1
+    cause_time(h)[ALL] += total
+    cause_max(h)[ALL] = max(cause_max(h)[ALL], total)
+
+
+@jit
+def tiny_offset(h: Any, p: Any, size: Any) -> Any:
+    """Where a tiny object fits into the P's current block, -1 if it does not. (malloc.go:mallocgcTiny)"""
+    c = mcaches(h)[p]
+    off = c.tinyoffset
+    if size & 7 == 0:
+        off = (off + 7) & ~np.int64(7)
+    elif size & 3 == 0:
+        off = (off + 3) & ~np.int64(3)
+    elif size & 1 == 0:
+        off = (off + 1) & ~np.int64(1)
+    if c.tiny_span == 0 or off + size > 16:
+        return np.int64(-1)
+    return off
+
+
+@jit
+def combine_tiny(h: Any, p: Any, g: Any, op: Any, off: Any) -> Any:
+    """Put a tiny object into the current block; picoseconds."""
+    c = mcaches(h)[p]
+    c.tinyoffset = off + op.arg
+    c.tiny_allocs += 1
+    s = np.int64(c.tiny_span)
+    slot = np.int64(c.tiny_slot)
+    if tiny_count(h, s, slot, 1) == 1:
+        set_alive(h, s, slot)
+    assign(h, g, op, s, slot)
+    h[0].tiny_calls += 1
+    return prices(h)[_TINY].mean
+
+
+@jit
+def start_tiny_block(h: Any, p: Any, size: Any, s: Any, slot: Any) -> None:
+    """Make a new tiny block the current one if it has more room left than the old. (malloc.go:mallocgcTiny)"""
+    c = mcaches(h)[p]
+    tiny_count(h, s, slot, 1)
+    if c.tiny_span == 0 or size < c.tinyoffset:
+        c.tiny_span = s
+        c.tiny_slot = slot
+        c.tinyoffset = size
+
+
+@jit
+def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, slow: Any) -> Any:
+    """The end of a small allocation: clearing, header, variable, statistics; picoseconds the P owes for it.
+
+    ``slow``: it went through a refill, so it has spent other time before.
+    """
+    pr = procs(h)[p]
+    sp = spans(h)[s]
+    cost = fast_price(h)[spc]
+    addr = (sp.start_page << PAGE_SHIFT) + slot * sp.elemsize
+    zeroed = np.int64(op.flags & NEEDZERO != 0 and sp.needzero != 0)
+    faults = np.int64(0)
+    if sp.fresh:
+        if zeroed:
+            faults = touch(h, p, addr, sp.elemsize)
+        elif h[0].malloc_header and spc & 1 == 0 and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER:
+            faults = touch(h, p, addr, np.int64(8))
+    if slow or faults > 0:
+        g.spent[FAST] += cost
+        g.spent[FIRST_TOUCH] += faults
+        cost += faults
+        if zeroed:
+            g.spent[ZEROING] += zero_price(h)[spc]
+            cost += zero_price(h)[spc]
+        finish_malloc(h, p, g)
+    else:
+        fast_calls(h)[2 * spc + zeroed] += 1
+        if zeroed:
+            cost += zero_price(h)[spc]
+    pr.malloc_time += cost
+    if op.flags & NOSCAN == 0:
+        long = h[0].malloc_header and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER
+        mcaches(h)[p].scan_alloc += sp.elemsize if long else op.ptr_bytes
+    if spc == TINY_SPAN_CLASS:
+        if op.flags & NOSCAN and op.arg < 16:
+            start_tiny_block(h, p, op.arg, s, slot)
+        else:
+            tiny_count(h, s, slot, 1)
+    else:
+        h[0].live_bytes += sp.elemsize
+    assign(h, g, op, s, slot)
+    if sp.fresh and op.flags & TOUCH:
+        faults = touch(h, p, addr, op.arg)
+        pr.touch_time += faults
+        cost += faults
+    return cost
+
+
+@jit
+def got_partial(h: Any, p: Any, g: Any) -> Any:
+    """A refill found a span with room: cache it; picoseconds."""
+    cost = pay(h, p, PRICE_PARTIAL + np.int64(g.spanclass))
+    g.spent[PARTIAL] += cost
+    procs(h)[p].malloc_time += cost
+    cache_fresh(h, p, np.int64(g.spanclass), np.int64(g.span))
+    return cost
+
+
+@jit
+def got_pages(h: Any, p: Any, g: Any) -> Any:
+    """Pages and a span record are there: make them a span; picoseconds. (mheap.go:allocSpan, mcentral.go:grow)
+
+    On memory nobody touched, mark bits or pointer bits at the span's end are its first touch (go1.27).
+    """
+    s = np.int64(g.span)
+    finish_span(h, s, g.page, g.npages, np.int64(g.spanclass), SPAN_IN_USE, g.scav)
+    sp = spans(h)[s]
+    row = PRICE_FRESH + np.int64(g.spanclass) if g.spanclass >= 2 else _LARGE
+    cost = pay(h, p, row)
+    g.spent[FRESH if g.spanclass >= 2 else LARGE] += cost
+    used = sp.nelems * sp.elemsize
+    end = g.npages << PAGE_SHIFT
+    if sp.fresh and used < end and sp.elemsize <= MIN_SIZE_FOR_MALLOC_HEADER and h[0].inline_mark_bits:
+        faults = touch(h, p, (g.page << PAGE_SHIFT) + end - 128, np.int64(128))
+        g.spent[FIRST_TOUCH] += faults
+        cost += faults
+    if g.spanclass >= 2:
+        cache_fresh(h, p, np.int64(g.spanclass), s)
+    procs(h)[p].malloc_time += cost
+    return cost
+
+
+@jit
+def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
+    """A large object in its own span: accounting, and clearing unless that is done in chunks; picoseconds.
+
+    Leaves in ``g.left`` the bytes still to clear. (mcache.go:allocLarge, malloc.go:mallocgcLarge)
+    """
+    s = np.int64(g.span)
+    sp = spans(h)[s]
+    next_free_index(h, s)
+    nbytes = g.npages << PAGE_SHIFT
+    h[0].total_alloc += nbytes
+    h[0].large_alloc += nbytes
+    h[0].large_alloc_count += 1
+    h[0].live_bytes += nbytes
+    update_heap_live(h, p, nbytes)
+    place_swept(h, s)
+    noscan = op.flags & NOSCAN != 0
+    if not noscan:
+        mcaches(h)[p].scan_alloc += sp.elemsize if h[0].malloc_header else op.ptr_bytes
+    assign(h, g, op, s, np.int64(0))
+    cost = pay_bytes(h, p, op.arg, h[0].large_fresh_noscan if noscan else h[0].large_fresh_scan)
+    g.spent[LARGE] += cost
+    g.left = 0
+    if op.flags & NEEDZERO and sp.needzero:
+        if noscan or h[0].clears_scan_in_chunks:
+            g.left = op.arg
+        else:
+            cleared = pay_bytes(h, p, op.arg, h[0].large_zero_scan)
+            g.spent[ZEROING] += cleared
+            cost += cleared
+    procs(h)[p].malloc_time += cost
+    return cost
+
+
+@jit
+def clear_chunk(h: Any, p: Any, g: Any, op: Any) -> Any:
+    """Clear the next 256 KiB of a large object; picoseconds."""
+    n = min(g.left, np.int64(CLEAR_CHUNK))
+    g.left -= n
+    cost = pay_bytes(h, p, n, h[0].large_zero_noscan if op.flags & NOSCAN else h[0].large_zero_scan)
+    g.spent[ZEROING] += cost
+    procs(h)[p].malloc_time += cost
+    return cost
+
+
+@jit
+def touch_large(h: Any, p: Any, g: Any, op: Any) -> Any:
+    """The program writes a large object it was just given; picoseconds of its page faults."""
+    sp = spans(h)[np.int64(g.span)]
+    if not (sp.fresh and op.flags & TOUCH):
+        return np.int64(0)
+    faults = touch(h, p, sp.start_page << PAGE_SHIFT, op.arg)
+    procs(h)[p].touch_time += faults
+    return faults
+
+
+@jit
+def take_record(h: Any, p: Any, g: Any) -> None:
+    """A span record from the P's cache; no lock. (mheap.go:tryAllocMSpan)"""
+    g.span = alloc_mspan_locked(h, p)
+
+
+@jit
+def pages_without_lock(h: Any, p: Any, g: Any) -> Any:
+    """Pages and a record from the P's own caches; False when the heap lock is needed for either."""
+    c = mcaches(h)[p]
+    g.page = NO_PAGE
+    g.scav = 0
+    if g.npages < PAGE_CACHE_MAX_PAGES:
+        g.page, g.scav = page_cache_alloc(h, p, g.npages)
+    if g.page < 0 or c.mspancache_len == 0:
+        return False
+    take_record(h, p, g)
+    return True
+
+
+@jit
+def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
+    """What one hold of mheap.lock does for an allocation: (picoseconds held, whether it is complete). (mheap.go:allocSpan)
+
+    ``waited``: picoseconds the P waited for the lock; ``tried``: an earlier hold filled the page cache already.
+    """
+    g = goroutines(h)[procs(h)[p].g]
+    c = mcaches(h)[p]
+    g.spent[HEAP_WAIT] += waited
+    if g.page < 0 and g.npages < PAGE_CACHE_MAX_PAGES and c.pcache == ZERO and not tried:
+        refill_page_cache_locked(h, p)
+        held = pay(h, p, _PAGE_CACHE_REFILL)
+        g.spent[PAGE_CACHE] += held
+        g.page, g.scav = page_cache_alloc(h, p, g.npages)
+        if g.page < 0 or c.mspancache_len == 0:
+            return held, False
+        take_record(h, p, g)
+        return held, True
+    held = np.int64(0)
+    if g.page < 0:
+        walked = h[0].levels_walked
+        h[0].fact_grown = 0
+        h[0].fact_arenas = 0
+        g.page, g.scav = alloc_pages_locked(h, g.npages)
+        held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL].mean
+        g.spent[PAGE_SEARCH] += held
+        grown = np.int64(0)
+        for _ in range(h[0].fact_grown // CHUNK_PAGES):
+            grown += pay(h, p, _GROW)
+        for _ in range(h[0].fact_arenas):
+            grown += pay(h, p, _GROW_ARENA)
+        g.spent[GROW] += grown
+        held += grown
+    if c.mspancache_len == 0:
+        records = pay(h, p, _MSPAN_REFILL)
+        g.spent[PAGE_SEARCH] += records
+        held += records
+    take_record(h, p, g)
+    return held, True

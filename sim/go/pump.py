@@ -1,0 +1,406 @@
+"""The pump: compiled code that advances all Ps together, each by segments, in the order of their own clocks.
+
+Between two touches of anything shared a P owns what it uses (its cache, its spans, its goroutine's variables), so it
+runs a *segment* of operations ahead of the world and then waits until every other P has come as far. A segment ends
+just before a touch of something shared, or when it has lasted `max_run_ahead`. Ends of segments are the only
+safepoints: there a stop-the-world, the end of a time slice or the loss of a CPU takes effect. An allocation that has
+begun to touch shared state runs to its end, as mallocgc does; a compute longer than the rest of its segment can be cut
+anywhere (`cut`), and so can the clearing of a large object between two chunks.
+
+What is lock-free in the runtime is done here. What takes a runtime lock, ends a batch or reaches a safepoint that
+somebody waits at goes to Python: `pump` returns the P, with the reason in its upper bits, at the very instant its clock
+says. `pump` never goes past ``(limit_time, limit_priority)``, the key of the next event of the world, so the order of
+everything shared is (time, rank, P) whoever does it. With ``event_per_op`` every operation comes back to Python as an
+event of its own; nothing else changes, and the log is the same (tested).
+
+Left out: the spine lock of span sets (one push in 512).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import int64, types, void
+
+from sim.engine.clock import OWNERS, RUN
+from sim.go.mallocgc import (
+    STEP,
+    clear_chunk,
+    clear_variable,
+    combine_tiny,
+    finish_malloc,
+    got_pages,
+    got_partial,
+    heap_locked,
+    pages_without_lock,
+    pay,
+    place_large,
+    place_object,
+    start_tiny_block,
+    tiny_offset,
+    touch_large,
+)
+from sim.go.malloc import TINY_SIZE, span_class_of
+from sim.go.mcache import uncache_full
+from sim.go.mcentral import cache_span
+from sim.go.mheap import room_is_short
+from sim.go.mspan import next_free_index
+from sim.go.sizeclasses import class_to_allocnpages
+from sim.go.state import (
+    CENTRAL_WAIT,
+    NEVER,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    TINY_SPAN_CLASS,
+    goroutines,
+    heap_type,
+    log,
+    mcaches,
+    p_time,
+    procs,
+)
+from sim.jit import entry, jit, view_at
+from sim.ops import ALLOC, DEAD, NOSCAN, OP
+
+# goroutine.stage: what its allocation or compute is at
+SEGMENT = 0  # between two operations, at a safepoint
+MIDDLE = 1  # between two operations inside a segment (event_per_op)
+COMPUTING = 2  # in a compute of its own
+CLEARING = 3  # a large object's memory is being cleared
+CENTRAL = 4  # at mcentral's lock, to take a span with room (go1.14)
+INSERT = 5  # at mcentral's lock, to enter a fresh span
+PAGES = 6  # at mheap.lock, for pages or a span record
+HAVE_PARTIAL = 7  # has a span with room
+HAVE_NONE = 8  # mcentral had no span with room
+HAVE_PAGES = 9  # has pages and a span record
+
+# why a P comes back to Python
+STAY = 0  # it does not
+DONE = 1  # its batch is at its end
+STOPPED = 2  # a stop-the-world waits
+PREEMPTED = 3  # its time slice is over
+CPU_LOST = 4  # its CPU is wanted by another thread
+NEED_CENTRAL = 5
+NEED_HEAP = 6
+NEED_ROOM = 7  # a table must grow
+OP_EVENT = 8  # event_per_op
+REASON_SHIFT = 32
+
+# log kinds
+LOG_OBJECT = 1  # address
+LOG_REFILL = 2  # span class
+LOG_LARGE = 3  # pages
+LOG_CENTRAL = 4  # span class
+LOG_HEAP = 5  # pages wanted
+LOG_DEAD = 6  # variable
+
+ops_at = view_at(OP)
+
+
+@jit
+def note(h: Any, time: Any, p: Any, kind: Any, arg: Any) -> None:
+    """Write a line of the log if there is one."""
+    if h[0].log_len <= 1:
+        return
+    line = log(h)[h[0].log_used]
+    line.time = time
+    line.p = p
+    line.kind = kind
+    line.arg = arg
+    h[0].log_used += 1
+
+
+@jit
+def await_turn(h: Any, p: Any, g: Any, pos: Any, time: Any) -> Any:
+    """End the segment: the P goes on when its turn comes."""
+    g.pos = pos
+    g.stage = SEGMENT
+    procs(h)[p].lag = 0
+    p_time(h)[p] = time
+    return STAY
+
+
+@jit
+def fresh_step(h: Any, p: Any, g: Any) -> Any:
+    """The span must be fresh: from the P's own caches at once, else Python takes a lock first."""
+    if not pages_without_lock(h, p, g):
+        g.stage = PAGES
+        return NEED_HEAP
+    if h[0].mcentral_mutex and g.spanclass >= 2:
+        g.stage = INSERT
+        return NEED_CENTRAL
+    g.stage = HAVE_PAGES
+    return STAY
+
+
+@jit
+def refill_step(h: Any, p: Any, g: Any, spc: Any, now: Any) -> Any:
+    """Trade the P's full span of a class for one with room, as far as no lock is needed. (mcache.go:refill)"""
+    if room_is_short(h, np.int64(16)):
+        return NEED_ROOM
+    note(h, now, p, LOG_REFILL, spc)
+    uncache_full(h, p, spc)
+    g.spanclass = spc
+    g.npages = class_to_allocnpages[spc >> 1]
+    if h[0].mcentral_mutex:
+        g.stage = CENTRAL
+        return NEED_CENTRAL
+    g.span = cache_span(h, p, spc)
+    if g.span != 0:
+        g.stage = HAVE_PARTIAL
+        return STAY
+    return fresh_step(h, p, g)
+
+
+@jit
+def large_step(h: Any, p: Any, g: Any, op: Any, now: Any) -> Any:
+    """Begin a large object: its pages, as far as no lock is needed. (mcache.go:allocLarge)"""
+    g.npages = (op.arg + PAGE_SIZE - 1) >> PAGE_SHIFT
+    if room_is_short(h, g.npages):
+        return NEED_ROOM
+    note(h, now, p, LOG_LARGE, g.npages)
+    g.spanclass = op.flags & NOSCAN
+    return fresh_step(h, p, g)
+
+
+@jit
+def compute_until(h: Any, p: Any, g: Any, start: Any) -> Any:
+    """Run what is left of a compute from ``start`` on, to its end or the slice's, cuttable anywhere."""
+    pr = procs(h)[p]
+    part = max(min(g.left, pr.slice_end - start), np.int64(0))
+    g.left -= part
+    g.stage = COMPUTING
+    pr.compute_time += part
+    p_time(h)[p] = start + part
+    return STAY
+
+
+@jit
+def begin_alloc(h: Any, p: Any, g: Any, op: Any, spc: Any, now: Any) -> Any:
+    """The first touch of something shared by an allocation, at its turn; STAY when it can be completed now."""
+    if spc < 2:
+        return large_step(h, p, g, op, now)
+    return refill_step(h, p, g, spc, now)
+
+
+@jit
+def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
+    """An allocation has its span: place the object. Picoseconds; -1 when a large one still has bytes to clear."""
+    op = ops_at(g.ops, g.nops)[g.pos]
+    spc = np.int64(g.spanclass)
+    cost = got_partial(h, p, g) if g.stage == HAVE_PARTIAL else got_pages(h, p, g)
+    if spc >= 2:
+        s = np.int64(g.span)
+        slot = next_free_index(h, s)
+        note(h, now, p, LOG_OBJECT, (s << 16) | slot)
+        return cost + place_object(h, p, g, op, spc, s, slot, True)
+    cost += place_large(h, p, g, op)
+    note(h, now, p, LOG_OBJECT, np.int64(g.span) << 16)
+    if g.left == 0:
+        finish_malloc(h, p, g)
+        return cost + touch_large(h, p, g, op)
+    g.stage = CLEARING
+    p_time(h)[p] = now + cost
+    return np.int64(-1)
+
+
+@jit
+def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
+    """Run operations from ``start + lag`` on until the segment's end or a touch of something shared."""
+    pr = procs(h)[p]
+    ops = ops_at(g.ops, g.nops)
+    c = mcaches(h)[p]
+    limit = h[0].max_run_ahead
+    logging = h[0].log_len > 1
+    pos = g.pos
+    while pos < g.nops:
+        op = ops[pos]
+        if op.kind == ALLOC:
+            spc = span_class_of(h, op.arg, np.int64(op.flags & NOSCAN))
+            off = np.int64(-1)
+            if spc == TINY_SPAN_CLASS and op.arg < TINY_SIZE:
+                off = tiny_offset(h, p, op.arg)
+            if off >= 0:
+                cost = combine_tiny(h, p, g, op, off)
+                pr.malloc_time += cost
+                lag += cost
+            else:
+                s = np.int64(c.alloc[spc])
+                slot = np.int64(-1)
+                if s != 0:
+                    slot = next_free_index(h, s)
+                if slot >= 0:
+                    if logging:
+                        note(h, start + lag, p, LOG_OBJECT, (s << 16) | slot)
+                    lag += place_object(h, p, g, op, spc, s, slot, False)
+                else:
+                    if lag > 0:
+                        return await_turn(h, p, g, pos, start + lag)
+                    g.pos = pos
+                    reason = begin_alloc(h, p, g, op, spc, start)
+                    if reason != STAY:
+                        return reason
+                    lag = complete_alloc(h, p, g, start)
+                    if lag < 0:
+                        return STAY
+            pr.mallocs += 1
+        elif op.kind == DEAD:
+            if logging:
+                note(h, start + lag, p, LOG_DEAD, np.int64(op.obj))
+            clear_variable(h, g, op)
+        elif lag + op.arg <= limit:
+            lag += op.arg
+            pr.compute_time += op.arg
+        else:
+            g.pos = pos
+            g.left = op.arg
+            return compute_until(h, p, g, start + lag)
+        pos += 1
+        if lag >= limit:
+            return await_turn(h, p, g, pos, start + lag)
+        if h[0].event_per_op:
+            g.pos = pos
+            g.stage = MIDDLE
+            pr.lag = lag
+            p_time(h)[p] = start + lag
+            return STAY
+    if lag > 0:
+        return await_turn(h, p, g, pos, start + lag)
+    g.pos = pos
+    return DONE
+
+
+@jit
+def safepoint(h: Any, p: Any, now: Any) -> Any:
+    """Whether something waits for this P at the end of its segment."""
+    pr = procs(h)[p]
+    if h[0].stop:
+        return STOPPED
+    if now >= pr.slice_end:
+        return PREEMPTED
+    if h[0].cpu_waiters > 0 and now >= pr.cpu_end:
+        return CPU_LOST
+    pr.segments += 1
+    return STAY
+
+
+@jit
+def step(h: Any, p: Any, now: Any) -> Any:
+    """One turn of a P, whose clock says ``now``: why it comes back to Python, or STAY with its next turn in p_time."""
+    pr = procs(h)[p]
+    g = goroutines(h)[pr.g]
+    lag = np.int64(0)
+    if g.stage == MIDDLE:
+        return run_ops(h, p, g, now - pr.lag, pr.lag)
+    if g.stage == SEGMENT or g.stage == COMPUTING or g.stage == CLEARING:
+        reason = safepoint(h, p, now)
+        if reason != STAY:
+            return reason
+        if g.stage == COMPUTING:
+            if g.left > 0:
+                return compute_until(h, p, g, now)
+            g.pos += 1
+        elif g.stage == CLEARING:
+            op = ops_at(g.ops, g.nops)[g.pos]
+            if g.left > 0:
+                p_time(h)[p] = now + clear_chunk(h, p, g, op)
+                return STAY
+            finish_malloc(h, p, g)
+            lag = touch_large(h, p, g, op)
+            pr.mallocs += 1
+            g.pos += 1
+    else:
+        if g.stage == HAVE_NONE:
+            reason = fresh_step(h, p, g)
+            if reason != STAY:
+                return reason
+        lag = complete_alloc(h, p, g, now)
+        if lag < 0:
+            return STAY
+        pr.mallocs += 1
+        g.pos += 1
+    g.stage = SEGMENT
+    return run_ops(h, p, g, now, lag)
+
+
+@entry(int64(heap_type, int64, int64))
+def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
+    """Advance the Ps in the pump, in the order of (time, P), as long as they are before the limit's key.
+
+    Returns -1 there, or ``reason << 32 | p`` of a P that needs Python now: its clock is in ``procs[p].at`` and it has
+    left the pump (`enter` puts it back).
+    """
+    times = p_time(h)
+    while True:
+        p = np.int64(0)
+        time = times[0]
+        for i in range(1, h[0].nprocs):
+            if times[i] < time:
+                time = times[i]
+                p = np.int64(i)
+        if time > limit_time or (time == limit_time and RUN * OWNERS + p >= limit_priority) or time == NEVER:
+            return np.int64(-1)
+        reason = step(h, p, time)
+        if reason == STAY and h[0].event_per_op and goroutines(h)[procs(h)[p].g].stage == MIDDLE:
+            time = times[p]
+            reason = OP_EVENT
+        if reason != STAY:
+            procs(h)[p].at = time
+            times[p] = NEVER
+            return (np.int64(reason) << REASON_SHIFT) | p
+
+
+@entry(types.UniTuple(int64, 2)(heap_type))
+def next_turn(h: Any) -> Any:
+    """When the next P in the pump is due, and which: (NEVER, 0) if none is."""
+    times = p_time(h)
+    p = np.int64(0)
+    for i in range(1, h[0].nprocs):
+        if times[i] < times[p]:
+            p = np.int64(i)
+    return times[p], p
+
+
+@entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64))
+def with_heap_lock(h: Any, p: Any, waited: Any, tried: Any) -> Any:
+    """One hold of mheap.lock for the allocation of P: (picoseconds to hold it, 1 if that was all it needs)."""
+    g = goroutines(h)[procs(h)[p].g]
+    held, complete = heap_locked(h, p, waited, tried != 0)
+    if complete:
+        g.stage = INSERT if h[0].mcentral_mutex and g.spanclass >= 2 else HAVE_PAGES
+    return held, np.int64(complete)
+
+
+@entry(int64(heap_type, int64, int64))
+def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
+    """One hold of mcentral's lock for the allocation of P: picoseconds to hold it. (go1.14 mcentral.go:cacheSpan)"""
+    g = goroutines(h)[procs(h)[p].g]
+    held = pay(h, p, STEP["central"])
+    g.spent[CENTRAL_WAIT] += waited + held
+    if g.stage == INSERT:
+        g.stage = HAVE_PAGES
+        return held
+    g.span = cache_span(h, p, np.int64(g.spanclass))
+    g.stage = HAVE_PARTIAL if g.span != 0 else HAVE_NONE
+    return held
+
+
+@entry(void(heap_type, int64, int64))
+def enter(h: Any, p: Any, time: Any) -> None:
+    """Put a P into the pump, its next turn at ``time``."""
+    p_time(h)[p] = time
+
+
+@entry(int64(heap_type, int64, int64))
+def cut(h: Any, p: Any, time: Any) -> Any:
+    """Cut the compute of a P at ``time``, so that it reaches a safepoint then; 0 when it is not in one."""
+    pr = procs(h)[p]
+    g = goroutines(h)[pr.g]
+    if p_time(h)[p] == NEVER or g.stage != COMPUTING or p_time(h)[p] <= time:
+        return np.int64(0)
+    rest = p_time(h)[p] - time
+    g.left += rest
+    pr.compute_time -= rest
+    p_time(h)[p] = time
+    return np.int64(1)
