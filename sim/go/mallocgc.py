@@ -57,6 +57,7 @@ from sim.go.state import (
     mcaches,
     prices,
     procs,
+    shared_variables,
     spans,
     variables,
     zero_price,
@@ -148,32 +149,22 @@ def kill(h: Any, held: Any) -> None:
 
 
 @jit
-def variable_of(g: Any, op: Any) -> Any:
-    """Index of the variable an operation names."""
-    return np.int64(op.obj) if op.flags & SHARED else g.base + op.obj
+def hold(h: Any, v: Any, i: Any, held: Any) -> None:
+    """Variable i of table v takes another object, or 0 for nil; what it held is dead."""
+    if v[i] != 0:
+        kill(h, v[i])
+    v[i] = held
 
 
 @jit
-def assign(h: Any, g: Any, op: Any, s: Any, slot: Any) -> None:
-    """A variable takes a new object; what it held is dead."""
-    h[0].live_objects += 1
+def assign(h: Any, g: Any, op: Any, held: Any) -> None:
+    """The variable an operation names takes what it holds now: ``span << 16 | slot``, or 0 for nil."""
     if op.obj < 0:
         return
-    v = variables(h)
-    i = variable_of(g, op)
-    if v[i] != 0:
-        kill(h, v[i])
-    v[i] = (s << 16) | slot
-
-
-@jit
-def clear_variable(h: Any, g: Any, op: Any) -> None:
-    """A variable becomes nil."""
-    v = variables(h)
-    i = variable_of(g, op)
-    if v[i] != 0:
-        kill(h, v[i])
-        v[i] = 0
+    if op.flags & SHARED:
+        hold(h, shared_variables(h), np.int64(op.obj), held)
+    else:
+        hold(h, variables(h), g.base + op.obj, held)
 
 
 @jit
@@ -221,7 +212,8 @@ def combine_tiny(h: Any, p: Any, g: Any, op: Any, off: Any) -> Any:
     slot = np.int64(c.tiny_slot)
     if tiny_count(h, s, slot, 1) == 1:
         set_alive(h, s, slot)
-    assign(h, g, op, s, slot)
+    assign(h, g, op, (s << 16) | slot)
+    h[0].live_objects += 1
     h[0].tiny_calls += 1
     return prices(h)[_TINY].mean
 
@@ -267,6 +259,7 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
         if zeroed:
             cost += zero_price(h)[spc]
     pr.malloc_time += cost
+    h[0].live_objects += 1
     if op.flags & NOSCAN == 0:
         long = h[0].malloc_header and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER
         mcaches(h)[p].scan_alloc += sp.elemsize if long else op.ptr_bytes
@@ -277,7 +270,7 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
             tiny_count(h, s, slot, 1)
     else:
         h[0].live_bytes += sp.elemsize
-    assign(h, g, op, s, slot)
+    assign(h, g, op, (s << 16) | slot)
     if sp.fresh and op.flags & TOUCH:
         faults = touch(h, p, addr, op.arg)
         pr.touch_time += faults
@@ -333,12 +326,13 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     h[0].large_alloc += nbytes
     h[0].large_alloc_count += 1
     h[0].live_bytes += nbytes
+    h[0].live_objects += 1
     update_heap_live(h, p, nbytes)
     place_swept(h, s)
     noscan = op.flags & NOSCAN != 0
     if not noscan:
         mcaches(h)[p].scan_alloc += sp.elemsize if h[0].malloc_header else op.ptr_bytes
-    assign(h, g, op, s, np.int64(0))
+    assign(h, g, op, s << 16)
     cost = pay_bytes(h, p, op.arg, h[0].large_fresh_noscan if noscan else h[0].large_fresh_scan)
     g.spent[LARGE] += cost
     g.left = 0

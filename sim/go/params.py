@@ -24,6 +24,7 @@ class Facts:
     huge_page_advice: bool  # MADV_HUGEPAGE on heap memory: 2 MiB faults (mem_linux.go:sysUsedOS, 1.19)
     skip_zeroing_scavenged: bool  # a span whose pages were all scavenged reads as zeros (mheap.go:initSpan)
     clears_scan_in_chunks: bool  # large pointerful objects too are cleared 256 KiB at a time, preemptibly (malloc.go)
+    spinbit_mutex: bool  # one waiter spins, the others sleep (lock_spinbit.go); else every waiter spins (lock_futex.go)
     max_small_size: int  # largest request served from a size class (malloc.go:mallocgc)
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
 
@@ -36,6 +37,7 @@ _GO119 = Facts(
     huge_page_advice=True,
     skip_zeroing_scavenged=False,
     clears_scan_in_chunks=False,
+    spinbit_mutex=False,
     max_small_size=32768,
 )
 VERSIONS: dict[str, Facts] = {
@@ -49,6 +51,7 @@ VERSIONS: dict[str, Facts] = {
         huge_page_advice=False,
         skip_zeroing_scavenged=True,
         clears_scan_in_chunks=True,
+        spinbit_mutex=True,
         max_small_size=32760,
     ),
 }
@@ -57,4 +60,5 @@ VERSIONS: dict[str, Facts] = {
 def set_facts(fields: Any, facts: Facts) -> None:
     """Write a version's facts into a heap's header record."""
     for name, value in asdict(facts).items():
-        fields[name] = value
+        if name in fields.dtype.names:
+            fields[name] = value

@@ -24,24 +24,24 @@ import numpy as np
 from numba import int64, types, void
 
 from sim.engine.clock import OWNERS, RUN
+from sim.go.malloc import TINY_SIZE, span_class_of
 from sim.go.mallocgc import (
     STEP,
+    assign,
     clear_chunk,
-    clear_variable,
     combine_tiny,
     finish_malloc,
     got_pages,
     got_partial,
     heap_locked,
+    hold,
     pages_without_lock,
     pay,
     place_large,
     place_object,
-    start_tiny_block,
     tiny_offset,
     touch_large,
 )
-from sim.go.malloc import TINY_SIZE, span_class_of
 from sim.go.mcache import uncache_full
 from sim.go.mcentral import cache_span
 from sim.go.mheap import room_is_short
@@ -59,9 +59,10 @@ from sim.go.state import (
     mcaches,
     p_time,
     procs,
+    variables,
 )
 from sim.jit import entry, jit, view_at
-from sim.ops import ALLOC, DEAD, NOSCAN, OP
+from sim.ops import ALLOC, COMPUTE, DEAD, NOSCAN, OP, SHARED
 
 # goroutine.stage: what its allocation or compute is at
 SEGMENT = 0  # between two operations, at a safepoint
@@ -87,6 +88,9 @@ NEED_ROOM = 7  # a table must grow
 OP_EVENT = 8  # event_per_op
 REASON_SHIFT = 32
 
+MAX_SIZE = 1 << 40  # bytes of an allocation
+MAX_ARG = 1 << 61  # picoseconds of a compute
+
 # log kinds
 LOG_OBJECT = 1  # address
 LOG_REFILL = 2  # span class
@@ -95,6 +99,7 @@ LOG_CENTRAL = 4  # span class
 LOG_HEAP = 5  # pages wanted
 LOG_DEAD = 6  # variable
 
+_CENTRAL_PRICE = STEP["central"]
 ops_at = view_at(OP)
 
 
@@ -248,7 +253,7 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
         elif op.kind == DEAD:
             if logging:
                 note(h, start + lag, p, LOG_DEAD, np.int64(op.obj))
-            clear_variable(h, g, op)
+            assign(h, g, op, np.int64(0))
         elif lag + op.arg <= limit:
             lag += op.arg
             pr.compute_time += op.arg
@@ -328,7 +333,7 @@ def step(h: Any, p: Any, now: Any) -> Any:
 def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
     """Advance the Ps in the pump, in the order of (time, P), as long as they are before the limit's key.
 
-    Returns -1 there, or ``reason << 32 | p`` of a P that needs Python now: its clock is in ``procs[p].at`` and it has
+    An event with the key of a P itself is a left-over of this pump. Returns -1 there, or ``reason << 32 | p`` of a P that needs Python now: its clock is in ``procs[p].at`` and it has
     left the pump (`enter` puts it back).
     """
     times = p_time(h)
@@ -339,7 +344,7 @@ def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
             if times[i] < time:
                 time = times[i]
                 p = np.int64(i)
-        if time > limit_time or (time == limit_time and RUN * OWNERS + p >= limit_priority) or time == NEVER:
+        if time > limit_time or (time == limit_time and RUN * OWNERS + p > limit_priority) or time == NEVER:
             return np.int64(-1)
         reason = step(h, p, time)
         if reason == STAY and h[0].event_per_op and goroutines(h)[procs(h)[p].g].stage == MIDDLE:
@@ -376,7 +381,7 @@ def with_heap_lock(h: Any, p: Any, waited: Any, tried: Any) -> Any:
 def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
     """One hold of mcentral's lock for the allocation of P: picoseconds to hold it. (go1.14 mcentral.go:cacheSpan)"""
     g = goroutines(h)[procs(h)[p].g]
-    held = pay(h, p, STEP["central"])
+    held = pay(h, p, _CENTRAL_PRICE)
     g.spent[CENTRAL_WAIT] += waited + held
     if g.stage == INSERT:
         g.stage = HAVE_PAGES
@@ -404,3 +409,40 @@ def cut(h: Any, p: Any, time: Any) -> Any:
     pr.compute_time -= rest
     p_time(h)[p] = time
     return np.int64(1)
+
+
+@entry(void(heap_type, int64, int64, int64))
+def owe(h: Any, p: Any, cause: Any, picoseconds: Any) -> None:
+    """Charge time that Python let pass to the allocation in progress on P."""
+    goroutines(h)[procs(h)[p].g].spent[cause] += picoseconds
+
+
+@entry(int64(heap_type, int64, int64, int64, int64, int64))
+def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any) -> Any:
+    """Give a goroutine its next batch; -1, or the index of the first operation that may not be run."""
+    ops = ops_at(address, nops)
+    nshared = h[0].shared_variables_len
+    for i in range(nops):
+        op = ops[i]
+        n = nshared if op.flags & SHARED else nvars
+        if op.kind > COMPUTE or op.arg < 0 or op.arg > MAX_ARG:
+            return np.int64(i)
+        if op.kind == ALLOC and (op.arg < 1 or op.arg > MAX_SIZE or op.obj < -1 or op.obj >= n):
+            return np.int64(i)
+        if op.kind == DEAD and (op.obj < 0 or op.obj >= n):
+            return np.int64(i)
+    g = goroutines(h)[goroutine]
+    g.ops = address
+    g.nops = nops
+    g.pos = 0
+    g.base = base
+    g.left = 0
+    g.stage = SEGMENT
+    return np.int64(-1)
+
+
+@entry(void(heap_type, int64, int64))
+def drop_all(h: Any, base: Any, n: Any) -> None:
+    """A goroutine ended: what its variables hold is dead."""
+    for i in range(base, base + n):
+        hold(h, variables(h), i, np.int64(0))

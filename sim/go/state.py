@@ -194,7 +194,8 @@ TABLES: dict[str, Any] = {
     "arenas": ARENA,
     "arena_map": np.int32,  # arena index -> 1 + position in arenas
     "page_span": np.int32,  # position in arenas * 8192 + page in arena -> span
-    "variables": np.int64,  # what each variable holds: span << 16 | slot, 0 = nil
+    "variables": np.int64,  # what each goroutine's variables hold: span << 16 | slot, 0 = nil
+    "shared_variables": np.int64,  # the same of the whole program's
     "prices": PRICE,
     "cells": np.int64,  # equally likely values of prices that vary, 1024 a row
     "fast_price": np.int64,  # by span class
@@ -312,6 +313,7 @@ arenas = table("arenas", ARENA)
 arena_map = table("arena_map", np.int32)
 page_span = table("page_span", np.int32)
 variables = table("variables", np.int64)
+shared_variables = table("shared_variables", np.int64)
 prices = table("prices", PRICE)
 cells = table("cells", np.int64)
 fast_price = table("fast_price", np.int64)

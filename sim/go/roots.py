@@ -1,0 +1,93 @@
+"""What the program itself holds: the goroutines' rows and the variables their operations name.
+
+Every goroutine has a run of the table of variables, which moves to a longer run when a batch names more of them; the
+variables of the whole program (places of a shared cache, handles of single objects) have a table of their own. The
+operations of a batch are checked here once, so that the compiled code need not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sim.go import pump as kernel
+from sim.jit import address_of
+from sim.units import throw
+
+if TYPE_CHECKING:
+    from sim.go.proc import Goroutine, Work
+    from sim.go.runtime import Heap
+
+_LEAST = 16  # shortest run of variables
+
+
+class Roots:
+    """Rows and variables of the goroutines of one heap."""
+
+    def __init__(self, heap: Heap) -> None:
+        self.heap = heap
+        self._runs: dict[int, tuple[int, int]] = {}  # goroutine id -> first variable and length
+        self._free_runs: dict[int, list[int]] = {}  # by length, a power of two
+        self._end = 0
+        self._handles: list[int] = []
+        self._shared = 0
+        heap.tables.allocate("goroutines", 64)
+
+    def reserve_goroutines(self, n: int) -> None:
+        """Have rows for goroutines 0..n-1."""
+        self._grow("goroutines", n)
+
+    def _grow(self, name: str, n: int) -> None:
+        if n > len(self.heap.arrays[name]):
+            self.heap.tables.allocate(name, max(n, 2 * len(self.heap.arrays[name])))
+
+    def reserve_shared(self, n: int) -> int:
+        """Reserve n variables of the whole program; the first of them."""
+        first = self._shared
+        self._shared += n
+        self._grow("shared_variables", self._shared)
+        return first
+
+    def new_handle(self) -> int:
+        """A variable of the whole program for one object."""
+        return self._handles.pop() if self._handles else self.reserve_shared(1)
+
+    def free_handle(self, handle: int) -> None:
+        """The handle may name another object once its drop was run."""
+        self._handles.append(handle)
+
+    def _run_of(self, g: Goroutine, n: int) -> tuple[int, int]:
+        """A goroutine's run of at least n variables, moved to a longer one if need be."""
+        base, length = self._runs.get(g.id, (0, 0))
+        if n <= length:
+            return base, length
+        longer = max(_LEAST, 1 << (n - 1).bit_length())
+        free = self._free_runs.get(longer)
+        if free:
+            new = free.pop()
+        else:
+            new = self._end
+            self._end += longer
+            self._grow("variables", self._end)
+        table = self.heap.arrays["variables"]
+        table[new : new + length] = table[base : base + length]
+        table[new + length : new + longer] = 0
+        if length:
+            table[base : base + length] = 0
+            self._free_runs.setdefault(length, []).append(base)
+        self._runs[g.id] = (new, longer)
+        return new, longer
+
+    def submit(self, g: Goroutine, work: Work) -> None:
+        """Give a goroutine its next batch; Throw names the first operation that may not be run."""
+        ops: Any = work.ops
+        base, _ = self._run_of(g, work.variables)
+        bad = kernel.begin(self.heap.header, g.id, address_of(ops), len(ops), base, work.variables)
+        if bad >= 0:
+            throw(f"operation {bad} of a batch of goroutine {g.label} may not be run: {ops[bad]}")
+
+    def release(self, g: Goroutine) -> None:
+        """A goroutine ended: what it held is dead, its variables are free."""
+        base, length = self._runs.pop(g.id, (0, 0))
+        if length:
+            kernel.drop_all(self.heap.header, base, length)
+            self._free_runs.setdefault(length, []).append(base)

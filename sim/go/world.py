@@ -1,0 +1,134 @@
+"""A simulated Go program: heap, Ps, locks, prices and streams on one clock; where an experiment begins.
+
+    world = World("go1.27", gomaxprocs=8, prices=prices, seed=1)
+
+    def worker(g, n):
+        for _ in range(n):
+            obj = yield g.malloc(64)
+            yield g.drop(obj)
+
+    world.go(worker, 1000)
+    world.run(until=1 * SEC)
+
+Everything random comes from named streams of the seed, so that the same arguments give the same run, to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import simpy
+
+from sim.costs import STEPS, Price, Prices
+from sim.engine import clock
+from sim.engine.lock import LockOrder, TimedLock
+from sim.engine.rng import Stream
+from sim.go.params import VERSIONS, Facts
+from sim.go.proc import Body, Goroutine, Sched
+from sim.go.roots import Roots
+from sim.go.runtime import Heap
+from sim.go.state import NEVER, NUM_CAUSES, NUM_SPAN_CLASSES, PRICE_FRESH, PRICE_PARTIAL, PRICE_STEPS
+from sim.metrics.histogram import BUCKETS
+from sim.units import US
+
+MAX_RUN_AHEAD = 1 * US
+_CENTRAL_RANK, _HEAP_RANK = 10, 20  # a refill may take mheap.lock with none of mcentral's held (lockrank.go)
+
+
+def install_prices(heap: Heap, prices: Prices) -> None:
+    """Write prices into a heap's tables."""
+    tables, fields = heap.tables, heap.fields
+    tables.allocate("fast_price", NUM_SPAN_CLASSES)[:] = prices.fast
+    tables.allocate("zero_price", NUM_SPAN_CLASSES)[:] = prices.zero
+    listed: dict[int, Price] = {PRICE_STEPS + i: prices.steps[name] for i, name in enumerate(STEPS)}
+    listed |= {PRICE_FRESH + i: price for i, price in enumerate(prices.refill_fresh)}
+    listed |= {PRICE_PARTIAL + i: price for i, price in enumerate(prices.refill_partial)}
+    rows = tables.allocate("prices", PRICE_STEPS + len(STEPS))
+    varying: dict[tuple[int, ...], int] = {}
+    for index, price in listed.items():
+        rows["mean"][index] = price.mean
+        rows["row"][index] = -1 if price.cells is None else varying.setdefault(price.cells, len(varying))
+    if varying:
+        tables.allocate("cells", 1024 * len(varying))[:] = np.concatenate([np.array(x, np.int64) for x in varying])
+    fields.large_fresh_scan, fields.large_fresh_noscan = prices.large_fresh
+    fields.large_zero_scan, fields.large_zero_noscan = prices.large_zero
+
+
+class World:
+    """One simulated program. ``env`` is its SimPy environment, whose time is integer picoseconds.
+
+    ``cpus``: CPUs of the machine, by default one for every P. ``max_run_ahead``: how long a P runs before it waits for
+    the others, picoseconds; a stop-the-world waits that long for an allocating P at most. ``run_ahead=False`` makes
+    every operation an event (slow, for tests). ``log_lines``: room for a log of what happened, for tests.
+    """
+
+    def __init__(
+        self,
+        version: str | Facts,
+        gomaxprocs: int,
+        prices: Prices,
+        seed: int,
+        *,
+        cpus: int | None = None,
+        max_run_ahead: int = MAX_RUN_AHEAD,
+        run_ahead: bool = True,
+        mcentral_mutex: bool | None = None,
+        log_lines: int = 0,
+    ) -> None:
+        facts = VERSIONS[version] if isinstance(version, str) else version
+        if mcentral_mutex is not None:
+            facts = replace(facts, mcentral_mutex=mcentral_mutex)
+        self.env = simpy.Environment()
+        self.seed = seed
+        self.prices = prices
+        self.heap = Heap(facts, gomaxprocs)
+        install_prices(self.heap, prices)
+        self._prepare(gomaxprocs, max_run_ahead, run_ahead, log_lines)
+        self.roots = Roots(self.heap)
+        self.lock_order = LockOrder()
+        discipline = "spinbit" if facts.spinbit_mutex else "futex"
+        self.heap_lock = self._lock("mheap.lock", _HEAP_RANK, discipline)
+        self.central_locks = [
+            self._lock(f"mcentral[{i}].lock", _CENTRAL_RANK, discipline)
+            for i in range(NUM_SPAN_CLASSES if facts.mcentral_mutex else 0)
+        ]
+        self.sched = Sched(self, gomaxprocs if cpus is None else cpus)
+        self.sched.start(gomaxprocs)
+
+    def _prepare(self, nprocs: int, max_run_ahead: int, run_ahead: bool, log_lines: int) -> None:
+        """The tables and scalars of the clock's side."""
+        tables, fields = self.heap.tables, self.heap.fields
+        fields.max_run_ahead = max_run_ahead
+        fields.event_per_op = not run_ahead
+        tables.allocate("histograms", NUM_CAUSES * BUCKETS)
+        tables.allocate("cause_time", NUM_CAUSES)
+        tables.allocate("cause_max", NUM_CAUSES)
+        tables.allocate("p_time", nprocs)[:] = NEVER
+        if log_lines:
+            tables.allocate("log", log_lines)
+        for index, proc in enumerate(self.heap.arrays["procs"]):
+            proc["draw_key"] = self.stream(f"prices/p{index}").key
+
+    def _lock(self, name: str, rank: int, discipline: str) -> TimedLock:
+        below = self.stream(f"lock/{name}").below if discipline == "spinbit" else None
+        return TimedLock(self.env, name, rank, discipline, self.prices.lock, self.lock_order, below)
+
+    @property
+    def now(self) -> int:
+        """The current time in picoseconds."""
+        return clock.now(self.env)
+
+    def stream(self, name: str) -> Stream:
+        """The random stream of a component: the same whatever other streams there are."""
+        return Stream(self.seed, name)
+
+    def go(self, function: Callable[..., Body], *args: Any, name: str = "") -> Goroutine:
+        """Start ``function(g, *args)`` as a goroutine from outside the program."""
+        return Goroutine(self, name or function.__name__, function, args)
+
+    def run(self, until: int | simpy.Event | None = None) -> None:
+        """Let time pass: to an integer picosecond, to an event, or until nothing is left to happen."""
+        self.env.run(until=until)

@@ -1,0 +1,38 @@
+"""Made-up prices for tests: every one different, some varying, so that a mix-up shows."""
+
+from sim.costs import STEPS, LockPrices, Price, Prices
+from sim.units import NS
+
+
+def _varying(mean):
+    """A price whose 1024 values rise around a mean."""
+    return Price(mean, tuple(mean // 2 + mean * i // 1023 for i in range(1024)))
+
+
+def made_up_prices(version="go1.27", cpus=2):
+    """Prices of the order of the real ones."""
+    steps = {name: Price((50 + 7 * i) * NS) for i, name in enumerate(STEPS)}
+    steps |= {"tiny": Price(6 * NS), "first_touch": _varying(1900 * NS), "huge_touch": Price(175_000 * NS)}
+    steps |= {"grow": _varying(10_000 * NS), "page_cache_refill": _varying(300 * NS), "page_level": Price(3 * NS)}
+    return Prices(
+        machine="made up",
+        version=version,
+        cpus=cpus,
+        fast=tuple(8 * NS + 100 * i for i in range(136)),
+        zero=tuple(1 * NS + 30 * i for i in range(136)),
+        refill_fresh=tuple(_varying(120 * NS + 1000 * i) for i in range(136)),
+        refill_partial=tuple(Price(60 * NS + 900 * i) for i in range(136)),
+        large_fresh=(1_100, 1_000),
+        large_zero=(48_000, 47_000),
+        steps=steps,
+        lock=LockPrices(
+            acquire=8 * NS,
+            release=6 * NS,
+            procyield=500 * NS,
+            osyield=400 * NS,
+            futex_sleep=900 * NS,
+            futex_wake=1200 * NS,
+            wake_latency=5000 * NS,
+            handoff=100 * NS,
+        ),
+    )
