@@ -253,8 +253,13 @@ class _Large:
 
 def _loops(loop: Table, spans: _Spans, refill: int, large: _Large) -> dict[str, list[_Row]]:
     """Fast path, clearing and refill of each measured size, by kind, rising; small classes only."""
+    loop.row(16, "noscan")  # tiny blocks
+    for kind in KINDS:
+        loop.row(1024, kind)  # the least fast path of larger ones
     rows: dict[str, list[_Row]] = {kind: [] for kind in KINDS}
     for size, kind in sorted((int(size), str(kind)) for size, kind in loop.rows):
+        if size not in _SIZES or kind not in KINDS:
+            raise InputError(f"{loop.name} has a row {size}, {kind}; rows are of a size class, scan or noscan")
         noscan = kind == "noscan"
         if noscan and size < 16:
             continue  # tiny objects
@@ -262,12 +267,10 @@ def _loops(loop: Table, spans: _Spans, refill: int, large: _Large) -> dict[str, 
             last = rows["noscan"][-1]
             rows["noscan"].append(_Row(size, last.fast, Fraction(size * large.zero[1], 1000), last.refill))
             continue
-        if size not in _SIZES:
-            raise InputError(f"{loop.name} has a row of {size} B, which is no size class")
         npages = _PAGES[_SIZES.index(size)]
         n = slots(spans.facts, size, npages, noscan)
         warm, cold = (1000 * loop.row(size, kind)[name].median for name in ("warm_loop", "cold_loop"))
-        floor = Fraction(0) if n > _FEW or not rows[kind] else next(r for r in rows[kind] if r.size == 1024).fast
+        floor = Fraction(0) if n > _FEW else next(row.fast for row in rows[kind] if row.size == 1024)
         price = Fraction(refill)
         fast = cold - (price + spans.cold(size, npages, noscan)) / n
         if fast < floor:
