@@ -80,7 +80,7 @@ class Prices:
     By span class (136 entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``zero`` what
     clearing the slot adds, ``refill_fresh`` trading a full span for a fresh one whose pages come from the P's page
     cache, ``refill_partial`` for a swept span with room. Per byte, in femtoseconds, by (scan, noscan):
-    ``large_fresh`` what a large object costs on memory that needs no clearing, ``large_zero`` on memory that does.
+    ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds.
     ``steps`` has a price for each of `STEPS`. ``assumed`` names the prices nobody measured, with the reason.
     """
 

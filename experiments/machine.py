@@ -1,0 +1,344 @@
+"""Prices of a machine: derived from its measured tables, so that they add up to its measured loops again.
+
+A loop of n mallocs per span costs, per malloc and on recycled memory (W, "warm") or memory never touched (C, "cold"):
+
+    W = fast + zero + (refill + around) / n          around = page cache and span records: 1 of 64 each
+    C = fast + (refill + around + touches + metadata + growth) / n
+
+- touches: 4 KiB pages of the span that malloc itself is first to write. go1.27 keeps mark bits and pointer bitmaps in
+  the last 256 bytes of spans up to 512 B, one page per span; over 512 B a pointerful slot begins with a header, so
+  each page a slot begins in. A tiny block is always cleared: every page of a tiny span. Nothing else: fresh memory is
+  not cleared, and the measured loops do not write their objects.
+- metadata: span records (160 B in go1.27, 136 B before), two mark bitmaps, and before go1.27 the heap bitmap, 1/32 of
+  the span, which each fresh span clears; each at one fault per 4 KiB. The measured refills show the last to the page:
+  with go1.19 every 16th span of 8 KiB costs 2.1 us more, and 64 KiB objects are 260 or 2233 ns.
+- growth: one in 512 pages meets a heap to be grown, one in 8192 an arena. Of the span that meets it, what it costs
+  over a refill of the page cache: that includes first touches of the page allocator's own tables.
+
+Whoever simulates these loops has to count the same things; `tests/experiments/test_machine.py` does so apart from
+this file. For each measured size and kind the two equations are solved for fast and zero. The refill price is that of
+2 KiB spans on fresh memory (nothing of theirs is touched) less the metadata in it; with 3 slots or fewer, where fast
+would come out below that of 1 KiB, the refill takes the difference instead. What would be negative is 0 and the loop
+is missed by that much. Other size classes lie on lines between the measured ones.
+
+Medians and means are used as they are; a price that is a difference of two tables has as its mean the difference of
+their means, or the least its quantiles allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from experiments.errors import InputError
+from experiments.machine_file import LOCK_STEPS, Machine, Reading, Table, read_machine
+from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
+from sim.costs import STEPS, LockPrices, Price, Prices
+from sim.go.params import VERSIONS, Facts
+from sim.go.runtime import MSPAN_SIZE
+from sim.go.sizeclasses import (
+    INLINE_MARK_BITS_SIZE,
+    MIN_SIZE_FOR_MALLOC_HEADER,
+    class_to_allocnpages,
+    class_to_size,
+)
+from sim.go.state import NUM_SIZE_CLASSES, PAGE_SIZE
+
+KINDS = ("scan", "noscan")  # index: the low bit of a span class
+OS_PAGE = 4096
+_BITMAP = 32  # bytes of heap per byte of heap bitmap before go1.27: two bits a word
+_LARGEST, _KIB64, _MIB = 32 << 10, 64 << 10, 1 << 20
+_FEW = 3  # slots per span up to which the refill, not the fast path, makes the loop
+_SIZES = [int(size) for size in class_to_size]
+_PAGES = [int(pages) for pages in class_to_allocnpages]
+
+
+def load_machine(path_or_name: str | Path, version: str) -> Prices:
+    """Prices of a Go version on a machine: a file by its path, or one that comes with the program by name.
+
+    InputError, one line, says what is wrong with the file, or that it has no prices for the version.
+    """
+    return derive(read_machine(path_or_name), version)
+
+
+def derive(machine: Machine, version: str) -> Prices:
+    """Prices of a Go version from a machine file that was read before; InputError if its tables contradict."""
+    tables = machine.tables[machine.measured(version)]
+    facts = VERSIONS[version]
+    steps = _steps(machine, tables)
+    spans = _Spans(facts, steps)
+    base = _refill_fresh(tables["refill"], spans)
+    large = _large(tables, spans)
+    steps["large"] = large.price
+    rows = _loops(tables["loop"], spans, base.mean, large)
+    steps["tiny"] = _tiny(tables["loop"], spans, rows["noscan"])
+    measured = {kind: _partial(tables["refill"], kind) for kind in KINDS}
+    fast, zero, fresh, partial = [], [], [], []
+    for sizeclass in range(NUM_SIZE_CLASSES):  # class 0, large objects, takes the first measured one: nobody asks
+        for kind in KINDS:
+            at = _on_lines(rows[kind], max(_SIZES[sizeclass], rows[kind][0].size))
+            fast.append(round(at.fast))
+            zero.append(round(at.zero))
+            fresh.append(scaled(base, round(at.refill)))
+            partial.append(_partial_at(measured[kind], _SIZES[sizeclass]))
+    assumed = {f"lock.{name}": price.reason for name, price in machine.lock.items()}
+    assumed |= {name: price.reason for name, price in machine.steps.items()}
+    assumed["switch"] = "spawn+run+exit less a reused g and less goroutine_exit, which is assumed"
+    return Prices(
+        machine=machine.name,
+        version=version,
+        cpus=machine.cpus,
+        fast=tuple(fast),
+        zero=tuple(zero),
+        refill_fresh=tuple(fresh),
+        refill_partial=tuple(partial),
+        large_fresh=large.fresh,
+        large_zero=large.zero,
+        steps={name: steps[name] for name in STEPS},
+        lock=LockPrices(**{name: picoseconds(machine.lock[name].ns) for name in LOCK_STEPS}),
+        assumed=assumed,
+    )
+
+
+def slots(facts: Facts, size: int, npages: int, noscan: bool) -> int:
+    """Objects in a span. (sim/go/sizeclasses.py:span_nelems, which only compiled code can call)"""
+    reserve = 0
+    if facts.inline_mark_bits and 16 <= size <= MIN_SIZE_FOR_MALLOC_HEADER:
+        reserve += INLINE_MARK_BITS_SIZE
+    if facts.heap_bits_in_span and not noscan and size <= MIN_SIZE_FOR_MALLOC_HEADER:
+        reserve += npages * PAGE_SIZE // 64
+    return (npages * PAGE_SIZE - reserve) // size
+
+
+@dataclass(frozen=True, slots=True)
+class _Spans:
+    """What a fresh span costs besides its refill price, in picoseconds."""
+
+    facts: Facts
+    steps: Mapping[str, Price]
+
+    def warm(self, npages: int) -> Fraction:
+        """On recycled memory: its share of refilling the page cache and the span records."""
+        return (Fraction(npages) * self.steps["page_cache_refill"].mean + self.steps["mspan_refill"].mean) / 64
+
+    def cold(self, size: int, npages: int, noscan: bool) -> Fraction:
+        """On memory never touched."""
+        grow, arena = self.steps["grow"].mean, self.steps["grow_arena"].mean
+        return (
+            self.warm(npages)
+            + self.touches(size, npages, noscan) * self.steps["first_touch"].mean
+            + (self.records(slots(self.facts, size, npages, noscan)) + self.bitmap(npages)) * self.meta
+            + Fraction(npages * grow, 512)
+            + Fraction(npages * arena, 8192)
+        )
+
+    @property
+    def meta(self) -> int:
+        """First touch of a page of metadata."""
+        return self.steps["meta_touch"].mean
+
+    def touches(self, size: int, npages: int, noscan: bool) -> int:
+        """Pages of the span that malloc is first to write, tiny blocks aside."""
+        n = slots(self.facts, size, npages, noscan)
+        if size <= MIN_SIZE_FOR_MALLOC_HEADER:
+            return int(n * size < npages * PAGE_SIZE and (self.facts.inline_mark_bits or self.facts.heap_bits_in_span))
+        return len({i * size // OS_PAGE for i in range(n)}) if self.facts.malloc_header and not noscan else 0
+
+    def records(self, n: int) -> Fraction:
+        """Pages of metadata for the span record and its mark bits."""
+        return Fraction(MSPAN_SIZE[self.facts.inline_mark_bits] + 2 * 8 * -(-n // 64), OS_PAGE)
+
+    def bitmap(self, npages: int) -> Fraction:
+        """Pages of heap bitmap."""
+        return Fraction(0) if self.facts.heap_bits_in_span else Fraction(npages * PAGE_SIZE, _BITMAP * OS_PAGE)
+
+
+def _measured(row: Mapping[str, Reading], table: Table) -> Price:
+    """A measured row of quantiles and mean as a price."""
+    per_mille = {"p10": 100, "p50": 500, "p90": 900, "p99": 990, "p999": 999}
+    points = [(q, picoseconds(row[name].median)) for name, q in per_mille.items() if name in row]
+    try:
+        return distribution(points, picoseconds(row["mean"].median))
+    except ValueError as error:
+        raise InputError(f"{table.name}: {error}") from None
+
+
+def _difference(more: Mapping[str, Reading], less: Mapping[str, Reading], off_mean: Fraction = Fraction(0)) -> Price:
+    """What one row of the refill table has over another; ``off_mean`` is taken off its mean besides (ns)."""
+    p50, p90, mean = (max(Fraction(0), more[name].median - less[name].median) for name in ("p50", "p90", "mean"))
+    points = [(500, picoseconds(p50)), (900, picoseconds(max(p50, p90)))]
+    return distribution(points, max(picoseconds(max(Fraction(0), mean - off_mean)), least_mean(points)))
+
+
+def _steps(machine: Machine, tables: Mapping[str, Table]) -> dict[str, Price]:
+    """All steps but ``tiny`` and ``large``."""
+    steps = {name: Price(picoseconds(assumed.ns)) for name, assumed in machine.steps.items()}
+    touch = machine.first_touch
+    steps["first_touch"] = steps["meta_touch"] = _measured(touch.row(*machine.small_fault), touch)
+    # a 2 MiB page faults once in 512 touches of 4 KiB: its median is about the 99.9th percentile of all
+    huge = touch.row(*machine.huge_fault)
+    whole = [(500, picoseconds(huge["p999"].median))]
+    steps["huge_touch"] = distribution(whole, max(512 * picoseconds(huge["mean"].median), least_mean(whole)))
+    refill = tables["refill"]
+    # 2 KiB noscan: nothing of such a span is touched, and clearing a slot is a small part
+    cache, chunk, arena = (
+        refill.row("cold", "n2048", source) for source in ("page cache refill", "4 MiB chunk", "64 MiB arena")
+    )
+    warm = {name: refill.row("warm", "n2048", name) for name in ("page cache", "page cache refill", "4 MiB chunk")}
+    steps["page_cache_refill"] = _difference(warm["page cache refill"], warm["page cache"])
+    steps["grow"] = _difference(chunk, cache)
+    steps["grow_arena"] = Price(picoseconds(max(Fraction(0), arena["mean"].median - chunk["mean"].median)))
+    levels = warm["4 MiB chunk"]["p50"].median - warm["page cache refill"]["p50"].median  # a walk of all five
+    steps["page_level"] = Price(picoseconds(max(Fraction(0), levels / 5)))
+    goroutine = tables["goroutine"]
+    for name in ("new", "reused"):
+        steps[f"goroutine_{name}"] = _measured(goroutine.row(name), goroutine)
+    whole_life = picoseconds(tables["spawn"].row("spawn+run+exit")["mean"].median)
+    rest = whole_life - steps["goroutine_reused"].mean - steps["goroutine_exit"].mean
+    if rest < 0:
+        raise InputError(f"{tables['spawn'].name}: spawn+run+exit is less than a reused g and assumed goroutine_exit")
+    steps["switch"] = Price(rest)
+    return steps
+
+
+def _refill_fresh(refill: Table, spans: _Spans) -> Price:
+    """A refill with pages from the page cache, less the malloc itself and the metadata touched in it."""
+    hit, malloc = refill.row("cold", "n2048", "page cache"), refill.row("cold", "n2048", "same span")
+    # pages at multiples of 64 are in another row: of 64 spans' bitmap pages only those of the other 63 are in this one
+    bitmap = (spans.bitmap(1) - Fraction(1, 64)) * Fraction(64, 63) if spans.bitmap(1) else Fraction(0)
+    metadata = (spans.records(PAGE_SIZE // 2048) + bitmap) * spans.meta + Fraction(spans.steps["mspan_refill"].mean, 64)
+    return _difference(hit, malloc, metadata / 1000)
+
+
+def _partial(refill: Table, kind: str) -> dict[int, Price]:
+    """Refills from a swept span with room, less the malloc itself, by measured slot size."""
+    found = {}
+    for mode, name, source in sorted(refill.rows):
+        measured = str(name)
+        if mode == "partial" and source == "partial swept" and measured[0] == "np"[kind == "scan"]:
+            found[int(measured[1:])] = _difference(refill.row(mode, name, source), refill.row(mode, name, "same span"))
+    if not found:
+        raise InputError(f"{refill.name} has no row of mode partial for {kind} classes; prices are derived from it")
+    return found
+
+
+def _partial_at(measured: Mapping[int, Price], size: int) -> Price:
+    """On a line between the measured sizes, beyond them as at the last."""
+    size = min(max(size, min(measured)), max(measured))
+    low = max(one for one in measured if one <= size)
+    high = min(one for one in measured if one >= size)
+    return measured[low] if low == high else between(measured[low], measured[high], Fraction(size - low, high - low))
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Derived at one slot size, picoseconds."""
+
+    size: int
+    fast: Fraction
+    zero: Fraction
+    refill: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class _Large:
+    """Derived for large objects: per object, and per byte in femtoseconds by (scan, noscan)."""
+
+    price: Price
+    fresh: tuple[int, int]
+    zero: tuple[int, int]
+
+
+def _loops(loop: Table, spans: _Spans, refill: int, large: _Large) -> dict[str, list[_Row]]:
+    """Fast path, clearing and refill of each measured size, by kind, rising; small classes only."""
+    loop.row(16, "noscan")  # tiny blocks
+    for kind in KINDS:
+        loop.row(1024, kind)  # the least fast path of larger ones
+    rows: dict[str, list[_Row]] = {kind: [] for kind in KINDS}
+    for size, kind in sorted((int(size), str(kind)) for size, kind in loop.rows):
+        if size not in _SIZES or kind not in KINDS:
+            raise InputError(f"{loop.name} has a row {size}, {kind}; rows are of a size class, scan or noscan")
+        noscan = kind == "noscan"
+        if noscan and size < 16:
+            continue  # tiny objects
+        if noscan and size > spans.facts.max_small_size:
+            last = rows["noscan"][-1]
+            rows["noscan"].append(_Row(size, last.fast, Fraction(size * large.zero[1], 1000), last.refill))
+            continue
+        npages = _PAGES[_SIZES.index(size)]
+        n = slots(spans.facts, size, npages, noscan)
+        warm, cold = (1000 * loop.row(size, kind)[name].median for name in ("warm_loop", "cold_loop"))
+        floor = Fraction(0) if n > _FEW else next(row.fast for row in rows[kind] if row.size == 1024)
+        price = Fraction(refill)
+        fast = cold - (price + spans.cold(size, npages, noscan)) / n
+        if fast < floor:
+            fast = floor
+            price = max(Fraction(0), n * (cold - fast) - spans.cold(size, npages, noscan)) if n <= _FEW else price
+        zero = max(Fraction(0), warm - fast - (price + spans.warm(npages)) / n)
+        rows[kind].append(_Row(size, fast, zero, price))
+    return rows
+
+
+def _on_lines(rows: Sequence[_Row], size: int) -> _Row:
+    """Between the measured sizes on a line, beyond them as at the last."""
+    after = next((i for i, row in enumerate(rows) if row.size >= size), len(rows) - 1)
+    right = rows[after]
+    if right.size <= size or after == 0:
+        return right
+    left = rows[after - 1]
+    place = Fraction(size - left.size, right.size - left.size)
+    fast, zero, refill = (
+        getattr(left, name) + (getattr(right, name) - getattr(left, name)) * place
+        for name in ("fast", "zero", "refill")
+    )
+    return _Row(size, fast, zero, refill)
+
+
+def _tiny(loop: Table, spans: _Spans, rows: Sequence[_Row]) -> Price:
+    """The second of two 8-byte objects in a block: the mean of what the cold and the warm loop leave for it."""
+    block = rows[0]
+    n = slots(spans.facts, block.size, 1, True)
+    pages = PAGE_SIZE // OS_PAGE - spans.touches(block.size, 1, True)  # those the refill has not touched yet
+    touched = pages * spans.steps["first_touch"].mean
+    measured = loop.row(8, "noscan")
+    cold = block.fast + (block.refill + spans.cold(block.size, 1, True) + touched) / n
+    warm = block.fast + block.zero + (block.refill + spans.warm(1)) / n
+    left = [2 * 1000 * measured[name].median - other for name, other in (("cold_loop", cold), ("warm_loop", warm))]
+    return Price(round(max(Fraction(0), (left[0] + left[1]) / 2)))
+
+
+def _large(tables: Mapping[str, Table], spans: _Spans) -> _Large:
+    """Large objects: per byte on fresh memory a line through the medians of 64 KiB and 1 MiB, clearing on top of it.
+
+    Before go1.27 half of the 64 KiB objects touch a page of heap bitmap first; their p10 is one that did not. 16 MiB
+    objects grow the heap at each step and tell nothing of the line. Clearing is the mean of three sizes; where the loop
+    of 32 KiB objects is one of large objects it weighs as much as those together (it is a mean, they are medians, 10 %
+    lower), and tells the mean of the price per object too.
+    """
+    table, facts = tables["large"], spans.facts
+    bases, fresh, zero = [], [], []
+    for kind in KINDS:
+        untouched = "p50" if facts.heap_bits_in_span else "p10"
+        small = 1000 * table.row("cold", _KIB64, kind)[untouched].median
+        big = 1000 * table.row("cold", _MIB, kind)["p50"].median - spans.bitmap(_MIB // PAGE_SIZE) * spans.meta
+        slope = max(Fraction(0), (big - small) / (_MIB - _KIB64))
+        bases.append(small - slope * _KIB64)
+        fresh.append(slope)
+        sizes = (_KIB64, _MIB, 16 * _MIB)
+        cleared = (1000 * table.row("warm", size, kind)["p50"].median - bases[-1] - slope * size for size in sizes)
+        zero.append(sum((one / size for one, size in zip(cleared, sizes, strict=True)), Fraction(0)) / len(sizes))
+    p50 = max(Fraction(0), sum(bases) / len(bases) - spans.steps["page_alloc"].mean)
+    price = Price(round(p50))
+    if facts.max_small_size < _LARGEST:
+        loop, row = tables["loop"].row(_LARGEST, "noscan"), table.row("cold", _KIB64, "noscan")
+        npages = _LARGEST // PAGE_SIZE
+        per_byte = fresh[1] * _LARGEST
+        mean = 1000 * loop["cold_loop"].median - spans.cold(_LARGEST, npages, True) - per_byte
+        points = [(500, round(p50)), (900, round(p50 + 1000 * (row["p90"].median - row["p50"].median)))]
+        price = distribution(points, max(round(mean), least_mean(points)))
+        rate = (1000 * loop["warm_loop"].median - price.mean - spans.warm(npages) - per_byte) / _LARGEST
+        zero[1] = (zero[1] + rate) / 2
+    scan, noscan = (round(1000 * max(Fraction(0), rate)) for rate in zero)
+    return _Large(price, (round(1000 * fresh[0]), round(1000 * fresh[1])), (scan, noscan))

@@ -1,0 +1,287 @@
+"""Machine files: measured tables and assumed prices of one machine, read and checked.
+
+A machine file is TOML of schema 1: who the host is, which versions of Go were measured, their tables as measured, and
+the prices nobody measured, each with its reason. Unknown keys, missing tables, rows of the wrong shape and negative
+numbers are refused with an `InputError` of one line that names file, key and what would be right.
+
+Numbers are exact fractions of a nanosecond (or of the table's unit) from the text on: every machine reads the same.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any, NoReturn
+
+from experiments.errors import InputError
+from sim.costs import STEPS, LockPrices
+from sim.go.params import VERSIONS
+
+SCHEMA = 1
+
+# Columns of the measured tables. Plain names (text) and name# (whole number) together are the key of a row;
+# name= is a number, name~ a reading [median, min, max].
+TABLES = {
+    "loop": "size# kind cold_loop~ cold_p50~ cold_p999~ warm_loop~ warm_p50~ warm_p90~",
+    "steady": "size# kind loop~",
+    "refill": "mode class source n= p50~ p90= mean=",
+    "large": "mode size# kind p10~ p50~ p90~ p99~ max~",
+    "goroutine": "what p10~ p50~ p90~ p99~ mean~",
+    "spawn": "what mean~",
+    "stack_growth": "holds_kib# p10~ p50~ p90~ p99~ mean~",
+    "stop_the_world": "what p10~ p50~ p90~ p99~ mean~",
+    "sweep": "class keep p10~ p50~ p90~ p99~ mean~",
+    "mark": "shape objects= procs# gc_wall~ mark_wall= mark_cpu= cpu_rate= wall_rate= per_object= pauses=",
+}
+FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
+LOCK_STEPS = tuple(field.name for field in fields(LockPrices))
+ASSUMABLE = ("page_alloc", "mspan_refill", "central", "goroutine_exit", "steal", "wake_p", "os_switch")
+assert set(ASSUMABLE) < set(STEPS)
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A measured number: the median of repeated runs, and their extremes (equal to it where only it is known)."""
+
+    median: Fraction
+    low: Fraction
+    high: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One measured table: which program measured it and how, its unit, and rows by key."""
+
+    name: str
+    source: str
+    unit: str
+    rows: Mapping[Key, Mapping[str, Reading]]
+
+    def row(self, *key: str | int) -> Mapping[str, Reading]:
+        """A row by its key; InputError if it was not measured."""
+        found = self.rows.get(key)
+        if found is None:
+            raise InputError(f"{self.name} has no row {', '.join(map(str, key))}; prices are derived from it")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Assumed:
+    """A price nobody measured: nanoseconds, and why this value."""
+
+    ns: Fraction
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine file, checked. ``tables`` by measured version; ``alias`` leads from other versions to measured ones."""
+
+    path: str
+    name: str
+    date: str
+    description: str
+    cpus: int
+    toolchains: Mapping[str, str]
+    tables: Mapping[str, Mapping[str, Table]]
+    first_touch: Table
+    small_fault: Key
+    huge_fault: Key
+    alias: Mapping[str, str]
+    lock: Mapping[str, Assumed]
+    steps: Mapping[str, Assumed]
+
+    def measured(self, version: str) -> str:
+        """The version whose tables price this one; InputError if there is none."""
+        found = self.alias.get(version, version)
+        if found not in self.tables:
+            known = ", ".join(sorted({*self.tables, *self.alias}))
+            raise InputError(f"{self.path}: no prices for {version}; it has {known}")
+        return found
+
+
+def read_machine(path_or_name: str | Path) -> Machine:
+    """Read a machine file by path, or one that comes with the program by name; InputError says what is wrong."""
+    text, path = _text(path_or_name)
+    try:
+        document = tomllib.loads(text, parse_float=Decimal)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML: {error}") from None
+    return _Reader(path).machine(document)
+
+
+def _text(path_or_name: str | Path) -> tuple[str, str]:
+    """The text of a machine file and how to call it in messages."""
+    name = str(path_or_name)
+    packaged = resources.files("experiments") / "machines"
+    is_name = isinstance(path_or_name, str) and not name.endswith(".toml") and "/" not in name
+    source = packaged / f"{name}.toml" if is_name else Path(name)
+    try:
+        return source.read_bytes().decode(), f"{name}.toml" if is_name else name
+    except UnicodeDecodeError:
+        raise InputError(f"{name}: not UTF-8 text; a machine file is TOML") from None
+    except OSError as error:
+        if not is_name:
+            raise InputError(f"{name}: cannot be read: {error.strerror}; give a machine file") from None
+        known = sorted(entry.name.removesuffix(".toml") for entry in packaged.iterdir() if entry.name.endswith(".toml"))
+        raise InputError(f"{name}: no such machine; give a path to a .toml file or one of {', '.join(known)}") from None
+
+
+def _shown(value: Any) -> str:
+    """A value of the document as it was written, cut short."""
+    text = re.sub(r"Decimal\('([^']*)'\)", r"\1", repr(value))
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class _Reader:
+    """Checks one document; every refusal names the file and the dotted key."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def refuse(self, key: str, problem: str) -> NoReturn:
+        raise InputError(f"{self.path}: {key}: {problem}")
+
+    def keys(self, value: Any, key: str, needed: str, optional: str = "") -> dict[str, Any]:
+        """A TOML table with these keys and no others."""
+        if not isinstance(value, dict):
+            self.refuse(key, f"{_shown(value)} is not a table")
+        wanted = needed.split()
+        for name in value:
+            if name not in wanted and name not in optional.split():
+                self.refuse(f"{key}.{name}".removeprefix("."), f"unknown key; known are {needed} {optional}".rstrip())
+        for name in wanted:
+            if name not in value:
+                self.refuse(f"{key}.{name}".removeprefix("."), "missing")
+        return value
+
+    def word(self, value: Any, key: str) -> str:
+        if not isinstance(value, str) or not value.strip():
+            self.refuse(key, f"{_shown(value)} is not a text")
+        return value
+
+    def whole(self, value: Any, key: str) -> int:
+        if type(value) is not int or value <= 0:
+            self.refuse(key, f"{_shown(value)} is not a whole number above 0")
+        return value
+
+    def number(self, value: Any, key: str, lowest: Fraction = Fraction(0)) -> Fraction:
+        """An exact number, at least ``lowest``."""
+        if type(value) not in (int, Decimal) or (isinstance(value, Decimal) and not value.is_finite()):
+            self.refuse(key, f"{_shown(value)} is not a number")
+        if Fraction(value) < lowest:
+            self.refuse(key, f"{value} is below {lowest}; times are not negative")
+        return Fraction(value)
+
+    def reading(self, value: Any, key: str, lowest: Fraction) -> Reading:
+        if not isinstance(value, list) or len(value) != 3:
+            self.refuse(key, f"{_shown(value)} is not a reading [median, min, max]")
+        median, low, high = (self.number(one, key, lowest) for one in value)
+        if not low <= median <= high:
+            self.refuse(key, f"median {value[0]} is not within [{value[1]}, {value[2]}]; write [median, min, max]")
+        return Reading(median, low, high)
+
+    def table(self, value: Any, key: str, spec: str, lowest: Fraction = Fraction(0)) -> Table:
+        """A measured table of the columns in ``spec``."""
+        self.keys(value, key, "source unit columns rows")
+        columns = spec.split()
+        names = [column.rstrip("#=~") for column in columns]
+        if value["columns"] != names:
+            self.refuse(f"{key}.columns", f"{_shown(value['columns'])} is not {names}")
+        rows: dict[Key, Mapping[str, Reading]] = {}
+        if not isinstance(value["rows"], list) or not value["rows"]:
+            self.refuse(f"{key}.rows", "not a list of one row or more")
+        for number, cells in enumerate(value["rows"], 1):
+            here = f"{key}.rows, row {number}"
+            if not isinstance(cells, list) or len(cells) != len(columns):
+                self.refuse(here, f"not a list of the {len(columns)} values {', '.join(names)}")
+            row_key: list[str | int] = []
+            row: dict[str, Reading] = {}
+            for column, name, cell in zip(columns, names, cells, strict=True):
+                place = f"{here}, {name}"
+                if column == name:
+                    row_key.append(self.word(cell, place))
+                elif column.endswith("#"):
+                    row_key.append(self.whole(cell, place))
+                elif column.endswith("="):
+                    single = self.number(cell, place, lowest)
+                    row[name] = Reading(single, single, single)
+                else:
+                    row[name] = self.reading(cell, place, lowest)
+            if tuple(row_key) in rows:
+                self.refuse(here, f"a second row {', '.join(map(str, row_key))}")
+            rows[tuple(row_key)] = row
+        source, unit = (self.word(value[name], f"{key}.{name}") for name in ("source", "unit"))
+        return Table(f"{self.path}: {key}", source, unit, rows)
+
+    def assumed(self, value: Any, key: str, names: tuple[str, ...]) -> dict[str, Assumed]:
+        """Prices nobody measured, each with its reason."""
+        self.keys(value, key, " ".join(names))
+        found = {}
+        for name in names:
+            self.keys(value[name], f"{key}.{name}", "ns reason")
+            ns = self.number(value[name]["ns"], f"{key}.{name}.ns")
+            found[name] = Assumed(ns, self.word(value[name]["reason"], f"{key}.{name}.reason"))
+        return found
+
+    def fault(self, value: Any, key: str, table: Table) -> Key:
+        """The key of a row of first_touch."""
+        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+            self.refuse(key, f"{_shown(value)} is not a list of two texts [what, version]")
+        if tuple(value) not in table.rows:
+            self.refuse(key, f"first_touch has no row {', '.join(value)}")
+        return tuple(value)
+
+    def machine(self, document: dict[str, Any]) -> Machine:
+        """The whole document."""
+        if document.get("schema") != SCHEMA:
+            self.refuse("schema", f"{_shown(document.get('schema'))} is not {SCHEMA}, the one this program reads")
+        versions = [name for name in document if name.startswith("go")]
+        self.keys(document, "", "schema name date host faults assumed first_touch", " ".join(["alias", *versions]))
+        host = self.keys(document["host"], "host", "description cpus huge_pages timer timer_step_ns", "caveats")
+        step = self.number(host["timer_step_ns"], "host.timer_step_ns")  # a reading may lie so far below zero
+        first_touch = self.table(document["first_touch"], "first_touch", FIRST_TOUCH, -step)
+        faults = self.keys(document["faults"], "faults", "small huge")
+        assumed = self.keys(document["assumed"], "assumed", "lock steps")
+        tables = {version: self.version(document[version], version) for version in versions}
+        return Machine(
+            path=self.path,
+            name=self.word(document["name"], "name"),
+            date=self.word(document["date"], "date"),
+            description=self.word(host["description"], "host.description"),
+            cpus=self.whole(host["cpus"], "host.cpus"),
+            toolchains={name: self.word(document[name]["toolchain"], f"{name}.toolchain") for name in versions},
+            tables=tables,
+            first_touch=first_touch,
+            small_fault=self.fault(faults["small"], "faults.small", first_touch),
+            huge_fault=self.fault(faults["huge"], "faults.huge", first_touch),
+            alias=self.aliases(document.get("alias", {}), tables),
+            lock=self.assumed(assumed["lock"], "assumed.lock", LOCK_STEPS),
+            steps=self.assumed(assumed["steps"], "assumed.steps", ASSUMABLE),
+        )
+
+    def version(self, value: Any, version: str) -> dict[str, Table]:
+        """All tables of one measured version."""
+        if version not in VERSIONS:
+            self.refuse(version, f"no version known here; known are {', '.join(VERSIONS)}")
+        self.keys(value, version, f"toolchain {' '.join(TABLES)}")
+        return {name: self.table(value[name], f"{version}.{name}", spec) for name, spec in TABLES.items()}
+
+    def aliases(self, value: Any, tables: Mapping[str, Any]) -> dict[str, str]:
+        """Versions priced like a measured one."""
+        self.keys(value, "alias", "", " ".join(VERSIONS))
+        for version, entry in value.items():
+            key = f"alias.{version}"
+            self.keys(entry, key, "prices reason")
+            self.word(entry["reason"], f"{key}.reason")
+            if version in tables or self.word(entry["prices"], f"{key}.prices") not in tables:
+                self.refuse(key, f"must lead from a version not measured to one that is: {', '.join(tables)}")
+        return {version: entry["prices"] for version, entry in value.items()}
