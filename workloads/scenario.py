@@ -99,10 +99,12 @@ def _not_toml(message: str, text: str, file: str) -> ScenarioError:
     found = _WHERE.search(message)
     if found is None:
         return fault(file, "", f"is not TOML ({message}); write shorter numbers")
-    what = message[: found.start()].lower()
+    what = message[: found.start()]
+    what = re.sub(r"\('(.*?)',?\)", lambda key: key.group(1).replace("', '", "."), what)  # a key, as a tuple
+    what = what[:1].lower() + what[1:]
     line = int(found.group(1)) if found.group(1) else text.count("\n") + (not text.endswith("\n"))
     place = f" at column {found.group(2)}" if found.group(2) else ""
-    if "overwrite" in what or "twice" in what or "declare" in what:
+    if any(word in what for word in ("overwrite", "twice", "mutate", "uplicate")):
         hint = "write each key and each section once"
     else:
         hint = 'write key = value with text and units in quotes, as in duration = "1s"'

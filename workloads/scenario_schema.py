@@ -73,6 +73,7 @@ _MAX_MEAN = 3600 * SEC  # of a random time: 44 times as much is still far from _
 _MAX_SIZE = 1 << 40
 _MAX_RANGE = 1 << 31  # sizes in one range
 _MAX_COUNT = 10**9  # whatever is counted within a goroutine; also the largest sum of weights
+_MAX_PLACES = 10**8  # of all caches of all goroutines: each takes some bytes of ours
 _MIN_RATE, _MAX_RATE = 0.001, 1e9
 _MAX_TEXT = 40  # characters of a value shown, or of a quantity read
 
@@ -130,7 +131,11 @@ def _quantity(parse: Callable[[str], int], write: Callable[[int], str], low: int
             raise ValueError(f'{_shown(value)} is negative; write "{example}" for instance')
         if len(value) > _MAX_TEXT:
             raise ValueError(f'{_shown(value)} is too long; write "{example}" for instance')
-        found = parse(value)
+        try:
+            found = parse(value)
+        except ValueError as error:
+            hint = "" if ";" in str(error) else f'; write "{example}" for instance'
+            raise ValueError(f"{error}{hint}") from None
         if not low <= found <= high:
             raise ValueError(f"{_shown(value)} is out of range; write what is {limits}")
         return found
@@ -264,7 +269,7 @@ class LifetimeTable(_Table):
 
     ops: Count | None = None
     bytes: Size | None = None
-    cache: Annotated[int, _whole(1, 10**8)] | None = None
+    cache: Annotated[int, _whole(1, _MAX_PLACES)] | None = None
     dist: Dist = _default(spec.Lifetime, "dist")
 
     @model_validator(mode="after")
@@ -347,6 +352,15 @@ class _Workload(_Table):
             raise ValueError("the weights of its objects sum to 0; write at least one above 0")
         return self
 
+    def check_places(self, goroutines: int) -> None:
+        """ValueError if the places of all caches would not fit into memory."""
+        lifetimes = [kind.lifetime for kind in self.objects or () if isinstance(kind.lifetime, LifetimeTable)]
+        places = goroutines * sum(lifetime.cache or 0 for lifetime in lifetimes)
+        if places > _MAX_PLACES:
+            raise ValueError(
+                f"caches of {places} places in all, one of each per goroutine; write {_MAX_PLACES} at most"
+            )
+
     def mix(self) -> tuple[spec.Mix, Fraction]:
         """What is allocated, without think time; and mallocs a second if a table says how many, else 0."""
         if self.sizes_table is not None:
@@ -371,6 +385,11 @@ class Workers(_Workload):
     think: MeanTime = _default(spec.Mix, "think")
     think_dist: Dist = _default(spec.Mix, "think_dist")
     round_mallocs: Count = _default(spec.Workers, "round_mallocs")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self.check_places(self.goroutines)
+        return self
 
     def record(self) -> spec.Workers:
         """The record."""
@@ -408,11 +427,12 @@ class Service(_Workload):
     phases: list[Phase]
 
     @model_validator(mode="after")
-    def _arrives_and_allocates(self) -> Self:
+    def _arrives_allocates_fits(self) -> Self:
         if self.rate is None and self.sizes_table is None:
             raise ValueError("has no rate; add the number of requests a second, as in rate = 1000")
         if not any(phase.mallocs for phase in self.phases):
             raise ValueError("no phase allocates; write mallocs above 0 in one of them")
+        self.check_places(1)
         return self
 
     def record(self) -> spec.Service:
@@ -544,15 +564,14 @@ def _translated(error: Any, raw: Mapping[str, Any]) -> tuple[list[str | int], st
         case "union_tag_invalid":
             return [*path, "kind"], f"{_shown(value.get('kind'))} is not known; write {context['expected_tags']}"
         case "union_tag_not_found":
-            if isinstance(value, Mapping):
-                return [*path, "kind"], f"missing; add {EXAMPLES['kind']}"
-            return path, f"{_shown(value)} is no table; write key = value lines under [{dotted(path)}]"
+            return [*path, "kind"], f"missing; add {EXAMPLES['kind']}"
         case "bool_type":
             return path, f"{_shown(value)} is not allowed; write true or false, without quotes"
         case "list_type":
             return path, f"{_shown(value)} is no list; write tables in [ ], or under [[{dotted(path)}]]"
         case "model_type" | "model_attributes_type" | "dict_type":
-            return path, f"{_shown(value)} is no table; write {{ key = value }}, or lines under [{dotted(path)}]"
+            where = "" if isinstance(path[-1], int) else f", or such lines under [{dotted(path)}]"
+            return path, f"{_shown(value)} is no table; write {{ key = value }}{where}"
         case other:
             return path, f"{_shown(value)} is not allowed ({other}); see workloads/scenario_schema.py for what is"
 
@@ -568,9 +587,11 @@ def resolve(raw: Mapping[str, Any], file: str, name: str) -> Scenario:
         raise fault(file, dotted(path), what) from None
     try:
         workload = model.workload.record()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError) as error:  # of the table
+        table = model.workload.sizes_table
         what = f"{error.strerror}; name a file that can be read" if isinstance(error, OSError) else str(error)
-        raise fault(file, "workload.sizes_table", what.removeprefix(f"{model.workload.sizes_table}: ")) from error
+        what = what if what.startswith(f"{table}: ") else f"{table}: {what}"
+        raise fault(file, "workload.sizes_table", what) from error
     runtime, run, machine = model.runtime, model.run, model.machine
     mutex = runtime.mcentral_mutex
     return Scenario(
