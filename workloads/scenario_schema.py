@@ -55,130 +55,47 @@ Defaults stand here, or in workloads/spec.py for what it has one, and nowhere el
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from fractions import Fraction
-from math import gcd, isfinite, lcm
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from sim.go.params import VERSIONS
-from sim.units import SEC, parse_size, parse_time
+from sim.units import SEC
 from workloads import spec
-from workloads.scenario_record import Scenario, exact_size, exact_time, fault, interval_of
-
-_MAX_TIME = (1 << 63) - 1  # ps: what an int64 holds, 106 days
-_MAX_MEAN = 3600 * SEC  # of a random time: 44 times as much is still far from _MAX_TIME
-_MAX_SIZE = 1 << 40
-_MAX_RANGE = 1 << 31  # sizes in one range
-_MAX_COUNT = 10**9  # whatever is counted within a goroutine; also the largest sum of weights
-_MAX_PLACES = 10**8  # of all caches of all goroutines: each takes some bytes of ours
-_MIN_RATE, _MAX_RATE = 0.001, 1e9
-_MAX_TEXT = 40  # characters of a value shown, or of a quantity read
+from workloads.scenario_record import Scenario, exact_size, fault, interval_of
+from workloads.scenario_values import (
+    MAX_COUNT,
+    MAX_MEAN,
+    MAX_PLACES,
+    MAX_RANGE,
+    MAX_RATE,
+    MAX_TEXT,
+    MAX_TIME,
+    MIN_RATE,
+    Count,
+    Dist,
+    Gogc,
+    Line,
+    MeanTime,
+    Name,
+    Share,
+    Size,
+    Weight,
+    normal_sizes,
+    normal_weights,
+    real,
+    shown,
+    time,
+    whole,
+)
 
 
 def _default(record: type, name: str) -> Any:
     """The default that workloads/spec.py has for a field."""
     return next(field.default for field in fields(record) if field.name == name)
-
-
-# Values. A validator takes what TOML gave and returns the resolved value; its ValueError is "what is wrong; what is
-# right", to which the key is added later.
-
-
-def _shown(value: Any) -> str:
-    """A value as TOML would write it, cut short."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"' if len(value) <= _MAX_TEXT else f'"{value[:_MAX_TEXT]}..."'
-    if isinstance(value, int):
-        return str(value) if abs(value) < 10**_MAX_TEXT else "a number of many digits"
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, dict):
-        return "a table"
-    return "a list" if isinstance(value, list) else "a date or time"
-
-
-def _whole(low: int, high: int) -> Any:
-    def check(value: Any) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise ValueError(f"{_shown(value)} is not allowed; write a whole number from {low} to {high}")
-        return value
-
-    return BeforeValidator(check)
-
-
-def _real(low: float, high: float) -> Any:
-    def check(value: Any) -> float:
-        if type(value) not in (int, float) or not low <= value <= high:
-            raise ValueError(f"{_shown(value)} is not allowed; write a number from {low:g} to {high:g}")
-        return float(value)
-
-    return BeforeValidator(check)
-
-
-def _quantity(parse: Callable[[str], int], write: Callable[[int], str], low: int, high: int, example: str) -> Any:
-    """A time or a size in its limits."""
-    limits = f"from {write(low)} to {write(high)}" if high < _MAX_TIME else f"from {write(low)} to 106 days"
-
-    def check(value: Any) -> int:
-        if type(value) is not str:
-            raise ValueError(f'{_shown(value)} is no text with a unit; write "{example}" for instance')
-        if value.strip().startswith("-"):
-            raise ValueError(f'{_shown(value)} is negative; write "{example}" for instance')
-        if len(value) > _MAX_TEXT:
-            raise ValueError(f'{_shown(value)} is too long; write "{example}" for instance')
-        try:
-            found = parse(value)
-        except ValueError as error:
-            hint = "" if ";" in str(error) else f'; write "{example}" for instance'
-            raise ValueError(f"{error}{hint}") from None
-        if not low <= found <= high:
-            raise ValueError(f"{_shown(value)} is out of range; write what is {limits}")
-        return found
-
-    return BeforeValidator(check)
-
-
-def _time(low: int, high: int, example: str) -> Any:
-    return _quantity(parse_time, exact_time, low, high, example)
-
-
-def _purpose(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError(f"{_shown(value)} is not one line of text; write what the scenario is for")
-    return value
-
-
-def _gogc(value: Any) -> str:
-    if value != "off":
-        raise ValueError(f'{_shown(value)} needs a collector, which is not modelled yet; write "off"')
-    return "off"
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{_shown(value)} is no name; write a name or path in quotes")
-    return value
-
-
-def _weight(value: Any) -> Fraction:
-    """A weight exactly as written: 0.1 is a tenth."""
-    if type(value) not in (int, float) or not isfinite(value) or not 0 <= value <= _MAX_COUNT:
-        raise ValueError(f"{_shown(value)} is not allowed; write a number from 0 to {_MAX_COUNT}")
-    return Fraction(repr(value))
-
-
-Name = Annotated[str, BeforeValidator(_text)]
-Size = Annotated[int, _quantity(parse_size, exact_size, 1, _MAX_SIZE, "64B")]
-MeanTime = Annotated[int, _time(0, _MAX_MEAN, "500ns")]
-Share = Annotated[float, _real(0, 1)]
-Count = Annotated[int, _whole(1, _MAX_COUNT)]
-Weight = Annotated[Any, BeforeValidator(_weight)]
-Dist = Literal["fixed", "exponential"]
 
 
 # The tables of a file
@@ -192,8 +109,8 @@ class Runtime(_Table):
     """``[runtime]``: the version and its settings."""
 
     version: Literal["go1.27", "go1.19", "go1.14"] = "go1.27"
-    gomaxprocs: Annotated[int, _whole(1, 1024)]
-    gogc: Annotated[Literal["off"], BeforeValidator(_gogc)] = "off"
+    gomaxprocs: Annotated[int, whole(1, 1024)]
+    gogc: Gogc = "off"
     layout: Literal["sparse", "linear"] = "sparse"
     mcentral_mutex: bool | None = None
 
@@ -202,17 +119,17 @@ class Machine(_Table):
     """``[machine]``: where prices come from."""
 
     prices: Name = "epyc-2core"
-    cpus: Annotated[int, _whole(1, 1024)] | None = None
+    cpus: Annotated[int, whole(1, 1024)] | None = None
 
 
 class Run(_Table):
     """``[run]``: how long, how exactly, which seed."""
 
-    seed: Annotated[int, _whole(0, (1 << 64) - 1)] = 1
-    duration: Annotated[int, _time(1, _MAX_TIME, "1s")] | None = None
-    mallocs: Annotated[int, _whole(1, 10**15)] | None = None
-    max_run_ahead: Annotated[int, _time(1000, SEC, "1us")] = 1_000_000
-    samples: Annotated[int, _whole(1, 1_000_000)] = 200
+    seed: Annotated[int, whole(0, (1 << 64) - 1)] = 1
+    duration: Annotated[int, time(1, MAX_TIME, "1s")] | None = None
+    mallocs: Annotated[int, whole(1, 10**15)] | None = None
+    max_run_ahead: Annotated[int, time(1000, SEC, "1us")] = 1_000_000
+    samples: Annotated[int, whole(1, 1_000_000)] = 200
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -236,8 +153,8 @@ class Sizes(_Table):
         if self.low is not None and self.high is not None:
             if self.low > self.high:
                 raise ValueError(f"low is {exact_size(self.low)}, high only {exact_size(self.high)}; swap them")
-            if self.high - self.low >= _MAX_RANGE:
-                raise ValueError(f"the range is wider than {exact_size(_MAX_RANGE)}; write it as several narrower ones")
+            if self.high - self.low >= MAX_RANGE:
+                raise ValueError(f"the range is wider than {exact_size(MAX_RANGE)}; write it as several narrower ones")
         return self
 
     def limits(self) -> tuple[int, int]:
@@ -258,7 +175,7 @@ def _size_parts(value: Any) -> Any:
     if isinstance(value, dict):
         return [value]
     if type(value) is not list:
-        raise ValueError(f"{_shown(value)} is no size; write {_SIZES}")
+        raise ValueError(f"{shown(value)} is no size; write {_SIZES}")
     if not value:
         raise ValueError("the list is empty; write at least one size")
     return [part if isinstance(part, dict) else {"size": part} for part in value]
@@ -269,7 +186,7 @@ class LifetimeTable(_Table):
 
     ops: Count | None = None
     bytes: Size | None = None
-    cache: Annotated[int, _whole(1, _MAX_PLACES)] | None = None
+    cache: Annotated[int, whole(1, MAX_PLACES)] | None = None
     dist: Dist = _default(spec.Lifetime, "dist")
 
     @model_validator(mode="after")
@@ -295,7 +212,7 @@ _LIFETIMES = '"immortal", "request", { ops = 1000 }, { bytes = "1MiB" } or { cac
 
 def _word(value: Any) -> str:
     if value not in ("immortal", "request"):
-        raise ValueError(f"{_shown(value)} is no lifetime; write {_LIFETIMES}")
+        raise ValueError(f"{shown(value)} is no lifetime; write {_LIFETIMES}")
     return str(value)
 
 
@@ -329,7 +246,7 @@ class Objects(_Table):
         lifetime = self.lifetime
         return spec.Objects(
             weight=weight,
-            sizes=_normal_sizes([(*part.limits(), part.weight) for part in self.size]),
+            sizes=normal_sizes([(*part.limits(), part.weight) for part in self.size]),
             pointers_ppm=round(self.pointers * spec.PPM),
             pointer_bytes_ppm=round(self.pointer_bytes * spec.PPM),
             lifetime=lifetime.lifetime() if isinstance(lifetime, LifetimeTable) else spec.Lifetime(lifetime),
@@ -356,10 +273,8 @@ class _Workload(_Table):
         """ValueError if the places of all caches would not fit into memory."""
         lifetimes = [kind.lifetime for kind in self.objects or () if isinstance(kind.lifetime, LifetimeTable)]
         places = goroutines * sum(lifetime.cache or 0 for lifetime in lifetimes)
-        if places > _MAX_PLACES:
-            raise ValueError(
-                f"caches of {places} places in all, one of each per goroutine; write {_MAX_PLACES} at most"
-            )
+        if places > MAX_PLACES:
+            raise ValueError(f"caches of {places} places in all, one of each per goroutine; write {MAX_PLACES} at most")
 
     def mix(self) -> tuple[spec.Mix, Fraction]:
         """What is allocated, without think time; and mallocs a second if a table says how many, else 0."""
@@ -367,12 +282,12 @@ class _Workload(_Table):
             from workloads.sizetable import read_size_table  # type: ignore[import-not-found, unused-ignore]
 
             mix, rate = read_size_table(self.sizes_table)
-            kinds = [replace(kind, sizes=_normal_sizes(kind.sizes)) for kind in mix.objects]
-            weights = _normal_weights([Fraction(kind.weight) for kind in kinds])
+            kinds = [replace(kind, sizes=normal_sizes(kind.sizes)) for kind in mix.objects]
+            weights = normal_weights([Fraction(kind.weight) for kind in kinds])
             kinds = [replace(kind, weight=w) for kind, w in zip(kinds, weights, strict=True) if w]
             return replace(mix, objects=tuple(kinds)), Fraction(rate)
         assert self.objects is not None
-        weights = _normal_weights([kind.weight for kind in self.objects])
+        weights = normal_weights([kind.weight for kind in self.objects])
         pairs = zip(self.objects, weights, strict=True)
         return spec.Mix(tuple(kind.record(weight) for kind, weight in pairs if weight)), Fraction(0)
 
@@ -381,7 +296,7 @@ class Workers(_Workload):
     """``[workload]`` of kind ``workers``."""
 
     kind: Literal["workers"]
-    goroutines: Annotated[int, _whole(1, 1_000_000)]
+    goroutines: Annotated[int, whole(1, 1_000_000)]
     think: MeanTime = _default(spec.Mix, "think")
     think_dist: Dist = _default(spec.Mix, "think_dist")
     round_mallocs: Count = _default(spec.Workers, "round_mallocs")
@@ -396,7 +311,7 @@ class Workers(_Workload):
         mix, rate = self.mix()
         think = self.think
         if rate and "think" not in self.model_fields_set:
-            think = min(round(self.goroutines * SEC / rate), _MAX_MEAN)
+            think = min(round(self.goroutines * SEC / rate), MAX_MEAN)
         kinds = mix.objects
         if self.sizes_table is not None:
             kinds = tuple(replace(kind, lifetime=self._own(kind.lifetime)) for kind in kinds)
@@ -415,7 +330,7 @@ class Phase(_Table):
 
     compute: MeanTime
     compute_dist: Dist = _default(spec.Phase, "compute_dist")
-    mallocs: Annotated[int, _whole(0, _MAX_COUNT)]
+    mallocs: Annotated[int, whole(0, MAX_COUNT)]
 
 
 class Service(_Workload):
@@ -423,7 +338,7 @@ class Service(_Workload):
 
     kind: Literal["service"]
     arrivals: Literal["poisson", "constant"] = "poisson"
-    rate: Annotated[float, _real(_MIN_RATE, _MAX_RATE)] | None = None
+    rate: Annotated[float, real(MIN_RATE, MAX_RATE)] | None = None
     phases: list[Phase]
 
     @model_validator(mode="after")
@@ -441,7 +356,7 @@ class Service(_Workload):
         rate = self.rate
         if rate is None:
             rate = float(mallocs_a_second / sum(phase.mallocs for phase in self.phases))
-            rate = min(max(rate, _MIN_RATE), _MAX_RATE)
+            rate = min(max(rate, MIN_RATE), MAX_RATE)
         phases = tuple(spec.Phase(phase.compute, phase.mallocs, phase.compute_dist) for phase in self.phases)
         return spec.Service(self.arrivals, interval_of(rate), phases, mix)
 
@@ -449,28 +364,11 @@ class Service(_Workload):
 class File(_Table):
     """A whole file."""
 
-    purpose: Annotated[str, BeforeValidator(_purpose)]
+    purpose: Line
     runtime: Runtime
     machine: Machine = Machine()
     run: Run
     workload: Annotated[Workers | Service, Field(discriminator="kind")]
-
-
-def _normal_weights(weights: Sequence[Fraction]) -> list[int]:
-    """Weights as the smallest integers of the same shares; rounded where their sum would be more than a billion."""
-    scale = lcm(*(weight.denominator for weight in weights))
-    whole = [int(weight * scale) for weight in weights]
-    total = sum(whole)
-    if total // gcd(*whole) > _MAX_COUNT:
-        whole = [(w * _MAX_COUNT + total) // (2 * total) for w in whole]  # half of it: rounding again changes nothing
-    divisor = gcd(*whole)
-    return [w // divisor for w in whole]
-
-
-def _normal_sizes(sizes: Iterable[tuple[int, int, int | Fraction]]) -> tuple[tuple[int, int, int], ...]:
-    parts = list(sizes)
-    weights = _normal_weights([Fraction(weight) for _, _, weight in parts])
-    return tuple((low, high, w) for (low, high, _), w in zip(parts, weights, strict=True) if w)
 
 
 # Errors
@@ -507,7 +405,7 @@ EXAMPLES = {  # of every key that may be missing
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The one of ``words`` that a misspelt one was probably meant to be."""
-    found = difflib.get_close_matches(word[:_MAX_TEXT], list(words), n=1)
+    found = difflib.get_close_matches(word[:MAX_TEXT], list(words), n=1)
     return found[0] if found else None
 
 
@@ -520,7 +418,7 @@ def unknown_key(path: Sequence[str | int], kind: Any) -> str:
     keys = list(dict.fromkeys(key for model in ours for key in model.model_fields))
     homes = [section for section, known in SECTIONS.items() if key in known and section != parent]
     if parent == "workload" and key in SECTIONS["workload"]:
-        return f"is no key of kind {_shown(kind)}; leave it out, or change the kind"
+        return f"is no key of kind {shown(kind)}; leave it out, or change the kind"
     close = nearest(key, keys)
     if close is not None:
         return f"unknown key; did you mean {close}?"
@@ -531,7 +429,7 @@ def unknown_key(path: Sequence[str | int], kind: Any) -> str:
 
 def dotted(path: Iterable[str | int]) -> str:
     """A key's path for people, cut short."""
-    return ".".join(str(part)[:_MAX_TEXT] for part in path)
+    return ".".join(str(part)[:MAX_TEXT] for part in path)
 
 
 def _written(where: Sequence[str | int], raw: Any) -> list[str | int]:
@@ -560,20 +458,20 @@ def _translated(error: Any, raw: Mapping[str, Any]) -> tuple[list[str | int], st
         case "value_error":
             return path, str(context["error"])
         case "literal_error":
-            return path, f"{_shown(value)} is not known; write {context['expected']}"
+            return path, f"{shown(value)} is not known; write {context['expected']}"
         case "union_tag_invalid":
-            return [*path, "kind"], f"{_shown(value.get('kind'))} is not known; write {context['expected_tags']}"
+            return [*path, "kind"], f"{shown(value.get('kind'))} is not known; write {context['expected_tags']}"
         case "union_tag_not_found":
             return [*path, "kind"], f"missing; add {EXAMPLES['kind']}"
         case "bool_type":
-            return path, f"{_shown(value)} is not allowed; write true or false, without quotes"
+            return path, f"{shown(value)} is not allowed; write true or false, without quotes"
         case "list_type":
-            return path, f"{_shown(value)} is no list; write tables in [ ], or under [[{dotted(path)}]]"
+            return path, f"{shown(value)} is no list; write tables in [ ], or under [[{dotted(path)}]]"
         case "model_type" | "model_attributes_type" | "dict_type":
             where = "" if isinstance(path[-1], int) else f", or such lines under [{dotted(path)}]"
-            return path, f"{_shown(value)} is no table; write {{ key = value }}{where}"
+            return path, f"{shown(value)} is no table; write {{ key = value }}{where}"
         case other:
-            return path, f"{_shown(value)} is not allowed ({other}); see workloads/scenario_schema.py for what is"
+            return path, f"{shown(value)} is not allowed ({other}); see workloads/scenario_schema.py for what is"
 
 
 def resolve(raw: Mapping[str, Any], file: str, name: str) -> Scenario:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -699,3 +700,32 @@ def test_the_record_is_frozen_and_compares(file):
         found.seed = 2
     assert replace(found, seed=2) != found
     assert all(field.name in repr(found) for field in fields(found))
+
+
+def test_the_written_schema_has_every_key_with_its_default():
+    """The page at the top of scenario_schema.py, block by block: a wrong default there is found."""
+    page = scenario_schema.__doc__.split("In place of objects")[0].split("\n\n", 1)[1]
+    kinds = {"workers": "Workers", "service": "Service"}
+    defaults, seen = {}, {}
+    for block in page.split("\n\n"):
+        tables = tomllib.loads("\n".join(line.strip() for line in block.splitlines()))
+        for key, value in tables.items():
+            inner = value["objects"][0] if isinstance(value, dict) and "objects" in value else value
+            name = kinds[value["kind"]] if "kind" in inner else "Objects" if inner is not value else key.capitalize()
+            seen[name] = inner
+    everything = {"purpose": seen.pop("Purpose"), "runtime": seen["Runtime"], "machine": seen["Machine"]}
+    everything |= {"run": seen["Run"]}
+    for name, table in seen.items():
+        model = getattr(scenario_schema, name)
+        inherited = {"objects", "sizes_table"} if name in kinds.values() else set()
+        assert set(table) == set(model.model_fields) - inherited
+        defaults[name] = {key: f for key, f in model.model_fields.items() if not f.is_required() and key in table}
+    for kind in kinds.values():
+        tables = everything | {"workload": seen[kind] | {"objects": [seen["Objects"]]}}
+        model = scenario_schema.File.model_validate(tables)
+        for name, part in (("Runtime", model.runtime), ("Run", model.run), (kind, model.workload)):
+            for key, field in defaults[name].items():
+                if field.default is not None:
+                    assert getattr(part, key) == field.default, f"{name}.{key}"
+        (objects,) = model.workload.objects
+        assert all(getattr(objects, key) == field.default for key, field in defaults["Objects"].items())
