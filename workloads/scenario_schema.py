@@ -69,6 +69,7 @@ from workloads.scenario_record import Scenario, exact_size, fault, interval_of
 from workloads.scenario_values import (
     MAX_COUNT,
     MAX_MEAN,
+    MAX_OPS,
     MAX_PLACES,
     MAX_RANGE,
     MAX_RATE,
@@ -184,7 +185,7 @@ def _size_parts(value: Any) -> Any:
 class LifetimeTable(_Table):
     """A lifetime that has a number."""
 
-    ops: Count | None = None
+    ops: Annotated[int, whole(1, MAX_OPS)] | None = None
     bytes: Size | None = None
     cache: Annotated[int, whole(1, MAX_PLACES)] | None = None
     dist: Dist = _default(spec.Lifetime, "dist")
@@ -281,11 +282,12 @@ class _Workload(_Table):
         if self.sizes_table is not None:
             from workloads.sizetable import read_size_table  # type: ignore[import-not-found, unused-ignore]
 
-            mix, rate = read_size_table(self.sizes_table)
+            table = read_size_table(self.sizes_table)
+            mix = table.mix
             kinds = [replace(kind, sizes=normal_sizes(kind.sizes)) for kind in mix.objects]
             weights = normal_weights([Fraction(kind.weight) for kind in kinds])
             kinds = [replace(kind, weight=w) for kind, w in zip(kinds, weights, strict=True) if w]
-            return replace(mix, objects=tuple(kinds)), Fraction(rate)
+            return replace(mix, objects=tuple(kinds)), Fraction(table.rate)
         assert self.objects is not None
         weights = normal_weights([kind.weight for kind in self.objects])
         pairs = zip(self.objects, weights, strict=True)
@@ -485,10 +487,9 @@ def resolve(raw: Mapping[str, Any], file: str, name: str) -> Scenario:
         raise fault(file, dotted(path), what) from None
     try:
         workload = model.workload.record()
-    except (ValueError, OSError) as error:  # of the table
-        table = model.workload.sizes_table
-        what = f"{error.strerror}; name a file that can be read" if isinstance(error, OSError) else str(error)
-        what = what if what.startswith(f"{table}: ") else f"{table}: {what}"
+    except ValueError as error:  # of the table
+        table, what = str(model.workload.sizes_table), str(error)
+        what = what if what.startswith(table) else f"{table}: {what}"
         raise fault(file, "workload.sizes_table", what) from error
     runtime, run, machine = model.runtime, model.run, model.machine
     mutex = runtime.mcentral_mutex

@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from sim.units import SEC, parse_size, parse_time
-from workloads.scenario_record import exact_size, exact_time
+from workloads.scenario_record import exact_time
 
 MAX_TIME = (1 << 63) - 1  # ps: what an int64 holds, 106 days
 MAX_MEAN = 3600 * SEC  # of a random time: 44 times as much is still far from MAX_TIME
-MAX_SIZE = 1 << 40
+MAX_SIZE = (1 << 40) - 1
+MAX_OPS = 1 << 39  # mean lifetime in mallocs
 MAX_RANGE = 1 << 31  # sizes in one range
 MAX_COUNT = 10**9  # whatever is counted within a goroutine; also the largest sum of weights
 MAX_PLACES = 10**8  # of all caches of all goroutines: each takes some bytes of ours
@@ -63,9 +64,8 @@ def real(low: float, high: float) -> Any:
     return BeforeValidator(check)
 
 
-def _quantity(parse: Callable[[str], int], write: Callable[[int], str], low: int, high: int, example: str) -> Any:
+def _quantity(parse: Callable[[str], int], low: int, high: int, limits: str, example: str) -> Any:
     """A time or a size in its limits."""
-    limits = f"from {write(low)} to {write(high)}" if high < MAX_TIME else f"from {write(low)} to 106 days"
 
     def check(value: Any) -> int:
         if type(value) is not str:
@@ -88,7 +88,8 @@ def _quantity(parse: Callable[[str], int], write: Callable[[int], str], low: int
 
 def time(low: int, high: int, example: str) -> Any:
     """A duration from low to high picoseconds; the example is shown to who wrote no duration."""
-    return _quantity(parse_time, exact_time, low, high, example)
+    most = exact_time(high) if high < MAX_TIME else "106 days"
+    return _quantity(parse_time, low, high, f"from {exact_time(low)} to {most}", example)
 
 
 def _line(value: Any) -> str:
@@ -119,7 +120,7 @@ def _weight(value: Any) -> Fraction:
 Line = Annotated[str, BeforeValidator(_line)]
 Gogc = Annotated[Literal["off"], BeforeValidator(_gogc)]
 Name = Annotated[str, BeforeValidator(_text)]
-Size = Annotated[int, _quantity(parse_size, exact_size, 1, MAX_SIZE, "64B")]
+Size = Annotated[int, _quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB", "64B")]
 MeanTime = Annotated[int, time(0, MAX_MEAN, "500ns")]
 Share = Annotated[float, real(0, 1)]
 Count = Annotated[int, whole(1, MAX_COUNT)]

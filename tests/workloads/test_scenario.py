@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -349,7 +349,7 @@ def table(monkeypatch):
         spec.Objects(20, ((16, 16, 4), (24, 24, 2)), 0, 1_000_000, spec.Lifetime("ops", 4000, "exponential")),
         spec.Objects(10, ((4096, 4096, 1),), 0, 1_000_000, spec.Lifetime("immortal")),
     )
-    module.answer = (spec.Mix(kinds), 2_000_000)
+    module.answer = SimpleNamespace(mix=spec.Mix(kinds), rate=Fraction(2_000_000))
     module.paths = []
 
     def read_size_table(path):
@@ -389,8 +389,8 @@ def test_what_is_wrong_with_a_table_is_one_line(file, table, tmp_path):
     table.answer = ValueError("line 3: rate is -1; write one above 0")
     path = tmp_path / "t.csv"
     assert refusal(file, WORKERS, "sizes_table=t.csv") == f"s.toml: workload.sizes_table: {path}: {table.answer}"
-    table.answer = FileNotFoundError(2, "No such file or directory")
-    assert "t.csv: No such file" in refusal(file, WORKERS, "sizes_table=t.csv")
+    table.answer = ValueError(f"{path}, line 3: rate is -1; write one above 0")
+    assert refusal(file, WORKERS, "sizes_table=t.csv") == f"s.toml: workload.sizes_table: {table.answer}"
 
 
 def test_objects_and_a_table_at_once_are_refused_but_set_replaces(file, table):
@@ -455,7 +455,7 @@ WRONG_SETS = [  # value, then what the line says after "s.toml: "
     (f"{OBJECT}.weight=1e400", f"{OBJECT}.weight: inf is not allowed"),
     (f"{OBJECT}.size=64", f'{OBJECT}.size: 64 is no size; write "64B",'),
     (f"{OBJECT}.size=64KB", f"{OBJECT}.size: '64KB' is not a size; write a number and one of B, KiB,"),
-    (f"{OBJECT}.size=2TiB", f'{OBJECT}.size: "2TiB" is out of range; write what is from 1B to 1TiB'),
+    (f"{OBJECT}.size=2TiB", f'{OBJECT}.size: "2TiB" is out of range; write what is from 1B to below 1TiB'),
     (f"{OBJECT}.size=0B", f'{OBJECT}.size: "0B" is out of range'),
     (f"{OBJECT}.size=-8B", f'{OBJECT}.size: "-8B" is negative; write "64B" for instance'),
     (f"{OBJECT}.size=[]", f"{OBJECT}.size: the list is empty; write at least one size"),
@@ -618,7 +618,7 @@ def _no_table():
         module = ModuleType("workloads.sizetable")
 
         def read_size_table(path):
-            raise FileNotFoundError(2, "No such file or directory", path)
+            raise ValueError(f"{path}: cannot be read: No such file or directory")
 
         module.read_size_table = read_size_table
         patch.setitem(sys.modules, "workloads.sizetable", module)
