@@ -54,6 +54,7 @@ from sim.go.state import (
     PAGE_SIZE,
     TINY_SPAN_CLASS,
     goroutines,
+    header,
     heap_type,
     log,
     mcaches,
@@ -258,9 +259,11 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
             lag += op.arg
             pr.compute_time += op.arg
         else:
+            if lag > 0:
+                return await_turn(h, p, g, pos, start + lag)
             g.pos = pos
             g.left = op.arg
-            return compute_until(h, p, g, start + lag)
+            return compute_until(h, p, g, start)
         pos += 1
         if lag >= limit:
             return await_turn(h, p, g, pos, start + lag)
@@ -336,6 +339,7 @@ def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
     An event with the key of a P itself is a left-over of this pump. Returns -1 there, or ``reason << 32 | p`` of a P that needs Python now: its clock is in ``procs[p].at`` and it has
     left the pump (`enter` puts it back).
     """
+    h = header(h)
     times = p_time(h)
     while True:
         p = np.int64(0)
@@ -359,6 +363,7 @@ def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
 @entry(types.UniTuple(int64, 2)(heap_type))
 def next_turn(h: Any) -> Any:
     """When the next P in the pump is due, and which: (NEVER, 0) if none is."""
+    h = header(h)
     times = p_time(h)
     p = np.int64(0)
     for i in range(1, h[0].nprocs):
@@ -370,6 +375,7 @@ def next_turn(h: Any) -> Any:
 @entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64))
 def with_heap_lock(h: Any, p: Any, waited: Any, tried: Any) -> Any:
     """One hold of mheap.lock for the allocation of P: (picoseconds to hold it, 1 if that was all it needs)."""
+    h = header(h)
     g = goroutines(h)[procs(h)[p].g]
     held, complete = heap_locked(h, p, waited, tried != 0)
     if complete:
@@ -380,6 +386,7 @@ def with_heap_lock(h: Any, p: Any, waited: Any, tried: Any) -> Any:
 @entry(int64(heap_type, int64, int64))
 def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
     """One hold of mcentral's lock for the allocation of P: picoseconds to hold it. (go1.14 mcentral.go:cacheSpan)"""
+    h = header(h)
     g = goroutines(h)[procs(h)[p].g]
     held = pay(h, p, _CENTRAL_PRICE)
     g.spent[CENTRAL_WAIT] += waited + held
@@ -394,12 +401,14 @@ def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
 @entry(void(heap_type, int64, int64))
 def enter(h: Any, p: Any, time: Any) -> None:
     """Put a P into the pump, its next turn at ``time``."""
+    h = header(h)
     p_time(h)[p] = time
 
 
 @entry(int64(heap_type, int64, int64))
 def cut(h: Any, p: Any, time: Any) -> Any:
     """Cut the compute of a P at ``time``, so that it reaches a safepoint then; 0 when it is not in one."""
+    h = header(h)
     pr = procs(h)[p]
     g = goroutines(h)[pr.g]
     if p_time(h)[p] == NEVER or g.stage != COMPUTING or p_time(h)[p] <= time:
@@ -414,12 +423,14 @@ def cut(h: Any, p: Any, time: Any) -> Any:
 @entry(void(heap_type, int64, int64, int64))
 def owe(h: Any, p: Any, cause: Any, picoseconds: Any) -> None:
     """Charge time that Python let pass to the allocation in progress on P."""
+    h = header(h)
     goroutines(h)[procs(h)[p].g].spent[cause] += picoseconds
 
 
 @entry(int64(heap_type, int64, int64, int64, int64, int64))
 def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any) -> Any:
     """Give a goroutine its next batch; -1, or the index of the first operation that may not be run."""
+    h = header(h)
     ops = ops_at(address, nops)
     nshared = h[0].shared_variables_len
     for i in range(nops):
@@ -444,5 +455,6 @@ def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any
 @entry(void(heap_type, int64, int64))
 def drop_all(h: Any, base: Any, n: Any) -> None:
     """A goroutine ended: what its variables hold is dead."""
+    h = header(h)
     for i in range(base, base + n):
         hold(h, variables(h), i, np.int64(0))

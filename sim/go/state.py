@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.jit import Tables, header_dtype, header_type, table
+from sim.jit import Tables, header_dtype, header_type, table, unowned
 
 PAGE_SHIFT = 13
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -297,6 +297,7 @@ SCALARS = [
 
 HEAP = header_dtype(SCALARS, TABLES)  # type: ignore[arg-type]
 heap_type = header_type(HEAP)
+header = unowned(HEAP)  # entries begin with ``h = header(h)``
 
 spans = table("spans", SPAN)
 words = table("words", np.uint64)
