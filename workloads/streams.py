@@ -5,7 +5,9 @@ kinds, sizes, pointers, lifetimes and think times have streams of their own (``N
 other think times move nothing else; other pointers, sizes or lifetimes of one kind of object move no other draw (what
 follows from a draw may move: a death counted in bytes, which variable is free).
 
-Cost, one core of a 2-core EPYC VM, a malloc with its deaths: PLACEHOLDER.
+Cost of a malloc with its deaths and a think time, ns, on one core of a 2-core EPYC VM, ten sizes: 20 for fixed
+lifetimes of ten thousand mallocs (17 without think times), 12 in caches, 15 request-scoped, 38 and 57 for exponential
+lifetimes of ten thousand objects in mallocs and in bytes, 97 in mallocs with a million objects alive (cache misses).
 
 Left out: lifetimes that depend on size or phase (make them kinds of their own), objects handed from one goroutine to
 another other than by a service's shared variables, and any change of the mix over time.
@@ -135,8 +137,8 @@ def _set_mix(tables: Tables, mix: Mix, service: bool) -> None:
         row.first, row.nranges = first, len(objects.sizes)
         row.pointers = (objects.pointers_ppm << 32) // PPM
         row.pointer_bytes = ((objects.pointer_bytes_ppm << SHARE_BITS) + PPM // 2) // PPM
-        row.life, row.mean, row.exponential = LIVES[lifetime.kind], lifetime.mean, lifetime.dist == "exponential"
-        row.flags = _flags(objects, row.life, service)
+        row.life, row.lifetime, row.exponential = LIVES[lifetime.kind], lifetime.mean, lifetime.dist == "exponential"
+        row.op_flags = _flags(objects, row.life, service)
         if row.life == CACHE:
             row.place = place
             place += lifetime.mean
@@ -239,7 +241,9 @@ class RequestStream:
         while True:
             n = _fill(self._tables, self._ops, n)
             if fields.stage == BEGIN and fields.phase == 0:
-                return self._ops[:n].copy()
+                own = operations(n)  # zeroed, so that its bytes are the stream's too, padding included
+                own[:] = self._ops[:n]
+                return own
             longer = operations(2 * len(self._ops))
             longer[:n] = self._ops
             self._ops = longer

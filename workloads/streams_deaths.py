@@ -56,8 +56,7 @@ def insert(h: Any, w: Any, var: Any, at: Any) -> Any:
         slot_bits(h)[row * SLOT_WORDS + (digit >> 6)] |= bit64(digit & 63)
         word_bits(h)[row] |= bit64(digit >> 6)
         wheel.levels |= bit64(level)
-    if at < wheel.first:
-        wheel.first = at
+    wheel.first = min(wheel.first, at)
 
 
 @inlined

@@ -106,12 +106,12 @@ def _lifetime(h: Any, kind: Any, i: Any) -> Any:
     which the draw does not use: so its mean is the mean, even when that is one malloc.
     """
     if not kind.exponential:
-        return np.int64(kind.mean)
+        return np.int64(kind.lifetime)
     key, counter = h[0].lifetimes_key, i << OWN_BITS
     if kind.life == BYTES:
-        value, _ = exponential(key, counter, np.int64(kind.mean))
+        value, _ = exponential(key, counter, np.int64(kind.lifetime))
         return value
-    value, _ = exponential(key, counter, np.int64(kind.mean) << FRACTION)
+    value, _ = exponential(key, counter, np.int64(kind.lifetime) << FRACTION)
     return (value + np.int64(draw64(key, counter) & _FRACTION_MASK)) >> FRACTION
 
 
@@ -123,7 +123,7 @@ def _variable(h: Any, kind: Any, i: Any) -> Any:
     if life == IMMORTAL:
         return np.int64(NO_OBJ)
     if life == CACHE:
-        return kind.place + ((_high(draw64(s.lifetimes_key, i << OWN_BITS)) * kind.mean) >> 32)
+        return kind.place + ((_high(draw64(s.lifetimes_key, i << OWN_BITS)) * kind.lifetime) >> 32)
     if life == REQUEST and s.service:
         s.scoped += 1
         return np.int64(s.scoped - 1)
@@ -162,7 +162,7 @@ def _allocate(h: Any, op: Any) -> Any:
     s.mallocs = i + 1
     s.bytes += size
     ptr_bytes = _pointer_bytes(h, kind, i, size)
-    flags = kind.flags | NOSCAN * np.int64(ptr_bytes == 0)
+    flags = kind.op_flags | NOSCAN * np.int64(ptr_bytes == 0)
     _write(op, ALLOC, flags, _variable(h, kind, i), size, ptr_bytes)
 
 
@@ -224,7 +224,7 @@ def fill(h: Any, ops: Any, n: Any) -> Any:
             phase = phases(h)[s.phase]
             s.left = phase.mallocs
             s.stage = THINK
-            time = _time(phase.key, np.int64(s.round), np.int64(phase.compute), phase.exponential)
+            time = _time(phase.key, np.int64(s.rounds), np.int64(phase.compute), phase.exponential)
             if time > 0:
                 _write(ops[n], COMPUTE, 0, NO_OBJ, time, 0)
                 n += 1
@@ -235,7 +235,7 @@ def fill(h: Any, ops: Any, n: Any) -> Any:
                 n += 1
                 continue
             s.scoped = np.int32(0) if s.service else np.int32(-1)
-            s.round += 1
+            s.rounds += 1
             s.phase = 0
             s.stage = BEGIN
             if s.service:

@@ -47,9 +47,9 @@ KIND = np.dtype(
         ("pointer_bytes", "i8"),  # of whose bytes, those up to its last one; units of 2**-20
         ("life", "u1"),
         ("exponential", "u1"),
-        ("flags", "u1"),  # of its ALLOCs, but NOSCAN
+        ("op_flags", "u1"),  # of its ALLOCs, but NOSCAN
         ("place", "i4"),  # first variable of its cache
-        ("mean", "i8"),
+        ("lifetime", "i8"),  # or its mean, or the places of its cache
     ],
     align=True,
 )
@@ -83,7 +83,7 @@ SCALARS = [
     ("service", "u1"),  # a round is a request: its own goroutine and variables
     ("places", "i4"),  # of all caches
     ("stage", "u1"),
-    ("round", "i8"),
+    ("rounds", "i8"),  # over so far
     ("phase", "i8"),
     ("left", "i8"),  # mallocs left in the phase
     ("mallocs", "i8"),  # so far: the clock of the ops wheel, and the number of the next one
