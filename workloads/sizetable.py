@@ -1,0 +1,217 @@
+"""Tables of ``size, rate, live`` as mixes: what a program allocates, told by size alone.
+
+A table is CSV with that header, a line for each size: its bytes, mallocs of it a second, and objects of it alive on
+average; ``#`` begins a comment. Little's law gives the mean lifetime, live / rate seconds. In a stream, time counts
+in mallocs of all sizes, so that a lifetime is live * (sum of rates) / rate of them: at the table's rate, the mix has
+the table's live objects, size by size.
+
+:func:`measure` makes such a table from a recorded Go trace. Left out, since a table does not tell it: which sizes
+die together, bursts, and how lifetimes spread around their mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+from pathlib import Path
+from typing import Literal
+
+from sim.go.sizeclasses import class_to_size
+from sim.units import SEC
+from workloads.gotrace_model import GC_BEGIN, OBJECT, OBJECT_ALLOC, OBJECT_FREE, SPAN, SPAN_ALLOC, Trace
+from workloads.spec import PPM, Lifetime, Mix, Objects
+from workloads.streams import check_mix
+
+COLUMNS = ("size", "rate", "live")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One size of a table."""
+
+    size: int  # bytes
+    rate: Fraction  # mallocs a second
+    live: Fraction  # objects, on average
+
+
+@dataclass(frozen=True, slots=True)
+class SizeTable:
+    """A table read: its rows, the mix, and the rate of all its mallocs."""
+
+    rows: tuple[Row, ...]
+    mix: Mix
+    rate: Fraction  # mallocs a second
+
+    @property
+    def interval(self) -> int:
+        """Mean picoseconds between two mallocs, to the nearest."""
+        return round(SEC / self.rate)
+
+
+def _number(text: str, least: int, column: str, where: str) -> Fraction:
+    """A decimal number of a cell, exactly."""
+    try:
+        if "/" in text or "_" in text:
+            raise ValueError
+        value = Fraction(text.strip())
+    except ValueError:
+        raise ValueError(f"{where}: {column} {text.strip()!r} is not a number such as 12 or 0.5") from None
+    if value < least or (value == 0 and column != "live"):
+        raise ValueError(f"{where}: {column} {text.strip()} must be {'0 or more' if column == 'live' else 'positive'}")
+    return value
+
+
+def _parse(lines: Iterable[str], source: str) -> list[Row]:
+    """The rows of a table, sizes rising; ValueError names source and line."""
+    header, found = False, dict[int, Row]()
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        where = f"{source}, line {number}"
+        cells = next(csv.reader([line], skipinitialspace=True))
+        if not header:
+            header = True
+            if tuple(cell.strip() for cell in cells) != COLUMNS:
+                raise ValueError(f"{where}: {line.strip()!r} is not the header; write {','.join(COLUMNS)}")
+            continue
+        if len(cells) != len(COLUMNS):
+            raise ValueError(f"{where}: {len(cells)} values, not the three of {','.join(COLUMNS)}")
+        size = _number(cells[0], 1, "size", where)
+        if size.denominator != 1:
+            raise ValueError(f"{where}: size {cells[0].strip()} is not a whole number of bytes")
+        if int(size) in found:
+            raise ValueError(f"{where}: size {size} stands in an earlier line; write each size once")
+        found[int(size)] = Row(int(size), _number(cells[1], 0, "rate", where), _number(cells[2], 0, "live", where))
+    if not found:
+        raise ValueError(f"{source}: no rows; write a header {','.join(COLUMNS)} and a line for each size")
+    return [found[size] for size in sorted(found)]
+
+
+def mix_of(
+    rows: Sequence[Row],
+    *,
+    pointers_ppm: int = PPM // 2,
+    pointer_bytes_ppm: int = PPM,
+    dist: Literal["fixed", "exponential"] = "exponential",
+) -> Mix:
+    """The mix of a table: a kind for each size, weighted by rate, with the lifetime in mallocs that keeps it live.
+
+    A lifetime under one malloc becomes one. A table says nothing of pointers: by default half of the objects are full
+    of them. ValueError if a stream cannot hold a row.
+    """
+    total = sum((row.rate for row in rows), Fraction(0))
+    scale = lcm(*(row.rate.denominator for row in rows))
+    objects = [
+        Objects(
+            weight=int(row.rate * scale),
+            sizes=((row.size, row.size, 1),),
+            pointers_ppm=pointers_ppm,
+            pointer_bytes_ppm=pointer_bytes_ppm,
+            lifetime=Lifetime("ops", max(1, round(row.live * total / row.rate)), dist),
+        )
+        for row in rows
+    ]
+    mix = Mix(tuple(objects))
+    check_mix(mix)
+    return mix
+
+
+def read_size_table(
+    path: str | os.PathLike[str],
+    *,
+    pointers_ppm: int = PPM // 2,
+    pointer_bytes_ppm: int = PPM,
+    dist: Literal["fixed", "exponential"] = "exponential",
+) -> SizeTable:
+    """Read a table; see :func:`mix_of` for the options. ValueError, one line: file, line, and what would be right."""
+    source = Path(path)
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    rows = _parse(lines, str(source))
+    mix = mix_of(rows, pointers_ppm=pointers_ppm, pointer_bytes_ppm=pointer_bytes_ppm, dist=dist)
+    return SizeTable(tuple(rows), mix, sum((row.rate for row in rows), Fraction(0)))
+
+
+def format_rows(rows: Iterable[Row]) -> str:
+    """The rows as CSV, with three decimals."""
+    lines = [",".join(COLUMNS)]
+    lines += [f"{row.size},{float(row.rate):.3f},{float(row.live):.3f}" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+class _Heap:
+    """Which slots hold an object as a trace goes on. A page belongs to the span announced last."""
+
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self._pages: dict[int, tuple[int, int]] = {}  # page: first page of its span, bytes of a slot
+        self._held: dict[tuple[int, int], int] = {}  # span and slot: bytes
+        self.counts: Counter[int] = Counter()
+
+    def add_span(self, first: int, npages: int, kindclass: int) -> None:
+        """A span of objects; those of stacks and work buffers (odd) hold none."""
+        if not kindclass & 1:
+            size = int(class_to_size[kindclass >> 2]) or npages * self._page_size
+            self._pages.update((first + page, (first, size)) for page in range(npages))
+
+    def _slot(self, obj: int) -> tuple[tuple[int, int], int] | None:
+        span = self._pages.get(8 * obj // self._page_size)
+        if span is None:
+            return None
+        first, size = span
+        return (first, (8 * obj - first * self._page_size) // size), size
+
+    def add(self, obj: int) -> int:
+        """Bytes of a new object's slot; 0 if the slot holds a tiny block that the object is put into."""
+        found = self._slot(obj)
+        if found is None or found[0] in self._held:
+            return 0
+        slot, size = found
+        self._held[slot] = size
+        self.counts[size] += 1
+        return size
+
+    def remove(self, obj: int) -> int:
+        """Bytes of a freed object's slot; 0 if none was known."""
+        found = self._slot(obj)
+        size = self._held.pop(found[0], 0) if found else 0
+        self.counts[size] -= bool(size)
+        return size
+
+
+def measure(trace: Trace) -> list[Row]:
+    """A table of a recorded trace with allocation events: sizes are those of slots, a tiny block counts once.
+
+    ``rate``: objects allocated over the length of the trace. ``live``: the mean, over its GC cycles, of the objects
+    that a cycle's mark found alive: there when it began, and not freed before the next one began. Sizes that were
+    never allocated in the trace have no rate and are left out. ValueError if the trace has no cycle.
+    """
+    heap = _Heap(trace.page_size)
+    allocated: Counter[int] = Counter()
+    live: Counter[int] = Counter()
+    cycles = 0
+    for kind, a, b, c in zip(*(column.tolist() for column in (trace.kind, trace.a, trace.b, trace.c)), strict=True):
+        if kind in (SPAN, SPAN_ALLOC):
+            heap.add_span(a, b, c)
+        elif kind == OBJECT:
+            heap.add(a)
+        elif kind == OBJECT_ALLOC:
+            size = heap.add(a)
+            allocated[size] += bool(size)
+        elif kind == OBJECT_FREE:
+            size = heap.remove(a)
+            live[size] -= bool(size and cycles)
+        elif kind == GC_BEGIN:
+            cycles += 1
+            live.update(heap.counts)
+    if not cycles:
+        raise ValueError("the trace has no GC cycle, so that it does not tell what is live")
+    seconds = Fraction(int(trace.time_ns[-1] - trace.time_ns[0]), 10**9)
+    return [Row(size, n / seconds, Fraction(live[size], cycles)) for size, n in sorted(allocated.items()) if n]
