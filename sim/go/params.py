@@ -24,7 +24,11 @@ class Facts:
     huge_page_advice: bool  # MADV_HUGEPAGE on heap memory: 2 MiB faults (mem_linux.go:sysUsedOS, 1.19)
     skip_zeroing_scavenged: bool  # a span whose pages were all scavenged reads as zeros (mheap.go:initSpan)
     max_small_size: int  # largest request served from a size class (malloc.go:mallocgc)
+    scavenge_index_bits: bool  # a bit a chunk, mapped up from index 0 (mpagealloc_64bit.go:scavengeIndex.grow, 1.19)
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
+    # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
+    # that addresses start at 0xc000000000 and runs and versions compare.
+    randomized_heap_base: bool = False
 
 
 _GO119 = Facts(
@@ -35,6 +39,7 @@ _GO119 = Facts(
     huge_page_advice=True,
     skip_zeroing_scavenged=False,
     max_small_size=32768,
+    scavenge_index_bits=True,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -47,6 +52,7 @@ VERSIONS: dict[str, Facts] = {
         huge_page_advice=False,
         skip_zeroing_scavenged=True,
         max_small_size=32760,
+        scavenge_index_bits=False,
     ),
 }
 

@@ -10,7 +10,7 @@ from numba import int64, types, void
 from sim.go.check import check_heap
 from sim.go.malloc import small_slot, span_class_of
 from sim.go.mcache import prepare_for_sweep, release_all
-from sim.go.mgcsweep import sweep_one
+from sim.go.mgcsweep import finish_sweep, sweep_one
 from sim.go.mheap import alloc_span, free_span_locked
 from sim.go.mspan import mark_live, next_free_index, set_dead
 from sim.go.mspanset import place_swept
@@ -59,6 +59,7 @@ def cycle(h):
     """A whole collection without a clock: the old sweep is finished, everything is marked, a new sweep begins."""
     while sweep_one(h, -1) != 0:
         pass
+    finish_sweep(h)
     for s in range(1, h[0].nspans):
         if spans(h)[s].state == SPAN_IN_USE:
             mark_live(h, s)
