@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from sim.go.mfixalloc import GC_SYS, OTHER_SYS, PTR_SIZE, SYS_PAGE, persistent_alloc, sys_alloc_meta
-from sim.go.state import ARENA_PAGES, PAGE_SHIFT, arena_map, arenas
+from sim.go.state import ARENA_HINT_ALLOC, ARENA_PAGES, PAGE_SHIFT, arena_map, arenas, fixallocs
 from sim.jit import jit
 from sim.units import Throw
 from sim.words import shr64
@@ -84,12 +84,19 @@ def general_hint(h: Any, i: Any) -> Any:
 
 
 @jit
+def heap_hints(h: Any) -> Any:
+    """Hints the heap starts with: half of them are for user arenas in go1.27."""
+    return np.int64(NUM_HINTS // 2 if h[0].inline_mark_bits else NUM_HINTS)
+
+
+@jit
 def next_hint(h: Any) -> None:
-    """Drop the hint at the head of the list."""
+    """Drop the hint at the head of the list, if there is one, for the next."""
+    if h[0].arena_hint != 0:
+        fixallocs(h)[ARENA_HINT_ALLOC].inuse -= fixallocs(h)[ARENA_HINT_ALLOC].record_bytes
     h[0].arena_hint_down = 0
     if h[0].arena_hints_left > 0:
-        total = NUM_HINTS // 2 if h[0].inline_mark_bits else NUM_HINTS
-        h[0].arena_hint = general_hint(h, total - h[0].arena_hints_left)
+        h[0].arena_hint = general_hint(h, heap_hints(h) - h[0].arena_hints_left)
         h[0].arena_hints_left -= 1
     else:
         h[0].arena_hint = h[0].arena_hint_below
@@ -136,6 +143,7 @@ def sys_reserve_hinted(h: Any, nbytes: Any) -> Any:
         h[0].arena_hint = v + nbytes
         h[0].arena_hint_down = 0
         h[0].arena_hint_below = v
+        fixallocs(h)[ARENA_HINT_ALLOC].inuse += 2 * fixallocs(h)[ARENA_HINT_ALLOC].record_bytes
     return v
 
 

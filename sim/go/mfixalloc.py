@@ -99,7 +99,7 @@ def persistent_alloc(h: Any, p: Any, nbytes: Any, align: Any, stat: Any) -> Any:
 def fixalloc_init(h: Any, which: Any, size: Any, stat: Any) -> None:
     """An allocator of records of ``size`` bytes. (mfixalloc.go:init)"""
     f = fixallocs(h)[which]
-    f.size = size
+    f.record_bytes = size
     f.nalloc = FIXALLOC_CHUNK // size * size
     f.chunk = 0
     f.nchunk = 0
@@ -112,13 +112,13 @@ def fixalloc_init(h: Any, which: Any, size: Any, stat: Any) -> None:
 def fixalloc_cut(h: Any, p: Any, which: Any) -> None:
     """A record never used before. (mfixalloc.go:alloc, its second half)"""
     f = fixallocs(h)[which]
-    if f.nchunk < f.size:
+    if f.nchunk < f.record_bytes:
         f.chunk = persistent_alloc(h, p, f.nalloc, np.int64(8), np.int64(f.stat))
         f.nchunk = f.nalloc
-    touch_meta(h, f.chunk, f.size)
-    f.chunk += f.size
-    f.nchunk -= f.size
-    f.inuse += f.size
+    touch_meta(h, f.chunk, f.record_bytes)
+    f.chunk += f.record_bytes
+    f.nchunk -= f.record_bytes
+    f.inuse += f.record_bytes
 
 
 @jit
@@ -142,7 +142,7 @@ def span_record_locked(h: Any, p: Any) -> Any:
     s = np.int64(f.list)
     if s != 0:
         f.list = spans(h)[s].next
-        f.inuse += f.size
+        f.inuse += f.record_bytes
         return s
     s = h[0].nspans
     if s >= h[0].spans_len:
@@ -159,7 +159,7 @@ def free_span_record_locked(h: Any, s: Any) -> None:
     f = fixallocs(h)[SPANALLOC]
     spans(h)[s].next = f.list
     f.list = s
-    f.inuse -= f.size
+    f.inuse -= f.record_bytes
 
 
 @jit

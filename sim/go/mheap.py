@@ -26,6 +26,7 @@ from sim.go.layout import ARENA_BYTES as ARENA_BYTES  # noqa: PLC0414 - part of 
 from sim.go.layout import ARENA_SHIFT as ARENA_SHIFT  # noqa: PLC0414
 from sim.go.layout import (
     NUM_HINTS,
+    heap_hints,
     linear_map,
     linear_reserve,
     next_hint,
@@ -306,5 +307,5 @@ def mallocinit(h: Any, mspan_size: Any, mcache_size: Any) -> None:
         return
     for _ in range(NUM_HINTS):
         fixalloc_cut(h, np.int64(-1), ARENA_HINT_ALLOC)
-    h[0].arena_hints_left = NUM_HINTS // 2 if h[0].inline_mark_bits else NUM_HINTS
+    h[0].arena_hints_left = heap_hints(h)
     next_hint(h)

@@ -77,4 +77,5 @@ class Heap:
         for name, need in wanted.items():
             if need > len(self.tables.arrays[name]):
                 lengths.allocate(name, max(int(need), 2 * len(self.tables.arrays[name])))
-        lengths.allocate("page_span", len(self.tables.arrays["arenas"]) * ARENA_PAGES)
+        if len(self.tables.arrays["page_span"]) < len(self.tables.arrays["arenas"]) * ARENA_PAGES:
+            lengths.allocate("page_span", len(self.tables.arrays["arenas"]) * ARENA_PAGES)

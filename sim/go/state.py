@@ -133,7 +133,7 @@ ARENA_HINT_ALLOC = 2
 
 FIXALLOC = np.dtype(
     [
-        ("size", "i8"),  # bytes of a record
+        ("record_bytes", "i8"),  # Go's size
         ("nalloc", "i8"),  # bytes of a chunk: the multiple of size that fits 16 KiB
         ("chunk", "i8"),  # where the next record is cut, within its persistentalloc chunk
         ("nchunk", "i8"),  # bytes left in the chunk
