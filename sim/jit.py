@@ -175,26 +175,6 @@ def address_of(array: np.ndarray[Any, Any]) -> int:
     return address
 
 
-def unowned(dtype: np.dtype[Any]) -> Callable[[Any], Any]:
-    """A function that turns a header into a view of it that nobody counts references of.
-
-    An entry calls it first: passing the counted array on to other compiled functions costs two atomic operations a
-    call (measured: a malloc of 16 bytes 67 ns instead of 19).
-    """
-    if PLAIN:
-
-        def same(h: Any) -> Any:
-            return h
-
-        return same
-
-    @jit
-    def view(h: Any) -> Any:
-        return numba.carray(_pointer(np.int64(h.ctypes.data)), (1,), dtype)
-
-    return view
-
-
 class Tables:
     """Owns the arrays behind one header.
 

@@ -1,8 +1,17 @@
-"""The allocator's invariants, checked over the whole state at once: for tests and ``--check``, not for speed.
+"""The allocator's invariants, checked over the whole state at once: for tests and ``--check``.
 
-Each predicate throws with the numbers that break it. Spans: every in-use span is in exactly one place (one P's
-cache or one set), no two spans share a page, counts agree with bitmaps, dead slots are allocated. Ledger: in use +
-stacks + free + released equals the bytes the page allocator manages, and heap_in_use the sum of its spans.
+Each predicate throws with the numbers that break it.
+
+- Places: every in-use span is in exactly one place, one P's cache or one set.
+- Spans: no two share a page, each starts in an arena, counts agree with bitmaps, dead slots are allocated, the page map
+  leads to them.
+- Pages: the page allocator holds in use just what spans, page caches and the random padding hold; nothing is free below
+  its search address; the leaf summaries say what the bitmaps say.
+- Ledger: the heap's parts sum to the bytes mapped for it and follow from bitmaps and spans; every byte of metadata is in
+  one statistic; mapped_ready is the sum of all statistics less what is released, reserved what is left of reservations.
+- Layout: arenas overlap nothing others hold, and their index leads to them.
+
+Whole columns are compared at a time: a heap of some thousand spans takes about a millisecond.
 """
 
 from __future__ import annotations
@@ -11,88 +20,325 @@ from typing import Any
 
 import numpy as np
 
+from sim.go.layout import (
+    ARENA_BYTES,
+    ARENA_INDEX_BYTES,
+    ARENA_SHIFT,
+    LINEAR_ARENA,
+    LINEAR_BITMAP,
+    LINEAR_SPANS,
+    NUM_HINTS,
+)
+from sim.go.mfixalloc import GCBITS_CHUNK, PERSISTENT_CHUNK, PTR_SIZE, SYS_PAGE
+from sim.go.mpagealloc_64bit import ADDR_RANGE, CHUNK_MAP_BYTES, INITIAL_RANGES, SUMMARY_BYTES
+from sim.go.mspanset import BLOCK_ENTRIES, INITIAL_SPINE_CAP
 from sim.go.runtime import Heap
-from sim.go.state import PAGE_SHIFT, SPAN_DEAD, SPAN_IN_USE
+from sim.go.state import (
+    ARENA_HINT_ALLOC,
+    ARENA_PAGES,
+    CACHEALLOC,
+    CHUNK_PAGES,
+    PAGE_SHIFT,
+    SPAN_DEAD,
+    SPAN_IN_USE,
+    SPAN_MANUAL,
+    SPANALLOC,
+)
 from sim.units import throw
 
+_ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
-def _bits(words: Any, first: int, nelems: int) -> Any:
-    """A bitmap as booleans."""
-    raw = np.asarray(words[first : first + (nelems + 63) // 64]).view(np.uint8)
-    return np.unpackbits(raw, bitorder="little").astype(bool)
+
+def _low_bits(n: Any) -> Any:
+    """Words with their lowest n bits set, n clipped to [0, 64]."""
+    n = np.clip(n, 0, 64).astype(np.uint64)
+    shift = (np.uint64(64) - n) & np.uint64(63)
+    return np.where(n == 0, np.uint64(0), _ALL >> shift)
 
 
 def check_places(heap: Heap) -> None:
     """Every in-use span in exactly one cache or set; none that is not in use in any."""
-    arrays = heap.arrays
+    arrays, n = heap.arrays, int(heap.fields.nspans)
     places: dict[int, list[str]] = {}
-    for p, cache in enumerate(arrays["mcaches"]):
-        for spc in np.flatnonzero(cache.alloc):
-            places.setdefault(int(cache.alloc[spc]), []).append(f"P{p}.alloc[{spc}]")
-    for index, queue in enumerate(arrays["spansets"]):
-        s, last, seen = int(queue.head), 0, 0
+    cached = np.asarray(arrays["mcaches"].alloc)
+    for p, spc in np.argwhere(cached != 0):
+        places.setdefault(int(cached[p, spc]), []).append(f"P{p}.alloc[{spc}]")
+    following = arrays["spans"].next[:n].tolist()
+    tails = arrays["spansets"].tail
+    heads = arrays["spansets"].head
+    for index in np.flatnonzero((heads != 0) | (tails != 0)):
+        s, last, seen = int(heads[index]), 0, 0
         while s != 0:
             places.setdefault(s, []).append(f"set {index}")
-            last, s = s, int(arrays["spans"][s].next)
+            last, s = s, following[s]
             seen += 1
-            if seen > int(heap.fields.nspans):
+            if seen > n:
                 throw(f"span set {index} is a ring")
-        if last != int(queue.tail):
-            throw(f"span set {index} ends at {last}, its tail says {queue.tail}")
-    for s in range(1, int(heap.fields.nspans)):
+        if last != int(tails[index]):
+            throw(f"span set {index} ends at {last}, its tail says {tails[index]}")
+        counted = int(arrays["spansets"].pushed[index] - arrays["spansets"].popped[index])
+        if seen != counted:
+            throw(f"span set {index} holds {seen} spans, {counted} by its counts")
+    state = arrays["spans"].state[:n].tolist()
+    for s in range(1, n):
         where = places.get(s, [])
-        if arrays["spans"][s].state == SPAN_IN_USE and len(where) != 1:
+        if state[s] == SPAN_IN_USE and len(where) != 1:
             throw(f"span {s} is in {len(where)} places: {', '.join(where) or 'none'}")
-        if arrays["spans"][s].state != SPAN_IN_USE and where:
+        if state[s] != SPAN_IN_USE and where:
             throw(f"span {s} is not in use but in {', '.join(where)}")
 
 
+def _span_pages(heap: Heap) -> tuple[Any, Any]:
+    """Every page of every live span, and the span each belongs to."""
+    spans = heap.arrays["spans"][: int(heap.fields.nspans)]
+    live = np.flatnonzero(spans.state != SPAN_DEAD)
+    npages = spans.npages[live]
+    owner = np.repeat(live, npages)
+    offset = np.arange(len(owner)) - np.repeat(np.cumsum(npages) - npages, npages)
+    return np.repeat(spans.start_page[live], npages) + offset, owner
+
+
 def check_spans(heap: Heap) -> None:
-    """Counts against bitmaps, and the page map against spans: no overlap."""
+    """No overlap, and the page map against spans; counts against bitmaps."""
     arrays = heap.arrays
-    owner: dict[int, int] = {}
-    for s in range(1, int(heap.fields.nspans)):
-        sp = arrays["spans"][s]
-        if sp.state == SPAN_DEAD:
-            continue
-        for page in range(int(sp.start_page), int(sp.start_page + sp.npages)):
-            if page in owner:
-                throw(f"page {page:#x} is in span {owner[page]} and span {s}")
-            owner[page] = s
-        if sp.state != SPAN_IN_USE:
-            continue
-        nelems = int(sp.nelems)
-        allocated = _bits(arrays["words"], int(sp.alloc_bits), nelems)
-        dead = _bits(arrays["words"], int(sp.dead_bits), nelems)
-        if allocated[nelems:].any() or dead[nelems:].any():
-            throw(f"span {s} has bits at or above its {nelems} slots")
-        allocated[: int(sp.freeindex)] = True
-        if int(allocated[:nelems].sum()) != int(sp.alloc_count):
-            throw(f"span {s} holds {int(allocated[:nelems].sum())} objects, its alloc_count says {sp.alloc_count}")
-        if (dead & ~allocated).any():
-            throw(f"span {s} has dead slots that are not allocated")
-        index = int(arrays["arena_map"][int(sp.start_page) >> 13]) - 1
-        if int(arrays["page_span"][index * 8192 + (int(sp.start_page) & 8191)]) != s:
-            throw(f"the page map does not lead to span {s}")
+    pages, owner = _span_pages(heap)
+    order = np.argsort(pages, kind="stable")
+    twice = np.flatnonzero(pages[order][1:] == pages[order][:-1])
+    if len(twice):
+        a, b = order[twice[0]], order[twice[0] + 1]
+        throw(f"page {int(pages[a]):#x} is in span {owner[a]} and span {owner[b]}")
+    arena = arrays["arena_map"][pages // ARENA_PAGES].astype(np.int64) - 1
+    if (arena < 0).any():
+        throw(f"span {owner[int(np.argmin(arena))]} lies outside every arena")
+    wrong = np.flatnonzero(arrays["page_span"][arena * ARENA_PAGES + pages % ARENA_PAGES] != owner)
+    if len(wrong):
+        throw(f"the page map does not lead to span {owner[wrong[0]]} from page {int(pages[wrong[0]]):#x}")
+    _check_bitmaps(heap)
+
+
+def _check_bitmaps(heap: Heap) -> None:
+    """allocBits and dead bits of every in-use span against its counts, word by word."""
+    arrays = heap.arrays
+    spans = arrays["spans"][: int(heap.fields.nspans)]
+    used = np.flatnonzero(spans.state == SPAN_IN_USE)
+    if not len(used):
+        return
+    nelems = spans.nelems[used].astype(np.int64)
+    nwords = (nelems + 63) // 64
+    first = np.cumsum(nwords) - nwords
+    which = np.repeat(np.arange(len(used)), nwords)
+    i = np.arange(int(nwords.sum())) - first[which]
+    allocated = arrays["words"][spans.alloc_bits[used].astype(np.int64)[which] + i]
+    dead = arrays["words"][spans.dead_bits[used].astype(np.int64)[which] + i]
+    beyond = ~_low_bits(nelems[which] - 64 * i)
+    bad = np.flatnonzero((allocated | dead) & beyond)
+    if len(bad):
+        s = which[bad[0]]
+        throw(f"span {used[s]} has bits at or above its {nelems[s]} slots")
+    allocated |= _low_bits(spans.freeindex[used].astype(np.int64)[which] - 64 * i) & ~beyond
+    held = np.add.reduceat(np.bitwise_count(allocated).astype(np.int64), first)
+    bad = np.flatnonzero(held != spans.alloc_count[used])
+    if len(bad):
+        s = used[bad[0]]
+        throw(f"span {s} holds {held[bad[0]]} objects, its alloc_count says {spans.alloc_count[s]}")
+    bad = np.flatnonzero(dead & ~allocated)
+    if len(bad):
+        throw(f"span {used[which[bad[0]]]} has dead slots that are not allocated")
+
+
+def _cached_pages(heap: Heap, field: str) -> Any:
+    """Page numbers of the ones in a field of the Ps' page caches."""
+    caches = heap.arrays["mcaches"]
+    bits = np.unpackbits(np.ascontiguousarray(caches[field] & caches["pcache"]).view(np.uint8), bitorder="little")
+    at = np.flatnonzero(bits)
+    return caches["pcache_base"][at // 64] + at % 64
+
+
+def _chunk_bits(heap: Heap, field: str) -> Any:
+    """A bitmap of all chunks, a row a chunk, as booleans."""
+    words = np.ascontiguousarray(heap.arrays["chunks"][field][: int(heap.fields.nchunks)])
+    return np.unpackbits(words.view(np.uint8), bitorder="little").reshape(-1, CHUNK_PAGES).astype(bool)
+
+
+def check_pages(heap: Heap) -> None:
+    """The page allocator's bitmaps against who holds pages; its search address and leaf summaries."""
+    fields = heap.fields
+    used = _chunk_bits(heap, "bits")
+    first_page = heap.arrays["chunks"]["index"][: len(used)] * CHUNK_PAGES
+    row, bit = np.nonzero(used)
+    held = np.sort(first_page[row] + bit)
+    padding = int(fields.padding_start) + np.arange(int(fields.padding_pages))
+    wanted = np.sort(np.concatenate([_span_pages(heap)[0], _cached_pages(heap, "pcache"), padding]))
+    if not np.array_equal(held, wanted):
+        odd = np.setxor1d(held, wanted)
+        page = int(odd[0]) if len(odd) else int(wanted[np.flatnonzero(np.diff(wanted) == 0)[0]])
+        throw(f"{len(held)} pages are in use, holders have {len(wanted)}; the first that differs is {page:#x}")
+    row, bit = np.nonzero(~used)
+    lowest = int((first_page[row] + bit).min(initial=1 << 35))
+    if lowest < int(fields.search_addr):
+        throw(f"page {lowest:#x} is free below the search address {int(fields.search_addr):#x}")
+    _check_leaves(heap, ~used)
+
+
+def _check_leaves(heap: Heap, free: Any) -> None:
+    """Start, longest and end run of free pages of each chunk against its leaf summary."""
+    if not len(free):
+        return
+    at = np.arange(1, CHUNK_PAGES + 1)
+    run = at - np.maximum.accumulate(np.where(free, 0, at), axis=1)  # free pages that end at each page
+    start = np.where(free.all(axis=1), CHUNK_PAGES, np.argmin(free, axis=1))
+    word = start.astype(np.uint64) | run.max(axis=1).astype(np.uint64) << np.uint64(21)
+    word |= run[:, -1].astype(np.uint64) << np.uint64(42)
+    index = heap.arrays["chunks"]["index"][: len(free)]
+    bad = np.flatnonzero(heap.arrays["summary4"][index] != word)
+    if len(bad):
+        throw(f"the summary of chunk {int(index[bad[0]]):#x} differs from its bitmap")
 
 
 def check_ledger(heap: Heap) -> None:
-    """The byte ledger sums to what is mapped, and in use to the spans."""
+    """The heap's part of the ledger sums to what is mapped, and follows from spans and bitmaps."""
     fields, arrays = heap.fields, heap.arrays
     mapped = int(fields.nchunks) << 22
     total = int(fields.heap_in_use + fields.stacks_in_use + fields.heap_free + fields.heap_released)
     if total != mapped:
         throw(f"ledger sums to {total} bytes, {mapped} are mapped")
-    live = arrays["spans"][1 : int(fields.nspans)]
-    in_use = int(live.npages[live.state == SPAN_IN_USE].sum()) << PAGE_SHIFT
-    if in_use != int(fields.heap_in_use):
-        throw(f"spans in use cover {in_use} bytes, heap_in_use says {fields.heap_in_use}")
+    spans = arrays["spans"][: int(fields.nspans)]
+    for state, name in ((SPAN_IN_USE, "heap_in_use"), (SPAN_MANUAL, "stacks_in_use")):
+        held = int(spans.npages[spans.state == state].sum()) << PAGE_SHIFT
+        if held != int(fields[name]):
+            throw(f"spans cover {held} bytes, {name} says {fields[name]}")
+    released = int(_chunk_bits(heap, "scav").sum()) + len(_cached_pages(heap, "pcache_scav"))
+    if released << PAGE_SHIFT != int(fields.heap_released):
+        throw(f"{released << PAGE_SHIFT} bytes are scavenged, heap_released says {fields.heap_released}")
     if min(int(fields.heap_free), int(fields.heap_released), int(fields.stacks_in_use)) < 0:
         throw("a part of the ledger is negative")
+
+
+def _round(n: int, unit: int) -> int:
+    return -(-n // unit) * unit
+
+
+def _doubled(first: int, n: int) -> list[int]:
+    """Lengths of the arrays a list of n has had, doubling from ``first``; none while it is empty."""
+    lengths = [first] if n else []
+    while lengths and lengths[-1] < n:
+        lengths.append(2 * lengths[-1])
+    return lengths
+
+
+def _page_allocator_mapped(heap: Heap) -> int:
+    """Bytes of summaries and scavenge index that the chunks there are need mapped, in 4 KiB pages."""
+    fields = heap.fields
+    index = heap.arrays["chunks"]["index"][: int(fields.nchunks)]
+    if not len(index):
+        return 0
+    pages = 32 + sum(len(np.unique(index >> 3 * (4 - level) + 9)) for level in range(1, 5))
+    biased = index ^ (1 << 25)
+    if fields.scavenge_index_bits:
+        pages += int(biased.max() >> 15) + 1
+    else:
+        pages += int(biased.max() >> 9) - int(biased.min() >> 9) + 1
+    return pages * SYS_PAGE
+
+
+def _small_gc_metadata(heap: Heap) -> int:
+    """Bytes persistentalloc cut for span sets, the list of arenas and that of address ranges, outgrown ones included."""
+    fields, sets = heap.fields, heap.arrays["spansets"]
+    blocks = int(fields.spanset_pool)
+    if not fields.mcentral_mutex:
+        blocks += int((-(-sets.pushed // BLOCK_ENTRIES) - sets.popped // BLOCK_ENTRIES).sum())
+    if blocks != int(fields.spanset_blocks):
+        throw(f"{blocks} span-set blocks are used or free, {fields.spanset_blocks} were made")
+    arenas = 0 if fields.linear_layout else int(fields.narenas)
+    spines = sum(sum(_doubled(INITIAL_SPINE_CAP, int(cap))) for cap in sets.spine_cap[sets.spine_cap > 0])
+    pointers = spines + sum(_doubled(SYS_PAGE // PTR_SIZE, arenas))
+    ranges = sum(_doubled(INITIAL_RANGES, int(fields.in_use_cap)))
+    return blocks * int(fields.spanset_block_bytes) + pointers * PTR_SIZE + ranges * ADDR_RANGE
+
+
+def check_metadata(heap: Heap) -> None:
+    """Every statistic of metadata from the structures it pays for, and the sums over all."""
+    fields, arrays = heap.fields, heap.arrays
+    fixed = arrays["fixallocs"]
+    free, at = 0, int(fixed.list[SPANALLOC])
+    while at != 0:
+        free, at = free + 1, int(arrays["spans"].next[at])
+        if free > int(fields.nspans):
+            throw("the list of free span records is a ring")
+    for which, made, freed, sys, name in (
+        (SPANALLOC, int(fields.nspans) - 1, free, int(fields.mspan_sys), "mspan"),
+        (CACHEALLOC, int(fields.nprocs), 0, int(fields.mcache_sys), "mcache"),
+    ):
+        size, nalloc, inuse = int(fixed.record_bytes[which]), int(fixed.nalloc[which]), int(fixed.inuse[which])
+        if inuse != (made - freed) * size:
+            throw(f"{made - freed} {name} records are in use, inuse says {inuse} bytes of {size}")
+        if sys != _round(made * size, nalloc):
+            throw(f"{made} {name} records take chunks of {nalloc} bytes, {name}_sys says {sys}")
+    small = _small_gc_metadata(heap)
+    bits = int(fields.gcbits_next + fields.gcbits_current + fields.gcbits_previous + fields.gcbits_spare)
+    tables = _page_allocator_mapped(heap)
+    gc = small + bits * GCBITS_CHUNK + tables + int(fields.linear_bitmap_mapped)
+    gc += len(np.unique(arrays["chunks"]["index"][: int(fields.nchunks)] >> 13)) * CHUNK_MAP_BYTES
+    if not fields.linear_layout:
+        gc += int(fields.narenas) * int(fields.arena_meta_bytes)
+    if gc != int(fields.gc_sys):
+        throw(f"the collector's metadata takes {gc} bytes, gc_sys says {fields.gc_sys}")
+    other = int(fields.persistent_chunks) * PERSISTENT_CHUNK + int(fields.allspans_cap) * PTR_SIZE
+    other += int(fields.linear_spans_mapped) - small - int(fields.mspan_sys) - int(fields.mcache_sys)
+    if other != int(fields.other_sys):
+        throw(f"other metadata takes {other} bytes, other_sys says {fields.other_sys}")
+    _check_totals(heap, tables)
+
+
+def _check_totals(heap: Heap, tables: int) -> None:
+    """Ready memory and reserved address space; ``tables``: mapped bytes of the page allocator's tables."""
+    fields = heap.fields
+    ready = int(fields.heap_in_use + fields.heap_free + fields.stacks_in_use)
+    ready += int(fields.mspan_sys + fields.mcache_sys + fields.gc_sys + fields.other_sys)
+    if ready != int(fields.mapped_ready):
+        throw(f"statistics sum to {ready} ready bytes, mapped_ready says {fields.mapped_ready}")
+    reserved = SUMMARY_BYTES + (1 << 23 if fields.scavenge_index_bits else 1 << 29) - tables
+    reserved -= int(fields.nchunks) << 22
+    if fields.linear_layout:
+        reserved += LINEAR_SPANS + LINEAR_BITMAP + LINEAR_ARENA
+        reserved -= int(fields.linear_spans_mapped + fields.linear_bitmap_mapped)
+    else:
+        reserved += int(fields.narenas) << ARENA_SHIFT
+    if reserved != int(fields.reserved):
+        throw(f"{reserved} bytes of address space are left of the reservations, reserved says {fields.reserved}")
+
+
+def check_layout(heap: Heap) -> None:
+    """Arenas against their index, what others hold, and the chunks in them."""
+    fields, arrays = heap.fields, heap.arrays
+    index = arrays["arenas"]["index"][: int(fields.narenas)]
+    if not np.array_equal(arrays["arena_map"][index], np.arange(1, len(index) + 1)):
+        throw("the arena index does not lead to its arenas")
+    for i in range(int(fields.noccupied)):
+        first, end = int(fields.occupied[2 * i]), int(fields.occupied[2 * i + 1])
+        inside = index[((index << ARENA_SHIFT) < end) & ((index << ARENA_SHIFT) + ARENA_BYTES > first)]
+        if len(inside):
+            throw(f"arena {int(inside[0]):#x} lies in {first:#x}..{end:#x}, which others hold")
+    chunk = arrays["chunks"]["index"][: int(fields.nchunks)]
+    if (arrays["arena_map"][chunk >> 4] == 0).any():
+        throw("a chunk lies outside every arena")
+    wanted = 0 if fields.linear_layout or not len(index) else ARENA_INDEX_BYTES
+    if int(fields.arena_index) != wanted:
+        throw(f"the arena map takes {wanted} bytes, arena_index says {fields.arena_index}")
+    hints = 0 if fields.linear_layout else int(fields.arena_hints_left)
+    hints += int(fields.arena_hint != 0) + int(fields.arena_hint_below != 0)
+    if fields.inline_mark_bits and not fields.linear_layout:
+        hints += NUM_HINTS // 2  # user arenas'
+    fixed = arrays["fixallocs"]
+    if int(fixed.inuse[ARENA_HINT_ALLOC]) != hints * int(fixed.record_bytes[ARENA_HINT_ALLOC]):
+        throw(f"there are {hints} arena hints, inuse says {fixed.inuse[ARENA_HINT_ALLOC]} bytes")
 
 
 def check_heap(heap: Heap) -> None:
     """Every invariant of the rooms; Throw names the first that does not hold."""
     check_places(heap)
     check_spans(heap)
+    check_pages(heap)
     check_ledger(heap)
+    check_metadata(heap)
+    check_layout(heap)

@@ -62,7 +62,7 @@ from sim.go.state import (
     variables,
     zero_price,
 )
-from sim.jit import jit
+from sim.jit import inlined, jit
 from sim.metrics.histogram import BUCKETS, bucket_of
 from sim.ops import NEEDZERO, NOSCAN, SHARED, TOUCH
 from sim.words import ALL as ALL_ONES
@@ -133,7 +133,7 @@ def touch(h: Any, p: Any, addr: Any, nbytes: Any) -> Any:
     return cost
 
 
-@jit
+@inlined
 def kill(h: Any, held: Any) -> None:
     """The workload dropped what a variable held; a tiny block dies with the last of its objects."""
     s = held >> 16
@@ -148,7 +148,7 @@ def kill(h: Any, held: Any) -> None:
     set_dead(h, s, slot)
 
 
-@jit
+@inlined
 def hold(h: Any, v: Any, i: Any, held: Any) -> None:
     """Variable i of table v takes another object, or 0 for nil; what it held is dead."""
     if v[i] != 0:
@@ -156,7 +156,7 @@ def hold(h: Any, v: Any, i: Any, held: Any) -> None:
     v[i] = held
 
 
-@jit
+@inlined
 def assign(h: Any, g: Any, op: Any, held: Any) -> None:
     """The variable an operation names takes what it holds now: ``span << 16 | slot``, or 0 for nil."""
     if op.obj < 0:
@@ -186,7 +186,7 @@ def finish_malloc(h: Any, p: Any, g: Any) -> None:
     cause_max(h)[ALL] = max(cause_max(h)[ALL], total)
 
 
-@jit
+@inlined
 def tiny_offset(h: Any, p: Any, size: Any) -> Any:
     """Where a tiny object fits into the P's current block, -1 if it does not. (malloc.go:mallocgcTiny)"""
     c = mcaches(h)[p]
@@ -202,7 +202,7 @@ def tiny_offset(h: Any, p: Any, size: Any) -> Any:
     return off
 
 
-@jit
+@inlined
 def combine_tiny(h: Any, p: Any, g: Any, op: Any, off: Any) -> Any:
     """Put a tiny object into the current block; picoseconds."""
     c = mcaches(h)[p]
@@ -229,7 +229,7 @@ def start_tiny_block(h: Any, p: Any, size: Any, s: Any, slot: Any) -> None:
         c.tinyoffset = size
 
 
-@jit
+@inlined
 def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, slow: Any) -> Any:
     """The end of a small allocation: clearing, header, variable, statistics; picoseconds the P owes for it.
 

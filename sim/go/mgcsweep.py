@@ -13,9 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from sim.go.mfixalloc import new_mark_bits, next_mark_bit_arena_epoch
 from sim.go.mheap import free_span_locked
 from sim.go.mspan import sweep_bits
-from sim.go.mspanset import full_swept, full_unswept, partial_unswept, place_swept, spanset_pop, spanset_push
+from sim.go.mspanset import (
+    full_swept,
+    full_unswept,
+    partial_unswept,
+    place_swept,
+    reset_unswept_sets,
+    spanset_pop,
+    spanset_push,
+)
 from sim.go.sizeclasses import class_to_size
 from sim.go.state import NUM_SPAN_CLASSES, SPAN_IN_USE, small_free_count, spans
 from sim.jit import jit
@@ -43,6 +52,7 @@ def sweep(h: Any, p: Any, s: Any, preserve: Any) -> Any:
         raise Throw("sweep of a span nobody acquired")
     h[0].pages_swept += sp.npages
     freed = sweep_bits(h, s)
+    new_mark_bits(h, sp.nelems)
     if freed > 0:
         if sp.spanclass >= 2:
             small_free_count(h)[np.int64(sp.spanclass) >> 1] += freed
@@ -78,3 +88,10 @@ def sweep_one(h: Any, p: Any) -> Any:
             sweep(h, p, s, False)
             return s
     return np.int64(0)
+
+
+@jit
+def finish_sweep(h: Any) -> None:
+    """Nothing is left to sweep: renew the sets and the mark bits' epoch. (mgcsweep.go:finishsweep_m, after its sweeping)"""
+    reset_unswept_sets(h)
+    next_mark_bit_arena_epoch(h)

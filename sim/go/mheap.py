@@ -1,4 +1,4 @@
-"""The page heap: spans from pages, pages from arenas, arenas from address space (mirrors mheap.go and mfixalloc.go).
+"""The page heap: spans from pages, pages from arenas (mirrors mheap.go).
 
 Up to 16 pages come from the P's page cache of 64 (no lock); the rest, and the refill of that cache, from the page
 allocator under the heap lock; when that has no run long enough the heap grows by multiples of 4 MiB out of 64 MiB
@@ -6,7 +6,12 @@ arenas. Functions whose name ends in ``_locked`` are what Go does while it holds
 lock around them and prices what they report in the header's ``fact_`` scalars.
 
 The byte ledger: heap_in_use + stacks_in_use + heap_free + heap_released equals the bytes mapped for the heap.
-Moving pages into or out of a P's page cache changes none of them.
+Moving pages into or out of a P's page cache changes none of them. Where arenas lie is the layout's matter
+(sim/go/layout.py); records and other metadata are cut outside the heap (sim/go/mfixalloc.py).
+
+With ``randomized_heap_base`` the first chunk lies at a random place in the first arena and begins with pages that are
+never used (they stay in heap_released). The runtime's first growth is for one small span; here whoever comes first
+triggers it and grows again for the rest.
 
 Left out: zeroing itself and first touches (the price of both is told by malloc), user arenas, 32-bit layouts.
 """
@@ -17,16 +22,41 @@ from typing import Any
 
 import numpy as np
 
-from sim.go.mpagealloc import page_alloc, page_alloc_grow, page_free
+from sim.go.layout import ARENA_BYTES as ARENA_BYTES  # noqa: PLC0414 - part of what the heap offers to replays
+from sim.go.layout import ARENA_SHIFT as ARENA_SHIFT  # noqa: PLC0414
+from sim.go.layout import (
+    NUM_HINTS,
+    heap_hints,
+    linear_map,
+    linear_reserve,
+    next_hint,
+    sys_alloc,
+    touch_arena_meta,
+)
+from sim.go.layout import add_arenas as add_arenas  # noqa: PLC0414
+from sim.go.mfixalloc import (
+    MCACHE_SYS,
+    MSPAN_SYS,
+    OTHER_SYS,
+    fixalloc_cut,
+    fixalloc_init,
+    free_span_record_locked,
+    new_mark_bits,
+    span_record_locked,
+)
+from sim.go.mpagealloc import mark_random_padding_pages, page_alloc, page_alloc_grow, page_alloc_init, page_free
 from sim.go.mpagecache import alloc_to_cache, page_cache_alloc
 from sim.go.mspan import init_span, pool_words, release_bits
 from sim.go.state import (
+    ARENA_HINT_ALLOC,
     ARENA_PAGES,
+    CACHEALLOC,
     CHUNK_PAGES,
     MSPAN_CACHE_LEN,
     PAGE_SHIFT,
     SPAN_DEAD,
     SPAN_IN_USE,
+    SPANALLOC,
     arena_map,
     arenas,
     mcaches,
@@ -35,70 +65,22 @@ from sim.go.state import (
 )
 from sim.jit import jit
 from sim.units import Throw
-from sim.words import ZERO, bit64
+from sim.words import ZERO, bit64, shl64, shr64
 
 PAGE_CACHE_MAX_PAGES = 16  # a quarter of the page cache: longer spans bypass it (mheap.go:allocSpan)
-ARENA_SHIFT = 26
-ARENA_BYTES = 1 << ARENA_SHIFT
 CHUNK_BYTES = CHUNK_PAGES << PAGE_SHIFT
-LINEAR_ARENA_START = 0xC420000000  # spans and bitmap lie below it (before Go 1.11)
-FIXALLOC_CHUNK = 16 << 10
-PERSISTENT_CHUNK = 256 << 10
-GCBITS_ARENA = (64 << 10) - 16  # a 64 KiB block of mark bits, less its header
-
-
-@jit
-def persistent_alloc(h: Any, nbytes: Any) -> None:
-    """Bytes of metadata that are never given back. (malloc.go:persistentalloc)"""
-    if nbytes >= 64 << 10:
-        h[0].mapped_ready += nbytes
-        return
-    if nbytes > h[0].persistent_free:
-        h[0].mapped_ready += PERSISTENT_CHUNK
-        h[0].persistent_free = PERSISTENT_CHUNK
-    h[0].persistent_free -= nbytes
-
-
-@jit
-def mark_bits_bytes(h: Any, nelems: Any, times: Any) -> None:
-    """Account for fresh bitmaps of a span. (mheap.go:newMarkBits, newAllocBits)"""
-    nbytes = times * (((nelems + 63) >> 6) << 3)
-    if nbytes > h[0].gcbits_free:
-        h[0].gcbits_free = GCBITS_ARENA
-        h[0].gc_sys += 64 << 10
-        h[0].mapped_ready += 64 << 10
-    h[0].gcbits_free -= nbytes
-
-
-@jit
-def span_record_locked(h: Any) -> Any:
-    """A span record, recycled or new. (mfixalloc.go:alloc)"""
-    h[0].mspan_in_use += h[0].mspan_size
-    s = np.int64(h[0].free_spans)
-    if s != 0:
-        h[0].free_spans = spans(h)[s].next
-        return s
-    s = h[0].nspans
-    if s >= h[0].spans_len:
-        raise Throw("span table full")
-    h[0].nspans += 1
-    if h[0].mspan_fixalloc_free < h[0].mspan_size:
-        persistent_alloc(h, FIXALLOC_CHUNK)
-        h[0].mspan_sys += FIXALLOC_CHUNK
-        h[0].mspan_fixalloc_free = FIXALLOC_CHUNK
-    h[0].mspan_fixalloc_free -= h[0].mspan_size
-    return s
+ARENA_HINT_SIZE = 24
 
 
 @jit
 def alloc_mspan_locked(h: Any, p: Any) -> Any:
     """A span record from the P's cache, filled by 64 when empty. (mheap.go:allocMSpanLocked)"""
     if p < 0:
-        return span_record_locked(h)
+        return span_record_locked(h, p)
     c = mcaches(h)[p]
     if c.mspancache_len == 0:
         for i in range(MSPAN_CACHE_LEN // 2):
-            c.mspancache[i] = span_record_locked(h)
+            c.mspancache[i] = span_record_locked(h, p)
         c.mspancache_len = MSPAN_CACHE_LEN // 2
     c.mspancache_len -= 1
     return np.int64(c.mspancache[c.mspancache_len])
@@ -113,9 +95,7 @@ def free_mspan_locked(h: Any, p: Any, s: Any) -> None:
         c.mspancache[c.mspancache_len] = s
         c.mspancache_len += 1
         return
-    spans(h)[s].next = h[0].free_spans
-    h[0].free_spans = s
-    h[0].mspan_in_use -= h[0].mspan_size
+    free_span_record_locked(h, s)
 
 
 @jit
@@ -145,52 +125,61 @@ def set_spans(h: Any, page: Any, npages: Any, s: Any) -> None:
 
 
 @jit
-def add_arenas(h: Any, base: Any, nbytes: Any) -> None:
-    """Enter reserved arenas in the index, with their metadata. (malloc.go:sysAlloc)"""
-    for index in range(base >> ARENA_SHIFT, (base + nbytes) >> ARENA_SHIFT):
-        at = h[0].narenas
-        if at >= h[0].arenas_len or (at + 1) * ARENA_PAGES > h[0].page_span_len:
-            raise Throw("arena table full")
-        arenas(h)[at].index = index
-        arena_map(h)[index] = at + 1
-        h[0].narenas += 1
-        if not h[0].linear_layout:
-            h[0].gc_sys += h[0].arena_meta_bytes
-            h[0].mapped_ready += h[0].arena_meta_bytes
-    h[0].reserved += nbytes
+def out_of_memory(h: Any, ask: Any) -> None:
+    """No address space is left. (mheap.go:grow, and who called it)"""
+    in_use = h[0].heap_in_use + h[0].heap_free + h[0].heap_released
+    raise Throw("out of memory: cannot allocate " + str(ask) + "-byte block (" + str(in_use) + " in use)")
 
 
 @jit
-def sys_alloc(h: Any, ask: Any) -> Any:
-    """Reserve whole arenas at the hint, which moves behind them. (malloc.go:sysAlloc)"""
-    nbytes = (ask + ARENA_BYTES - 1) & ~np.int64(ARENA_BYTES - 1)
-    base = h[0].arena_hint
-    h[0].arena_hint = base + nbytes
-    add_arenas(h, base, nbytes)
-    return base, nbytes
+def new_arena_locked(h: Any, ask: Any) -> None:
+    """Make curArena hold ask more bytes: extended where contiguous, else moved. (mheap.go:grow)"""
+    if h[0].linear_layout:
+        out_of_memory(h, ask)
+    first = h[0].cur_arena_base == 0
+    base, nbytes = sys_alloc(h, ask)
+    if nbytes == 0:
+        out_of_memory(h, ask)
+    if base == h[0].cur_arena_end:
+        h[0].cur_arena_end = base + nbytes
+    else:
+        rest = h[0].cur_arena_end - h[0].cur_arena_base
+        if rest > 0:
+            page_alloc_grow(h, h[0].cur_arena_base >> PAGE_SHIFT, rest >> PAGE_SHIFT)
+            h[0].heap_released += rest
+            h[0].fact_grown += rest >> PAGE_SHIFT
+        h[0].cur_arena_base = base
+        h[0].cur_arena_end = base + nbytes
+        if first and h[0].randomized_heap_base:
+            chunk = np.int64(shr64(shl64(h[0].heap_rand, 20), 60))
+            h[0].cur_arena_base = base + chunk * CHUNK_BYTES
+    h[0].fact_arenas += nbytes >> ARENA_SHIFT
 
 
 @jit
-def heap_grow_locked(h: Any, npages: Any) -> None:
-    """Make at least npages more available, in steps of 4 MiB. (mheap.go:grow)"""
-    ask = ((npages + CHUNK_PAGES - 1) & ~np.int64(CHUNK_PAGES - 1)) << PAGE_SHIFT
+def grow_step_locked(h: Any, ask: Any) -> None:
+    """Map ask more bytes at the end of curArena, all free and released."""
     if h[0].cur_arena_base + ask > h[0].cur_arena_end:
-        base, nbytes = sys_alloc(h, ask)
-        if base == h[0].cur_arena_end:
-            h[0].cur_arena_end = base + nbytes
-        else:
-            rest = h[0].cur_arena_end - h[0].cur_arena_base
-            if rest > 0:
-                page_alloc_grow(h, h[0].cur_arena_base >> PAGE_SHIFT, rest >> PAGE_SHIFT)
-                h[0].heap_released += rest
-            h[0].cur_arena_base = base
-            h[0].cur_arena_end = base + nbytes
-        h[0].fact_arenas += nbytes >> ARENA_SHIFT
+        new_arena_locked(h, ask)
     v = h[0].cur_arena_base
+    if h[0].linear_layout:
+        linear_map(h, v, ask)
     h[0].cur_arena_base = v + ask
     h[0].heap_released += ask
     page_alloc_grow(h, v >> PAGE_SHIFT, ask >> PAGE_SHIFT)
     h[0].fact_grown += ask >> PAGE_SHIFT
+
+
+@jit
+def heap_grow_locked(h: Any, npages: Any) -> None:
+    """Make at least npages more available, in steps of 4 MiB; throws when out of address space. (mheap.go:grow)"""
+    if h[0].randomized_heap_base and h[0].cur_arena_base == 0:
+        grow_step_locked(h, np.int64(CHUNK_BYTES))
+        padding = np.int64(shr64(shl64(h[0].heap_rand, 24), 55))  # the page of a random byte offset in the chunk
+        mark_random_padding_pages(h, (h[0].cur_arena_base - CHUNK_BYTES) >> PAGE_SHIFT, padding)
+        if npages <= CHUNK_PAGES - padding:
+            return
+    grow_step_locked(h, ((npages + CHUNK_PAGES - 1) & ~np.int64(CHUNK_PAGES - 1)) << PAGE_SHIFT)
 
 
 @jit
@@ -248,9 +237,11 @@ def finish_span(h: Any, s: Any, page: Any, npages: Any, spanclass: Any, state: A
         bit = page & (ARENA_PAGES - 1)
         arena.page_in_use[bit >> 6] |= bit64(bit & 63)
         h[0].pages_in_use += npages
-        mark_bits_bytes(h, np.int64(spans(h)[s].nelems), 2)
+        new_mark_bits(h, spans(h)[s].nelems)
+        new_mark_bits(h, spans(h)[s].nelems)
     else:
         h[0].stacks_in_use += nbytes
+    touch_arena_meta(h, page, npages, state == SPAN_IN_USE)
 
 
 @jit
@@ -298,5 +289,23 @@ def room_is_short(h: Any, npages: Any) -> Any:
         h[0].nspans + 2 * MSPAN_CACHE_LEN > h[0].spans_len
         or h[0].nwords + 64 * pool_words(5, 512) > h[0].words_len
         or h[0].nchunks + npages // CHUNK_PAGES + 2 * (ARENA_PAGES // CHUNK_PAGES) > h[0].chunks_len
-        or h[0].narenas + npages // ARENA_PAGES + 2 > h[0].arenas_len
+        or h[0].narenas + npages // ARENA_PAGES + 3 > h[0].arenas_len
     )
+
+
+@jit
+def mallocinit(h: Any, mspan_size: Any, mcache_size: Any) -> None:
+    """Set up an empty heap's off-heap allocators, its Ps' caches and its place. (malloc.go:mallocinit, mheap.init)"""
+    fixalloc_init(h, SPANALLOC, mspan_size, MSPAN_SYS)
+    fixalloc_init(h, CACHEALLOC, mcache_size, MCACHE_SYS)
+    fixalloc_init(h, ARENA_HINT_ALLOC, np.int64(ARENA_HINT_SIZE), OTHER_SYS)
+    page_alloc_init(h)
+    for _ in range(h[0].nprocs):
+        fixalloc_cut(h, np.int64(-1), CACHEALLOC)
+    if h[0].linear_layout:
+        linear_reserve(h)
+        return
+    for _ in range(NUM_HINTS):
+        fixalloc_cut(h, np.int64(-1), ARENA_HINT_ALLOC)
+    h[0].arena_hints_left = heap_hints(h)
+    next_hint(h)

@@ -15,6 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from sim.go.mpagealloc_64bit import (
+    SUMMARY_BYTES,
+    page_alloc_sys_grow,
+    ranges_make_room,
+)
 from sim.go.mpallocbits import (
     clear_bits,
     count_bits,
@@ -28,6 +33,7 @@ from sim.go.mpallocbits import (
 )
 from sim.go.state import (
     CHUNK_PAGES,
+    PAGE_SHIFT,
     chunk_map,
     chunks,
     summary0,
@@ -113,10 +119,19 @@ def page_alloc_update(h: Any, page: Any, npages: Any) -> None:
 
 
 @jit
+def page_alloc_init(h: Any) -> None:
+    """Reserve the tables of the whole address space. (pageAlloc.init)"""
+    ranges_make_room(h, np.int64(0))
+    h[0].reserved += SUMMARY_BYTES + (1 << 23 if h[0].scavenge_index_bits else 1 << 29)
+
+
+@jit
 def page_alloc_grow(h: Any, page: Any, npages: Any) -> None:
     """Enter new chunks, all free and scavenged; page and npages are multiples of 512. (pageAlloc.grow)"""
     if (page | npages) & (CHUNK_PAGES - 1):
         raise Throw("grow by something else than whole chunks")
+    page_alloc_sys_grow(h, page >> 9, (page + npages) >> 9)
+    h[0].reserved -= npages << PAGE_SHIFT
     for index in range(page >> 9, (page + npages) >> 9):
         at = np.int64(chunk_map(h)[index]) - 1
         if at >= 0:
@@ -154,6 +169,19 @@ def page_alloc_range(h: Any, page: Any, npages: Any) -> Any:
         at += n
     page_alloc_update(h, page, npages)
     return scav
+
+
+@jit
+def mark_random_padding_pages(h: Any, page: Any, npages: Any) -> None:
+    """Block pages of one chunk for ever: in use, yet scavenged. (pageAlloc.markRandomPaddingPages)"""
+    if npages == 0:
+        return
+    chunk = chunks(h)[chunk_of(h, page)]
+    set_bits(chunk.bits, page & (CHUNK_PAGES - 1), npages)
+    set_bits(chunk.scav, page & (CHUNK_PAGES - 1), npages)
+    h[0].padding_start = page
+    h[0].padding_pages = npages
+    page_alloc_update(h, page, npages)
 
 
 @jit

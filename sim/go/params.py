@@ -26,7 +26,11 @@ class Facts:
     clears_scan_in_chunks: bool  # large pointerful objects too are cleared 256 KiB at a time, preemptibly (malloc.go)
     spinbit_mutex: bool  # one waiter spins, the others sleep (lock_spinbit.go); else every waiter spins (lock_futex.go)
     max_small_size: int  # largest request served from a size class (malloc.go:mallocgc)
+    scavenge_index_bits: bool  # a bit a chunk, mapped up from index 0 (mpagealloc_64bit.go:scavengeIndex.grow, 1.19)
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
+    # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
+    # that addresses start at 0xc000000000 and runs and versions compare.
+    randomized_heap_base: bool = False
 
 
 _GO119 = Facts(
@@ -39,6 +43,7 @@ _GO119 = Facts(
     clears_scan_in_chunks=False,
     spinbit_mutex=False,
     max_small_size=32768,
+    scavenge_index_bits=True,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -53,6 +58,7 @@ VERSIONS: dict[str, Facts] = {
         clears_scan_in_chunks=True,
         spinbit_mutex=True,
         max_small_size=32760,
+        scavenge_index_bits=False,
     ),
 }
 

@@ -54,7 +54,6 @@ from sim.go.state import (
     PAGE_SIZE,
     TINY_SPAN_CLASS,
     goroutines,
-    header,
     heap_type,
     log,
     mcaches,
@@ -62,7 +61,7 @@ from sim.go.state import (
     procs,
     variables,
 )
-from sim.jit import entry, jit, view_at
+from sim.jit import bare, entry, inlined, jit, view_at
 from sim.ops import ALLOC, COMPUTE, DEAD, NOSCAN, OP, SHARED
 
 # goroutine.stage: what its allocation or compute is at
@@ -104,7 +103,7 @@ _CENTRAL_PRICE = STEP["central"]
 ops_at = view_at(OP)
 
 
-@jit
+@inlined
 def note(h: Any, time: Any, p: Any, kind: Any, arg: Any) -> None:
     """Write a line of the log if there is one."""
     if h[0].log_len <= 1:
@@ -117,7 +116,7 @@ def note(h: Any, time: Any, p: Any, kind: Any, arg: Any) -> None:
     h[0].log_used += 1
 
 
-@jit
+@inlined
 def await_turn(h: Any, p: Any, g: Any, pos: Any, time: Any) -> Any:
     """End the segment: the P goes on when its turn comes."""
     g.pos = pos
@@ -211,7 +210,7 @@ def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
     return np.int64(-1)
 
 
-@jit
+@inlined
 def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
     """Run operations from ``start + lag`` on until the segment's end or a touch of something shared."""
     pr = procs(h)[p]
@@ -279,7 +278,7 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
     return DONE
 
 
-@jit
+@inlined
 def safepoint(h: Any, p: Any, now: Any) -> Any:
     """Whether something waits for this P at the end of its segment."""
     pr = procs(h)[p]
@@ -293,7 +292,7 @@ def safepoint(h: Any, p: Any, now: Any) -> Any:
     return STAY
 
 
-@jit
+@inlined
 def step(h: Any, p: Any, now: Any) -> Any:
     """One turn of a P, whose clock says ``now``: why it comes back to Python, or STAY with its next turn in p_time."""
     pr = procs(h)[p]
@@ -339,7 +338,7 @@ def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
     An event with the key of a P itself is a left-over of this pump. Returns -1 there, or ``reason << 32 | p`` of a P that needs Python now: its clock is in ``procs[p].at`` and it has
     left the pump (`enter` puts it back).
     """
-    h = header(h)
+    h = bare(h)
     times = p_time(h)
     while True:
         p = np.int64(0)
@@ -363,7 +362,7 @@ def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
 @entry(types.UniTuple(int64, 2)(heap_type))
 def next_turn(h: Any) -> Any:
     """When the next P in the pump is due, and which: (NEVER, 0) if none is."""
-    h = header(h)
+    h = bare(h)
     times = p_time(h)
     p = np.int64(0)
     for i in range(1, h[0].nprocs):
@@ -375,7 +374,7 @@ def next_turn(h: Any) -> Any:
 @entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64))
 def with_heap_lock(h: Any, p: Any, waited: Any, tried: Any) -> Any:
     """One hold of mheap.lock for the allocation of P: (picoseconds to hold it, 1 if that was all it needs)."""
-    h = header(h)
+    h = bare(h)
     g = goroutines(h)[procs(h)[p].g]
     held, complete = heap_locked(h, p, waited, tried != 0)
     if complete:
@@ -386,7 +385,7 @@ def with_heap_lock(h: Any, p: Any, waited: Any, tried: Any) -> Any:
 @entry(int64(heap_type, int64, int64))
 def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
     """One hold of mcentral's lock for the allocation of P: picoseconds to hold it. (go1.14 mcentral.go:cacheSpan)"""
-    h = header(h)
+    h = bare(h)
     g = goroutines(h)[procs(h)[p].g]
     held = pay(h, p, _CENTRAL_PRICE)
     g.spent[CENTRAL_WAIT] += waited + held
@@ -401,14 +400,14 @@ def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
 @entry(void(heap_type, int64, int64))
 def enter(h: Any, p: Any, time: Any) -> None:
     """Put a P into the pump, its next turn at ``time``."""
-    h = header(h)
+    h = bare(h)
     p_time(h)[p] = time
 
 
 @entry(int64(heap_type, int64, int64))
 def cut(h: Any, p: Any, time: Any) -> Any:
     """Cut the compute of a P at ``time``, so that it reaches a safepoint then; 0 when it is not in one."""
-    h = header(h)
+    h = bare(h)
     pr = procs(h)[p]
     g = goroutines(h)[pr.g]
     if p_time(h)[p] == NEVER or g.stage != COMPUTING or p_time(h)[p] <= time:
@@ -423,14 +422,14 @@ def cut(h: Any, p: Any, time: Any) -> Any:
 @entry(void(heap_type, int64, int64, int64))
 def owe(h: Any, p: Any, cause: Any, picoseconds: Any) -> None:
     """Charge time that Python let pass to the allocation in progress on P."""
-    h = header(h)
+    h = bare(h)
     goroutines(h)[procs(h)[p].g].spent[cause] += picoseconds
 
 
 @entry(int64(heap_type, int64, int64, int64, int64, int64))
 def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any) -> Any:
     """Give a goroutine its next batch; -1, or the index of the first operation that may not be run."""
-    h = header(h)
+    h = bare(h)
     ops = ops_at(address, nops)
     nshared = h[0].shared_variables_len
     for i in range(nops):
@@ -455,6 +454,6 @@ def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any
 @entry(void(heap_type, int64, int64))
 def drop_all(h: Any, base: Any, n: Any) -> None:
     """A goroutine ended: what its variables hold is dead."""
-    h = header(h)
+    h = bare(h)
     for i in range(base, base + n):
         hold(h, variables(h), i, np.int64(0))

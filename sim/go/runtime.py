@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
-from sim.go.params import VERSIONS, Facts, set_facts
-from sim.go.state import ARENA_PAGES, CHUNK_PAGES, new_tables
+from collections.abc import Sequence
+from typing import Any
 
-MSPAN_SIZE = {True: 160, False: 136}  # bytes of an mspan record, with and without inline mark bits
-FIRST_ARENA = 0xC000000000  # first of Go's arena hints; 1.27 moves it by a random offset
-HEAP_ARENA_SIZE = {True: 69_632, False: 2_166_784}  # bytes of a heapArena; before, 2 MiB of it are the heap bitmap
+import numpy as np
+from numba import int64, void
+
+from sim.go import mheap
+from sim.go.params import VERSIONS, Facts, set_facts
+from sim.go.state import ARENA_PAGES, CHUNK_PAGES, MAX_OCCUPIED, heap_type, new_tables
+from sim.jit import entry
+
+# bytes of the runtime's own records, as the compiler lays them out on linux/amd64 (1.27.3; 1.19.8)
+MSPAN_SIZE = {True: 160, False: 144}  # keys: with and without inline mark bits
+MCACHE_SIZE = {True: 2296, False: 1200}
+HEAP_ARENA_SIZE = {True: 69_648, False: 2_165_776}  # before, 2 MiB of it are the heap bitmap
+SPANSET_BLOCK = {True: (4608, 512), False: (4120, 64)}  # and its alignment
+
+
+@entry(void(heap_type, int64, int64))
+def mallocinit(h: Any, mspan_size: Any, mcache_size: Any) -> None:
+    """mheap.mallocinit, for Python to call."""
+    mheap.mallocinit(h, mspan_size, mcache_size)
 
 
 class Heap:
     """A Go heap of one version, empty.
 
+    ``heap_rand``: the 64-bit word a version with ``randomized_heap_base`` places its heap by. ``occupied``: address
+    ranges [first, end) in bytes that others hold, at most 8; the heap goes around them.
     ``header`` is what rooms take, ``fields`` the same record for Python, ``arrays`` the tables by name.
     """
 
-    def __init__(self, version: str | Facts, nprocs: int) -> None:
+    def __init__(
+        self, version: str | Facts, nprocs: int, heap_rand: int = 0, occupied: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        if not 0 <= heap_rand < 1 << 64:
+            raise ValueError(f"heap_rand is {heap_rand}; it is a 64-bit word")
+        if len(occupied) > MAX_OCCUPIED or any(not 0 <= first < end < 1 << 48 for first, end in occupied):
+            raise ValueError(f"occupied takes up to {MAX_OCCUPIED} ranges [first, end) below 2**48")
         self.tables = new_tables()
         self.facts = VERSIONS[version] if isinstance(version, str) else version
         fields = self.fields
         set_facts(fields, self.facts)
         fields.nprocs = nprocs
-        fields.mspan_size = MSPAN_SIZE[self.facts.inline_mark_bits]
-        fields.arena_meta_bytes = HEAP_ARENA_SIZE[self.facts.inline_mark_bits]
+        inline = self.facts.inline_mark_bits
+        fields.arena_meta_bytes = HEAP_ARENA_SIZE[inline]
+        fields.spanset_block_bytes, fields.spanset_block_align = SPANSET_BLOCK[inline]
+        fields.heap_rand = np.uint64(heap_rand)
+        fields.noccupied = len(occupied)
+        for i, (first, end) in enumerate(occupied):
+            fields.occupied[2 * i] = first
+            fields.occupied[2 * i + 1] = end
         self.tables.allocate("mcaches", nprocs)
         self.tables.allocate("procs", nprocs)
-        fields.arena_hint = FIRST_ARENA
         self.header = self.tables.header
         self.arrays = self.tables.arrays
+        mallocinit(self.header, MSPAN_SIZE[inline], MCACHE_SIZE[inline])
 
     @property
     def fields(self):  # type: ignore[no-untyped-def]
@@ -47,4 +77,5 @@ class Heap:
         for name, need in wanted.items():
             if need > len(self.tables.arrays[name]):
                 lengths.allocate(name, max(int(need), 2 * len(self.tables.arrays[name])))
-        lengths.allocate("page_span", len(self.tables.arrays["arenas"]) * ARENA_PAGES)
+        if len(self.tables.arrays["page_span"]) < len(self.tables.arrays["arenas"]) * ARENA_PAGES:
+            lengths.allocate("page_span", len(self.tables.arrays["arenas"]) * ARENA_PAGES)

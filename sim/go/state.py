@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.jit import Tables, header_dtype, header_type, table, unowned
+from sim.jit import Tables, header_dtype, header_type, table
 
 PAGE_SHIFT = 13
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -31,10 +31,13 @@ NUM_SPAN_CLASSES = 136
 NUM_SIZE_CLASSES = 68
 TINY_SPAN_CLASS = 5
 MSPAN_CACHE_LEN = 128
+NUM_STACK_ORDERS = 4
 SUMMARY_LEVELS = 5
 LEVEL_BITS = (14, 3, 3, 3, 3)
+SUMMARY_PAGE_WORDS = 2469  # bits for 32 + 256 + 2048 + 16384 + 131072 pages of summaries and 8192 chunk maps
 NO_PAGE = -1
 NEVER = 1 << 62
+MAX_OCCUPIED = 8
 
 # mspan.state
 SPAN_DEAD = 0
@@ -66,7 +69,17 @@ SPAN = np.dtype(
     align=True,
 )
 
-SPANSET = np.dtype([("head", "i4"), ("tail", "i4"), ("pushed", "i8"), ("popped", "i8")], align=True)
+SPANSET = np.dtype(
+    [
+        ("head", "i4"),
+        ("tail", "i4"),
+        ("pushed", "i8"),  # since the last reset, as Go's tail and head indexes: they say when a block is needed
+        ("popped", "i8"),
+        ("spine_len", "i4"),  # blocks entered in the spine since the last reset
+        ("spine_cap", "i4"),  # blocks the spine has room for
+    ],
+    align=True,
+)
 
 MCACHE = np.dtype(
     [
@@ -83,6 +96,9 @@ MCACHE = np.dtype(
         ("pcache_scav", "u8"),  # which of them are scavenged
         ("mspancache", "i4", (MSPAN_CACHE_LEN,)),  # free span records
         ("mspancache_len", "i4"),
+        ("palloc_off", "i4"),  # bytes used of the P's own persistentalloc chunk, 0 = it has none (p.palloc)
+        ("stackcache_list", "i8", (NUM_STACK_ORDERS,)),  # address of the first free stack by order (2, 4, 8, 16 KiB)
+        ("stackcache_size", "i8", (NUM_STACK_ORDERS,)),  # bytes in that list
     ],
     align=True,
 )
@@ -107,6 +123,26 @@ ARENA = np.dtype(
         ("page_in_use", "u8", (128,)),  # first page of each in-use span
         ("page_marks", "u8", (128,)),
         ("touched", "u8", (256,)),  # 4 KiB system pages that memory stands behind
+        # 4 KiB pages of the arena's metadata touched so far: 512 of heap bitmap, 16 of spans[], 2 of the rest
+        ("meta_touched", "u8", (9,)),
+    ],
+    align=True,
+)
+
+# which fixalloc of mheap (index of table ``fixallocs``)
+SPANALLOC = 0
+CACHEALLOC = 1
+ARENA_HINT_ALLOC = 2
+
+FIXALLOC = np.dtype(
+    [
+        ("record_bytes", "i8"),  # Go's size
+        ("nalloc", "i8"),  # bytes of a chunk: the multiple of size that fits 16 KiB
+        ("chunk", "i8"),  # where the next record is cut, within its persistentalloc chunk
+        ("nchunk", "i8"),  # bytes left in the chunk
+        ("inuse", "i8"),  # bytes of records handed out and not given back
+        ("list", "i4"),  # record freed last (LIFO, linked through the records), 0 = none
+        ("stat", "i4"),  # the statistic its bytes count in (mfixalloc)
     ],
     align=True,
 )
@@ -191,6 +227,8 @@ TABLES: dict[str, Any] = {
     "summary2": np.uint64,
     "summary3": np.uint64,
     "summary4": np.uint64,
+    "summary_pages": np.uint64,  # bit a 4 KiB page of the summaries touched so far (mpagealloc_64bit)
+    "fixallocs": FIXALLOC,  # SPANALLOC, CACHEALLOC, ARENA_HINT_ALLOC
     "arenas": ARENA,
     "arena_map": np.int32,  # arena index -> 1 + position in arenas
     "page_span": np.int32,  # position in arenas * 8192 + page in arena -> span
@@ -222,12 +260,20 @@ SCALARS = [
     ("skip_zeroing_scavenged", "u1"),
     ("clears_scan_in_chunks", "u1"),
     ("linear_layout", "u1"),
+    ("randomized_heap_base", "u1"),
+    ("scavenge_index_bits", "u1"),
     ("max_small_size", "i8"),
     # mheap_
     ("sweepgen", "u4"),
     ("central_index", "i8"),  # sweep class the background sweeper is at, 272 = done
     ("pages_in_use", "i8"),
     ("pages_swept", "i8"),
+    ("pages_swept_basis", "i8"),  # pages_swept where the sweep ratio starts
+    ("sweep_heap_live_basis", "i8"),  # heap_live where it starts
+    ("sweep_pages_per_byte", "f8"),  # proportional sweep ratio
+    ("reclaim_index", "i8"),  # next page of the arenas to reclaim from, 1 << 62 = nothing left
+    ("reclaim_credit", "i8"),  # pages swept in excess of what was asked
+    ("gc_percent_goal", "i8"),  # heap the scavenger keeps (scavengeGoal before 1.19)
     ("heap_live", "i8"),
     ("heap_scan", "i8"),
     ("total_alloc", "i8"),
@@ -237,7 +283,17 @@ SCALARS = [
     ("tiny_allocs", "i8"),
     ("cur_arena_base", "i8"),  # bytes
     ("cur_arena_end", "i8"),
-    ("arena_hint", "i8"),  # where the next arena is asked for
+    ("arena_hint", "i8"),  # where the next arena is asked for, 0 = no hint left
+    ("arena_hint_down", "u1"),  # that hint ends there instead
+    ("arena_hint_below", "i8"),  # the hint behind it that grows downwards, 0 = none
+    ("arena_hints_left", "i8"),  # general hints behind it
+    ("heap_rand", "u8"),  # the word a randomized heap base is drawn from
+    ("padding_pages", "i8"),  # random pages at the heap's start that are never used
+    ("padding_start", "i8"),
+    ("occupied", "i8", (2 * MAX_OCCUPIED,)),  # address ranges others hold, [first, end) each
+    ("noccupied", "i8"),
+    ("linear_spans_mapped", "i8"),  # bytes of the linear layout's spans and bitmap that are mapped
+    ("linear_bitmap_mapped", "i8"),
     # pages (mpagealloc): see there
     ("search_addr", "i8"),  # page; no free page below it
     ("levels_walked", "i8"),  # steps of the radix search so far
@@ -247,10 +303,19 @@ SCALARS = [
     ("scav_search_bg", "i8"),
     ("scav_search_force", "i8"),
     ("scav_gen", "u4"),
+    ("scav_index_min", "i8"),  # 4 KiB pages of the scavenge index that are mapped: [min, max)
+    ("scav_index_max", "i8"),
+    ("summary_mapped", "i8"),  # 4 KiB pages of summaries that are mapped
+    ("chunk_maps", "i8"),  # 1 MiB arrays of chunk bitmaps
+    ("in_use_ranges", "i8"),  # contiguous stretches of the heap, and room for
+    ("in_use_cap", "i8"),
     # counts of records in use
     ("nspans", "i8"),
-    ("free_spans", "i4"),  # head of the list of free span records
-    ("narenas", "i8"),
+    ("narenas", "i8"),  # len(allArenas)
+    ("sweep_arenas", "i8"),  # how many of them there were when this sweep began, and this mark
+    ("mark_arenas", "i8"),
+    ("arenas_cap", "i8"),
+    ("allspans_cap", "i8"),
     ("nwords", "i8"),
     ("free_words", "i4", (129,)),  # heads of lists of free runs, by length in words
     # the byte ledger: what the runtime has from the system
@@ -259,15 +324,23 @@ SCALARS = [
     ("heap_released", "i8"),
     ("stacks_in_use", "i8"),
     ("mapped_ready", "i8"),
-    ("mspan_in_use", "i8"),
     ("mspan_sys", "i8"),
-    ("mcache_in_use", "i8"),
     ("mcache_sys", "i8"),
-    ("gc_sys", "i8"),  # mark bits, heap bitmaps, page-allocator summaries
+    ("gc_sys", "i8"),  # gcMiscSys: mark bits, arena metadata, page-allocator summaries, span sets
     ("other_sys", "i8"),
-    ("persistent_free", "i8"),  # bytes left in persistentalloc's 256 KiB chunk
-    ("gcbits_free", "i8"),  # bytes left in the 64 KiB arena of mark bits
-    ("reserved", "i8"),  # address space reserved, not mapped
+    ("reserved", "i8"),  # address space in the Reserved state
+    ("arena_index", "i8"),  # bytes of the L2 arena map: paged in on demand, in no statistic of Go's
+    # off-heap metadata (mfixalloc)
+    ("palloc_off", "i4"),  # bytes used of the global persistentalloc chunk, 0 = none
+    ("persistent_chunks", "i8"),  # 256 KiB chunks, the Ps' included
+    ("gcbits_free", "i8"),  # next free byte of the arena that heads the next epoch's
+    ("gcbits_fresh", "u1"),  # that arena is straight from the system
+    ("gcbits_next", "i8"),  # 64 KiB arenas of mark bits by epoch
+    ("gcbits_current", "i8"),
+    ("gcbits_previous", "i8"),
+    ("gcbits_spare", "i8"),
+    ("spanset_blocks", "i8"),  # blocks of span sets made so far
+    ("spanset_pool", "i8"),  # of them unused
     # what the workload holds
     ("live_objects", "i8"),
     ("live_bytes", "i8"),  # slot bytes; of tiny objects none
@@ -288,16 +361,16 @@ SCALARS = [
     ("fact_grown", "i8"),  # pages the heap grew by
     ("fact_arenas", "i8"),  # arenas it reserved
     ("fact_spans", "i8"),  # spans initialised
+    ("fact_meta_pages", "i8"),  # 4 KiB pages of metadata touched for the first time (mfixalloc)
     # sizes of records of the version
-    ("mspan_size", "i8"),
-    ("mspan_fixalloc_free", "i8"),
     ("arena_meta_bytes", "i8"),
+    ("spanset_block_bytes", "i8"),
+    ("spanset_block_align", "i8"),
     ("memprofilerate", "i8"),
 ]
 
 HEAP = header_dtype(SCALARS, TABLES)  # type: ignore[arg-type]
 heap_type = header_type(HEAP)
-header = unowned(HEAP)  # entries begin with ``h = header(h)``
 
 spans = table("spans", SPAN)
 words = table("words", np.uint64)
@@ -310,6 +383,8 @@ summary1 = table("summary1", np.uint64)
 summary2 = table("summary2", np.uint64)
 summary3 = table("summary3", np.uint64)
 summary4 = table("summary4", np.uint64)
+summary_pages = table("summary_pages", np.uint64)
+fixallocs = table("fixallocs", FIXALLOC)
 arenas = table("arenas", ARENA)
 arena_map = table("arena_map", np.int32)
 page_span = table("page_span", np.int32)
@@ -345,6 +420,8 @@ def new_tables() -> Tables:
     for level, level_bits in enumerate(LEVEL_BITS):
         bits += level_bits
         tables.allocate(f"summary{level}", 1 << bits)
+    tables.allocate("summary_pages", SUMMARY_PAGE_WORDS)
+    tables.allocate("fixallocs", 3)
     tables.allocate("arenas", 4)
     tables.allocate("arena_map", 1 << 22)
     tables.allocate("page_span", 4 * ARENA_PAGES)
