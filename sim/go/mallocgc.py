@@ -19,8 +19,16 @@ import numpy as np
 
 from sim.costs import STEPS
 from sim.engine.rng import draw64
+from sim.go.malloc import TINY_SIZE
 from sim.go.mcache import cache_fresh, update_heap_live
-from sim.go.mheap import alloc_mspan_locked, alloc_pages_locked, arena_of, finish_span, refill_page_cache_locked
+from sim.go.mheap import (
+    PAGE_CACHE_MAX_PAGES,
+    alloc_mspan_locked,
+    alloc_pages_locked,
+    arena_of,
+    finish_span,
+    refill_page_cache_locked,
+)
 from sim.go.mpagecache import page_cache_alloc
 from sim.go.mspan import next_free_index, set_alive, set_dead, tiny_count
 from sim.go.mspanset import place_swept
@@ -78,11 +86,12 @@ _GROW = STEP["grow"]
 _GROW_ARENA = STEP["grow_arena"]
 _FIRST_TOUCH = STEP["first_touch"]
 _HUGE_TOUCH = STEP["huge_touch"]
+_META_TOUCH = STEP["meta_touch"]
 _LARGE = STEP["large"]
 
-PAGE_CACHE_MAX_PAGES = 16
 CLEAR_CHUNK = 256 << 10  # bytes of a large object cleared between two preemption checks (memclrNoHeapPointersChunked)
 OS_PAGE_SHIFT = 12
+HUGE_OS_PAGES = 512  # system pages of 2 MiB
 
 
 @jit
@@ -107,29 +116,40 @@ def pay_bytes(h: Any, p: Any, nbytes: Any, rate: Any) -> Any:
 
 
 @jit
-def touch(h: Any, p: Any, addr: Any, nbytes: Any) -> Any:
-    """Make memory resident: picoseconds of the page faults for system pages that were not. (the system's, not Go's)
+def touch(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
+    """Make bytes of a span resident: picoseconds of the page faults for system pages that were not.
 
-    With huge-page advice the first touch inside an untouched aligned 2 MiB makes all of it resident at once.
+    Before go1.27 the runtime asks for huge pages over the whole aligned 2 MiB ranges of a span it takes from the system
+    (mem_linux.go:sysUsedOS): the first touch of such a range makes all of it resident at once.
     """
     cost = np.int64(0)
-    for page in range(addr >> OS_PAGE_SHIFT, ((addr + nbytes - 1) >> OS_PAGE_SHIFT) + 1):
+    start = sp.start_page << (PAGE_SHIFT - OS_PAGE_SHIFT)
+    end = start + (sp.npages << (PAGE_SHIFT - OS_PAGE_SHIFT))
+    first = start + (offset >> OS_PAGE_SHIFT)
+    for page in range(first, start + ((offset + nbytes - 1) >> OS_PAGE_SHIFT) + 1):
         touched = arenas(h)[arena_of(h, page >> (PAGE_SHIFT - OS_PAGE_SHIFT))].touched
         word = (page & 16383) >> 6
         if touched[word] & bit64(page & 63) != ZERO:
             continue
-        if h[0].huge_page_advice:
-            first = word & ~np.int64(7)
-            untouched = True
-            for i in range(first, first + 8):
-                untouched = untouched and touched[i] == ZERO
-            if untouched:
-                for i in range(first, first + 8):
-                    touched[i] = ALL_ONES
-                cost += pay(h, p, _HUGE_TOUCH)
-                continue
-        touched[word] |= bit64(page & 63)
-        cost += pay(h, p, _FIRST_TOUCH)
+        huge = page & ~np.int64(HUGE_OS_PAGES - 1)
+        if h[0].huge_page_advice and huge >= start and huge + HUGE_OS_PAGES <= end:
+            for i in range(word & ~np.int64(7), (word & ~np.int64(7)) + 8):
+                touched[i] = ALL_ONES
+            cost += pay(h, p, _HUGE_TOUCH)
+        else:
+            touched[word] |= bit64(page & 63)
+            cost += pay(h, p, _FIRST_TOUCH)
+    return cost
+
+
+@jit
+def touch_meta(h: Any, p: Any, g: Any) -> Any:
+    """Page faults on metadata that the last steps were first to use (mfixalloc.py counts them); picoseconds."""
+    cost = np.int64(0)
+    while h[0].fact_meta_pages > 0:
+        h[0].fact_meta_pages -= 1
+        cost += pay(h, p, _META_TOUCH)
+    g.spent[FIRST_TOUCH] += cost
     return cost
 
 
@@ -161,10 +181,10 @@ def assign(h: Any, g: Any, op: Any, held: Any) -> None:
     """The variable an operation names takes what it holds now: ``span << 16 | slot``, or 0 for nil."""
     if op.obj < 0:
         return
-    if op.flags & SHARED:
+    if op["flags"] & SHARED:
         hold(h, shared_variables(h), np.int64(op.obj), held)
     else:
-        hold(h, variables(h), g.base + op.obj, held)
+        hold(h, variables(h), g.variables + op.obj, held)
 
 
 @jit
@@ -238,14 +258,15 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
     pr = procs(h)[p]
     sp = spans(h)[s]
     cost = fast_price(h)[spc]
-    addr = (sp.start_page << PAGE_SHIFT) + slot * sp.elemsize
-    zeroed = np.int64(op.flags & NEEDZERO != 0 and sp.needzero != 0)
+    offset = slot * sp.elemsize
+    tiny = op["flags"] & NOSCAN != 0 and op.arg < TINY_SIZE
+    zeroed = np.int64(sp.needzero != 0 and (tiny or op["flags"] & NEEDZERO != 0))
     faults = np.int64(0)
     if sp.fresh:
-        if zeroed:
-            faults = touch(h, p, addr, sp.elemsize)
+        if zeroed or tiny:  # a tiny block is always cleared
+            faults = touch(h, p, sp, offset, sp.elemsize)
         elif h[0].malloc_header and spc & 1 == 0 and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER:
-            faults = touch(h, p, addr, np.int64(8))
+            faults = touch(h, p, sp, offset, np.int64(8))
     if slow or faults > 0:
         g.spent[FAST] += cost
         g.spent[FIRST_TOUCH] += faults
@@ -260,19 +281,19 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
             cost += zero_price(h)[spc]
     pr.malloc_time += cost
     h[0].live_objects += 1
-    if op.flags & NOSCAN == 0:
+    if op["flags"] & NOSCAN == 0:
         long = h[0].malloc_header and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER
         mcaches(h)[p].scan_alloc += sp.elemsize if long else op.ptr_bytes
     if spc == TINY_SPAN_CLASS:
-        if op.flags & NOSCAN and op.arg < 16:
+        if tiny:
             start_tiny_block(h, p, op.arg, s, slot)
         else:
             tiny_count(h, s, slot, 1)
     else:
         h[0].live_bytes += sp.elemsize
     assign(h, g, op, (s << 16) | slot)
-    if sp.fresh and op.flags & TOUCH:
-        faults = touch(h, p, addr, op.arg)
+    if sp.fresh and op["flags"] & TOUCH:
+        faults = touch(h, p, sp, offset, op.arg)
         pr.touch_time += faults
         cost += faults
     return cost
@@ -303,11 +324,12 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
     used = sp.nelems * sp.elemsize
     end = g.npages << PAGE_SHIFT
     if sp.fresh and used < end and sp.elemsize <= MIN_SIZE_FOR_MALLOC_HEADER and h[0].inline_mark_bits:
-        faults = touch(h, p, (g.page << PAGE_SHIFT) + end - 128, np.int64(128))
+        faults = touch(h, p, sp, end - 128, np.int64(128))
         g.spent[FIRST_TOUCH] += faults
         cost += faults
     if g.spanclass >= 2:
         cache_fresh(h, p, np.int64(g.spanclass), s)
+    cost += touch_meta(h, p, g)
     procs(h)[p].malloc_time += cost
     return cost
 
@@ -329,14 +351,14 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     h[0].live_objects += 1
     update_heap_live(h, p, nbytes)
     place_swept(h, s)
-    noscan = op.flags & NOSCAN != 0
+    noscan = op["flags"] & NOSCAN != 0
     if not noscan:
         mcaches(h)[p].scan_alloc += sp.elemsize if h[0].malloc_header else op.ptr_bytes
     assign(h, g, op, s << 16)
     cost = pay_bytes(h, p, op.arg, h[0].large_fresh_noscan if noscan else h[0].large_fresh_scan)
     g.spent[LARGE] += cost
     g.left = 0
-    if op.flags & NEEDZERO and sp.needzero:
+    if op["flags"] & NEEDZERO and sp.needzero:
         if noscan or h[0].clears_scan_in_chunks:
             g.left = op.arg
         else:
@@ -352,7 +374,7 @@ def clear_chunk(h: Any, p: Any, g: Any, op: Any) -> Any:
     """Clear the next 256 KiB of a large object; picoseconds."""
     n = min(g.left, np.int64(CLEAR_CHUNK))
     g.left -= n
-    cost = pay_bytes(h, p, n, h[0].large_zero_noscan if op.flags & NOSCAN else h[0].large_zero_scan)
+    cost = pay_bytes(h, p, n, h[0].large_zero_noscan if op["flags"] & NOSCAN else h[0].large_zero_scan)
     g.spent[ZEROING] += cost
     procs(h)[p].malloc_time += cost
     return cost
@@ -362,9 +384,9 @@ def clear_chunk(h: Any, p: Any, g: Any, op: Any) -> Any:
 def touch_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     """The program writes a large object it was just given; picoseconds of its page faults."""
     sp = spans(h)[np.int64(g.span)]
-    if not (sp.fresh and op.flags & TOUCH):
+    if not (sp.fresh and op["flags"] & TOUCH):
         return np.int64(0)
-    faults = touch(h, p, sp.start_page << PAGE_SHIFT, op.arg)
+    faults = touch(h, p, sp, np.int64(0), op.arg)
     procs(h)[p].touch_time += faults
     return faults
 
@@ -427,4 +449,4 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
         g.spent[PAGE_SEARCH] += records
         held += records
     take_record(h, p, g)
-    return held, True
+    return held + touch_meta(h, p, g), True

@@ -221,10 +221,9 @@ def finish_span(h: Any, s: Any, page: Any, npages: Any, spanclass: Any, state: A
     """Initialise an allocated span and account for it: no lock needed. (mheap.go:allocSpan, from HaveSpan on)"""
     h[0].fact_spans += 1
     needzero = alloc_needs_zero(h, page, npages)
-    fresh = scav == npages
-    if h[0].skip_zeroing_scavenged and fresh:
+    if h[0].skip_zeroing_scavenged and scav == npages:
         needzero = False
-    init_span(h, s, page, npages, spanclass, state, needzero, fresh)
+    init_span(h, s, page, npages, spanclass, state, needzero, scav > 0)
     set_spans(h, page, npages, s)
     nbytes = npages << PAGE_SHIFT
     scav_bytes = scav << PAGE_SHIFT

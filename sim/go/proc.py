@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -264,7 +265,7 @@ class Proc:
 
     def _stopped(self) -> Step:
         """Process step: a stop-the-world is on; wait for its end."""
-        sched, env = self.world.sched, self.world.env
+        sched = self.world.sched
         since = self.world.now
         sched.cpus.release(self)
         while sched.stopping:
@@ -382,19 +383,23 @@ class Driver:
         kernel.enter(self.header, p.index, now(self.env))
         self._arm(now(self.env), p.index)
 
+    def _enter_again(self, p: Proc, _: simpy.Event) -> None:
+        """The next operation's event of a P (run-ahead off)."""
+        self.enter(p)
+
     def _arm(self, time: int, p: int) -> None:
         """See to it that the pump runs at a P's turn."""
         key = (time, priority(RUN, p))
         if time < NEVER and key < self._armed:
             self._armed = key
             event = after(self.env, time - now(self.env), key[1])
-            event.callbacks.append(lambda _, key=key: self._fire(key))
+            event.callbacks.append(partial(self._fire, key))
 
     def rearm(self) -> None:
         """A P's turn has moved forward (a compute was cut)."""
         self._arm(*map(int, kernel.next_turn(self.header)))
 
-    def _fire(self, key: tuple[int, int]) -> None:
+    def _fire(self, key: tuple[int, int], _: simpy.Event) -> None:
         """Run the pump up to the next event of the world. Events that an earlier one replaced do nothing."""
         if key != self._armed:
             return
@@ -408,8 +413,7 @@ class Driver:
             p = self.procs[index]
             due = int(p.fields["at"]) - now(self.env)
             if reason == kernel.OP_EVENT:
-                event = after(self.env, due, p.order)
-                event.callbacks.append(lambda _: self.enter(p))
+                after(self.env, due, p.order).callbacks.append(partial(self._enter_again, p))
             else:
                 assert p.back is not None
                 wake(self.env, p.back, p.order, reason, due)
@@ -449,7 +453,7 @@ class Cpus:
 
     def _hurry(self) -> None:
         """Computes of threads whose slice is over, or ends first, end then."""
-        env, header = self.world.env, self.world.heap.header
+        header = self.world.heap.header
         for p in self.world.sched.procs:
             if p.wakeup is None:
                 kernel.cut(header, p.index, max(self.world.now, int(p.fields["cpu_end"])))

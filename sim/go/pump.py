@@ -165,7 +165,7 @@ def large_step(h: Any, p: Any, g: Any, op: Any, now: Any) -> Any:
     if room_is_short(h, g.npages):
         return NEED_ROOM
     note(h, now, p, LOG_LARGE, g.npages)
-    g.spanclass = op.flags & NOSCAN
+    g.spanclass = op["flags"] & NOSCAN
     return fresh_step(h, p, g)
 
 
@@ -222,7 +222,7 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
     while pos < g.nops:
         op = ops[pos]
         if op.kind == ALLOC:
-            spc = span_class_of(h, op.arg, np.int64(op.flags & NOSCAN))
+            spc = span_class_of(h, op.arg, np.int64(op["flags"] & NOSCAN))
             off = np.int64(-1)
             if spc == TINY_SPAN_CLASS and op.arg < TINY_SIZE:
                 off = tiny_offset(h, p, op.arg)
@@ -434,7 +434,7 @@ def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any
     nshared = h[0].shared_variables_len
     for i in range(nops):
         op = ops[i]
-        n = nshared if op.flags & SHARED else nvars
+        n = nshared if op["flags"] & SHARED else nvars
         if op.kind > COMPUTE or op.arg < 0 or op.arg > MAX_ARG:
             return np.int64(i)
         if op.kind == ALLOC and (op.arg < 1 or op.arg > MAX_SIZE or op.obj < -1 or op.obj >= n):
@@ -445,7 +445,7 @@ def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any
     g.ops = address
     g.nops = nops
     g.pos = 0
-    g.base = base
+    g.variables = base
     g.left = 0
     g.stage = SEGMENT
     return np.int64(-1)

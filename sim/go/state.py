@@ -64,7 +64,7 @@ SPAN = np.dtype(
         ("spanclass", "u1"),
         ("state", "u1"),
         ("needzero", "u1"),  # memory was used before: a new object may have to be cleared
-        ("fresh", "u1"),  # pages not touched since the system handed them out
+        ("fresh", "u1"),  # some pages came from the system: not all may be resident
     ],
     align=True,
 )
@@ -180,7 +180,7 @@ GOROUTINE = np.dtype(
         ("ops", "i8"),  # address of its batch of operations
         ("nops", "i8"),
         ("pos", "i8"),  # the next one
-        ("base", "i8"),  # first of its own variables
+        ("variables", "i8"),  # first of its own
         ("left", "i8"),  # picoseconds left of a compute that was cut; bytes left to clear of a large object
         ("stage", "u1"),  # what the allocation in progress waits for (sim/go/pump.py)
         ("span", "i4"),  # span record taken for it
