@@ -276,7 +276,9 @@ def on_span_alloc(h: Any, n: Any, seen: Any, p: Any, page: Any, npages: Any, kin
 
 
 @jit
-def on_refill(h: Any, n: Any, seen: Any, p: Any, spc: Any, page: Any, npages: Any, kindclass: Any, nprocs: Any) -> None:
+def on_refill(
+    h: Any, n: Any, seen: Any, p: Any, spc: Any, page: Any, npages: Any, kindclass: Any, nprocs: Any
+) -> None:
     """A refill that ended with a fresh span."""
     cached = np.int64(mcaches(h)[p].alloc[spc])
     if not seen[p, spc]:
@@ -386,18 +388,7 @@ def take_slot(h: Any, s: Any, slot: Any) -> None:
 
 @entry(int64(heap_type, int64[::1], int64[:, ::1], int64, int64[::1], int64, int64, *([int64[::1]] * 5)))
 def replay_events(
-    h: Any,
-    n: Any,
-    seen: Any,
-    start: Any,
-    in_sweep: Any,
-    base: Any,
-    nprocs: Any,
-    kind: Any,
-    ps: Any,
-    a: Any,
-    b: Any,
-    c: Any,
+    h: Any, n: Any, seen: Any, start: Any, in_sweep: Any, base: Any, nprocs: Any, kind: Any, ps: Any, a: Any, b: Any, c: Any
 ) -> Any:
     """Replay events from ``start`` on; returns the index it stopped at, short of the end when a table must grow.
 

@@ -26,6 +26,7 @@ from sim.units import SEC
 from workloads.gotrace_model import GC_BEGIN, OBJECT, OBJECT_ALLOC, OBJECT_FREE, SPAN, SPAN_ALLOC, Trace
 from workloads.spec import PPM, Lifetime, Mix, Objects
 from workloads.streams import check_mix
+from workloads.streams_state import MAX_OPS, MAX_SIZE
 
 COLUMNS = ("size", "rate", "live")
 
@@ -66,9 +67,9 @@ def _number(text: str, least: int, column: str, where: str) -> Fraction:
     return value
 
 
-def _parse(lines: Iterable[str], source: str) -> list[Row]:
-    """The rows of a table, sizes rising; ValueError names source and line."""
-    header, found = False, dict[int, Row]()
+def _parse(lines: Iterable[str], source: str) -> dict[int, Row]:
+    """The rows of a table by line, sizes rising; ValueError names source and line."""
+    header, found, sizes = False, dict[int, Row](), set[int]()
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -82,14 +83,22 @@ def _parse(lines: Iterable[str], source: str) -> list[Row]:
         if len(cells) != len(COLUMNS):
             raise ValueError(f"{where}: {len(cells)} values, not the three of {','.join(COLUMNS)}")
         size = _number(cells[0], 1, "size", where)
-        if size.denominator != 1:
-            raise ValueError(f"{where}: size {cells[0].strip()} is not a whole number of bytes")
-        if int(size) in found:
+        if size.denominator != 1 or size >= MAX_SIZE:
+            raise ValueError(f"{where}: size {cells[0].strip()} is not a whole number of bytes below {MAX_SIZE}")
+        if int(size) in sizes:
             raise ValueError(f"{where}: size {size} stands in an earlier line; write each size once")
-        found[int(size)] = Row(int(size), _number(cells[1], 0, "rate", where), _number(cells[2], 0, "live", where))
+        sizes.add(int(size))
+        found[number] = Row(int(size), _number(cells[1], 0, "rate", where), _number(cells[2], 0, "live", where))
     if not found:
         raise ValueError(f"{source}: no rows; write a header {','.join(COLUMNS)} and a line for each size")
-    return [found[size] for size in sorted(found)]
+    total = sum((row.rate for row in found.values()), Fraction(0))
+    for number, row in found.items():
+        if row.live * total / row.rate > MAX_OPS:
+            raise ValueError(
+                f"{source}, line {number}: live / rate is a lifetime of more than {MAX_OPS} mallocs of the whole table;"
+                " write fewer live objects or a higher rate"
+            )
+    return dict(sorted(found.items(), key=lambda item: item[1].size))
 
 
 def mix_of(
@@ -134,9 +143,9 @@ def read_size_table(
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    rows = _parse(lines, str(source))
+    rows = tuple(_parse(lines, str(source)).values())
     mix = mix_of(rows, pointers_ppm=pointers_ppm, pointer_bytes_ppm=pointer_bytes_ppm, dist=dist)
-    return SizeTable(tuple(rows), mix, sum((row.rate for row in rows), Fraction(0)))
+    return SizeTable(rows, mix, sum((row.rate for row in rows), Fraction(0)))
 
 
 def format_rows(rows: Iterable[Row]) -> str:

@@ -27,8 +27,6 @@ from sim.units import Time
 from workloads.spec import PPM, Lifetime, Mix, Objects, Phase, Service
 from workloads.streams_fill import fill
 from workloads.streams_state import (
-    ALLOCATE,
-    BEGIN,
     CACHE,
     IMMORTAL,
     LEVELS,
@@ -178,13 +176,13 @@ def _new_tables(mix: Mix, phases: Sequence[Phase], service: bool, seed: int, nam
 
 
 def _fill(tables: Tables, ops: Any, n: int) -> int:
-    """Write to ops[n:] until it is full or a request is over, with room for variables; the index after the last."""
-    while True:
-        n = int(fill(tables.header, ops, n))
-        if tables.fields.stage != ALLOCATE or n == len(ops):
-            return n
+    """Write to ops[n:] until it is full or a request is over; the index after the last. Makes room for variables."""
+    n = fill(tables.header, ops, n)
+    while n < 0:
         for name in ("due", "link"):
             tables.allocate(name, 2 * len(tables.arrays[name]))
+        n = fill(tables.header, ops, ~n)
+    return int(n)
 
 
 def operations(n: int) -> Any:
@@ -236,17 +234,15 @@ class RequestStream:
 
     def next(self) -> Any:
         """All operations of the next request, as an array (sim.ops.OP) of its own."""
-        n = 0
-        fields = self._tables.fields
-        while True:
-            n = _fill(self._tables, self._ops, n)
-            if fields.stage == BEGIN and fields.phase == 0:
-                own = operations(n)  # zeroed, so that its bytes are the stream's too, padding included
-                own[:] = self._ops[:n]
-                return own
-            longer = operations(2 * len(self._ops))
+        n = _fill(self._tables, self._ops, 0)
+        while n == len(self._ops):  # full, so that the request is not over
+            longer = operations(2 * n)
             longer[:n] = self._ops
             self._ops = longer
+            n = _fill(self._tables, self._ops, n)
+        own = operations(n)  # zeroed, so that its bytes are the stream's too, padding included
+        own[:] = self._ops[:n]
+        return own
 
     @property
     def ids(self) -> int:

@@ -183,10 +183,10 @@ def _last_of_round(h: Any) -> Any:
 
 @entry(int64(stream_type, header_type(OP), int64))
 def fill(h: Any, ops: Any, n: Any) -> Any:
-    """Write operations to ops[n:]; the index after the last.
+    """Write operations to ops[n:]; the index after the last, which is len(ops) unless a service's request is over.
 
-    Stops when ops is full, when a service's request is over (stage BEGIN, phase 0) or when an ALLOC might need a
-    variable for which there is no room (stage ALLOCATE): grow ``link`` and ``due``, and call again.
+    If an ALLOC might need a variable for which there is no room, the complement (~) of that index: grow ``link`` and
+    ``due``, and call again.
     """
     h = bare(h)
     ops = bare(ops)
@@ -215,7 +215,7 @@ def fill(h: Any, ops: Any, n: Any) -> Any:
                 n += 1
         elif stage == ALLOCATE:
             if s.free < 0 and s.dynamic == s.link_len:
-                break
+                return ~n
             _allocate(h, ops[n])
             n += 1
             s.left -= 1

@@ -58,8 +58,6 @@ def test_an_object_elsewhere_is_a_miss(smallest):
 
 def test_a_trace_without_allocations_says_which_setting_it_needs(smallest):
     keep = smallest.kind > STACK_FREE
-    columns = {
-        name: getattr(smallest, name)[keep] for name in ("time_ns", "kind", "p", "m", "g", "a", "b", "c", "stack")
-    }
+    columns = {name: getattr(smallest, name)[keep] for name in ("time_ns", "kind", "p", "m", "g", "a", "b", "c", "stack")}
     with pytest.raises(InputError, match="GODEBUG=traceallocfree=1"):
         replay(replace(smallest, **columns))

@@ -29,7 +29,8 @@ class Interpreter:
     def __init__(self):
         self.objects = []
         self.local, self.shared = {}, {}
-        self.bytes = self.compute = self.live_bytes = self.alive = 0
+        self.bytes = self.live_bytes = self.alive = 0
+        self.computes = []
         self.live = []  # objects alive after each malloc and the deaths that come with it
 
     def _end(self, held, var):
@@ -46,7 +47,7 @@ class Interpreter:
             if kind == COMPUTE:
                 assert arg > 0, "a compute of no time"
                 assert (flags, var, ptr_bytes) == (0, NO_OBJ, 0)
-                self.compute += arg
+                self.computes.append(arg)
             elif kind == ALLOC:
                 self._allocate(held, flags, var, arg, ptr_bytes)
             else:
@@ -131,9 +132,19 @@ class Draws:
         low = at(self.seed, f"{self.name}/lifetimes", 64 * i).next_u64() & 0xFFFF
         return (stream.exponential(life.mean << 16) + low) >> 16
 
+    def think(self, i):
+        stream = at(self.seed, f"{self.name}/think", 64 * i)
+        return stream.exponential(self.mix.think) if self.mix.think_dist == "exponential" else self.mix.think
+
+
+def check_thinks(run, draws):
+    """The computes of a worker are the think times of its mallocs, but for those of no time."""
+    thinks = [time for i in range(len(run.objects) + 1) if (time := draws.think(i))]
+    assert run.computes in (thinks, thinks[:-1])
+
 
 def check_draws(run, draws):
-    """Sizes, pointers, flags and places of every malloc are the ones it draws."""
+    """Sizes, pointers and flags of every malloc are the ones it draws."""
     for i, found in enumerate(run.objects):
         kind = draws.mix.objects[draws.kind(i)]
         assert (found.size, found.ptr_bytes) == (draws.size(i), draws.ptr_bytes(i)), i

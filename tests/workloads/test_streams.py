@@ -17,7 +17,7 @@ from scipy import stats
 
 from sim.jit import PLAIN, bare, entry
 from sim.ops import ALLOC, COMPUTE, DEAD, NOSCAN, OP, SHARED
-from tests.workloads.stream_model import Draws, check_caches, check_deaths, check_draws, interpret
+from tests.workloads.stream_model import Draws, at, check_caches, check_deaths, check_draws, check_thinks, interpret
 from workloads.mixes import TEN_SIZES, ten_sizes
 from workloads.spec import PPM, Lifetime, Mix, Objects, Phase, Service
 from workloads.streams import Arrivals, RequestStream, WorkerStream, alias_table
@@ -83,6 +83,7 @@ def within(found, expected, error, sigmas=4):
 def test_a_worker_does_what_its_mix_draws(seed):
     run = interpret(worker_ops(EVERY, 1000 * SCALE, seed=seed))
     draws = Draws(EVERY, seed, "w", alias_table)
+    check_thinks(run, draws)
     check_draws(run, draws)
     check_deaths(run, draws)
     check_caches(run, draws)
@@ -140,6 +141,11 @@ def break_flag(ops, alloc, dead):
     return ops
 
 
+def break_think(ops, alloc, dead):
+    ops["arg"][np.flatnonzero(ops["kind"] == COMPUTE)[40]] += 1
+    return ops
+
+
 def break_place(ops, alloc, dead):
     at = np.flatnonzero((ops["kind"] == ALLOC) & (ops["arg"] > 80) & (ops["arg"] <= 100))[5]
     ops["obj"][at] = (ops["obj"][at] + 1) % 8
@@ -157,6 +163,7 @@ def break_place(ops, alloc, dead):
         break_size,
         break_flag,
         break_place,
+        break_think,
     ],
 )
 def test_a_broken_stream_is_found(broken_base, fault):
@@ -165,6 +172,7 @@ def test_a_broken_stream_is_found(broken_base, fault):
 
     def check():
         run = interpret(fault(ops.copy(), alloc, dead))
+        check_thinks(run, draws)
         check_draws(run, draws)
         check_deaths(run, draws)
         check_caches(run, draws)
@@ -359,11 +367,12 @@ def test_think_times_and_phases_have_their_means():
         service(Mix((kind(1, 16, 16, IMMORTAL),)), (Phase(500, 1), Phase(9000, 2, "exponential"))), 1, "s"
     )
     found = []
-    for _ in range(100 * SCALE):
+    for i in range(100 * SCALE):
         ops = stream.next()
         assert ops["kind"].tolist() == [COMPUTE, ALLOC, COMPUTE, ALLOC, ALLOC]
         assert ops["arg"][0] == 500
         found.append(int(ops["arg"][2]))
+        assert found[-1] == at(1, "s/compute/1", 64 * i).exponential(9000)
     within(np.mean(found), 9000, 9000 / sqrt(len(found)))
 
 
@@ -598,14 +607,14 @@ def test_the_wheel_is_a_queue(longest):
 
 
 def test_a_broken_wheel_is_found():
-    for name, at in (("slot_bits", 0), ("due", 7), ("link", 7), ("heads", 0)):
+    for name, index in (("slot_bits", 0), ("due", 7), ("link", 7), ("heads", 0)):
         tables = WorkerStream(EVERY, 40, 1, "w")._tables
         insert_entry(tables.header, 1, 7, 100)
         insert_entry(tables.header, 1, 8, 100)
         check_wheel(tables, {7: 100, 8: 100})
         if name in ("slot_bits", "heads"):
-            at = int(np.flatnonzero(tables.arrays[name] != (-1 if name == "heads" else 0))[0])
-        tables.arrays[name][at] = 3
+            index = int(np.flatnonzero(tables.arrays[name] != (-1 if name == "heads" else 0))[0])
+        tables.arrays[name][index] = 3
         with pytest.raises(AssertionError):
             check_wheel(tables, {7: 100, 8: 100})
 
