@@ -67,9 +67,9 @@ CACHE_DIR = _cache_dir()
 numba.config.CACHE_DIR = str(CACHE_DIR)
 
 
-def cache_is_cold() -> bool:
-    """True when nothing has been compiled for these sources yet, so the first run takes some seconds longer."""
-    return not PLAIN and not any(CACHE_DIR.rglob("*.nbc"))
+def cache_is_cold(*modules: str) -> bool:
+    """True when one of these modules with entries (``pump`` for sim/go/pump.py) was never compiled as it is now."""
+    return not PLAIN and not all(any(CACHE_DIR.rglob(f"{module}.*.nbc")) for module in modules)
 
 
 jit: Callable[..., Any] = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
