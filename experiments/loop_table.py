@@ -2,8 +2,9 @@
 
 ``python -m experiments.loop_table`` runs one goroutine on one P for each row of a machine's loop table: objects of one
 size and kind, collection off, not written by the loop, that must read as zeros; pointerful ones over 512 B 8 bytes
-short, as they were measured. Each variable lets go of the last object, so that nothing stays live. *Cold* is a fresh
-heap; *warm* the same loop once more after everything died and was swept at once, without a clock. A loop fills whole
+short, as they were measured. Each object lets go of the one before, so that nothing stays live. *Cold* is a fresh
+heap. *Warm* is recycled memory: the loop has been run with its objects written (without that, memory nobody wrote
+would be cleared, and faulted in, only now), everything has died and was swept at once, without a clock. A loop fills whole
 arenas of 64 MiB, so that what happens once in a chunk or an arena has its share in the mean, as the derivation of the
 prices (machine.py) takes it.
 
@@ -34,7 +35,7 @@ from sim.go.sizeclasses import MALLOC_HEADER_SIZE, MIN_SIZE_FOR_MALLOC_HEADER, c
 from sim.go.state import ALL, ARENA_PAGES, CHUNK_PAGES, PAGE_SIZE
 from sim.go.world import World
 from sim.metrics.histogram import BUCKETS, summarize
-from sim.ops import ALLOC, NEEDZERO, NO_OBJ, NOSCAN, OP
+from sim.ops import ALLOC, NEEDZERO, NO_OBJ, NOSCAN, OP, TOUCH
 
 TOLERANCE = 0.10
 _BATCH = 1 << 16
@@ -44,7 +45,7 @@ _SIZES = [int(size) for size in class_to_size]
 
 
 def batch(size: int, kind: str, n: int) -> Any:
-    """n mallocs of objects that fill slots of ``size`` bytes, each let go of by the next. (The measuring program's.)"""
+    """n mallocs of objects that fill slots of ``size`` bytes, each let go of by the next."""
     short = MALLOC_HEADER_SIZE if kind == "scan" and size > MIN_SIZE_FOR_MALLOC_HEADER else 0
     ops = np.zeros(n, OP)
     ops["kind"] = ALLOC
@@ -62,6 +63,9 @@ def mallocs_of(version: str, size: int, kind: str, arenas: int) -> int:
     slot = 16 if noscan and size < 16 else size
     npages = int(class_to_allocnpages[_SIZES.index(slot)])
     return arenas * ARENA_PAGES // npages * slots(facts, slot, npages, noscan) * (slot // size)
+
+
+_OTHERS = batch(32768, "scan", 3)  # a program has spans of other lengths before its loop: records and pages run out apart
 
 
 class Loop:
@@ -104,8 +108,12 @@ class Loop:
         self.world.run(until=self.world.go(body))
         return found
 
-    def recycle(self) -> None:
-        """Everything is dead: make it free."""
+    def recycle(self, ops: Any, n: int) -> None:
+        """Run the first n of the operations, repeated, the program writing the objects, and free what is dead."""
+        collect_at_once(self.heap.header, 0)
+        written = ops.copy()
+        written["flags"] |= TOUCH
+        self.run(written, n)
         collect_at_once(self.heap.header, 0)
 
     def forget(self) -> None:
@@ -144,7 +152,7 @@ def loop_means(version: str, prices: Prices, size: int, kind: str, arenas: int) 
     ops = batch(size, kind, min(n, _BATCH))
     loop = Loop(version, prices)
     cold = loop.run(ops, n)
-    loop.recycle()
+    loop.recycle(ops, n)
     return {"cold": cold, "warm": loop.run(ops, n)}
 
 
@@ -195,16 +203,16 @@ def refills(machine: Machine, version: str) -> Iterator[Source]:
     for name in sorted({str(name) for _, name, _ in measured.rows}, key=lambda name: (int(name[1:]), name)):
         size, kind = int(name[1:]), "scan" if name[0] == "p" else "noscan"
         nspans = ARENA_PAGES // int(class_to_allocnpages[_SIZES.index(size)])
-        ops = batch(size, kind, mallocs_of(version, size, kind, 1) // nspans)
+        n = mallocs_of(version, size, kind, 1)
+        ops = batch(size, kind, n // nspans)
         loop = Loop(version, prices)
+        loop.run(_OTHERS, len(_OTHERS))
         calls = {"cold": [(_source(page), time) for page, time in loop.spans(ops, nspans)]}
-        loop.recycle()
+        loop.recycle(ops, n)
         calls["warm"] = [(_source(page), time) for page, time in loop.spans(ops, nspans)]
         if ("partial", name, "partial swept") in measured.rows:
-            loop = Loop(version, prices)
             ops[0]["obj"] = NO_OBJ  # one object of each span survives
-            loop.spans(ops, nspans)
-            loop.recycle()
+            loop.recycle(ops, n)
             ops[0]["obj"] = 0
             calls["partial"] = [("partial swept", time) for _, time in loop.spans(ops[1:], nspans)]
         for mode, found in calls.items():
@@ -232,7 +240,7 @@ def large_objects(machine: Machine, version: str) -> Iterator[Source]:
             row = measured.row(mode, size, kind)
             for name, simulated in zip(wanted, found.percentiles, strict=True):
                 yield Source(version, mode, f"{kind} {size}", name, float(row[name].median), simulated / 1000, n)
-            loop.recycle()
+            loop.recycle(ops, n)
 
 
 def _print(rows: list[Row], sources: list[Source]) -> None:
