@@ -28,6 +28,7 @@ from sim.engine.clock import RUN, after, now, priority, wake
 from sim.go import pump as kernel
 from sim.go.state import CENTRAL_WAIT, HEAP_WAIT, OFF_P
 from sim.jit import PLAIN
+from sim.metrics.histogram import Histogram
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NOSCAN, OP, SHARED
 from sim.units import MS, throw
 
@@ -155,6 +156,7 @@ class Proc:
         self.back: simpy.Event | None = None  # the pump gives the P back by it
         self.wakeup: simpy.Event | None = None  # it is idle and waits for this
         self.idle_time = self.lock_time = self.stopped_time = self.no_cpu_time = 0
+        self._idle_since = -1
         self.draws = world.stream(f"scheduler/p{index}")
         self.fields = world.heap.arrays["procs"][index]
         world.env.process(self._run())
@@ -220,7 +222,9 @@ class Proc:
             if not inherits:
                 self.slice_end = self.world.now + TIME_SLICE
                 self.fields["slice_end"] = self.slice_end
-            g.waited += self.world.now - g._queued
+            wait = self.world.now - g._queued
+            g.waited += wait
+            self.world.sched.latencies.add(wait)
             yield after(self.world.env, self.world.sched.pay("switch"), self.order)
             yield from self._execute(g)
 
@@ -248,14 +252,19 @@ class Proc:
         sched, env = self.world.sched, self.world.env
         if sched.spinning is self:
             sched.spinning = None
-        since = self.world.now
+        since = self._idle_since = self.world.now
         self.wakeup = simpy.Event(env)
         sched.idle.append(self)
         if sched.stopping:
             sched.check_stopped()
         yield self.wakeup
         self.idle_time += self.world.now - since
+        self._idle_since = -1
         yield from self._get_cpu()
+
+    def idle_until_now(self) -> int:
+        """Picoseconds idle so far, the time since it went idle last included."""
+        return self.idle_time + (self.world.now - self._idle_since if self._idle_since >= 0 else 0)
 
     def _get_cpu(self) -> Step:
         """Process step: wait for a CPU, if threads outnumber them."""
@@ -460,6 +469,7 @@ class Sched:
         self.driver = Driver(world)
         self.cpus = Cpus(world, cpus)
         self.spinning: Proc | None = None  # the one woken P that looks for work
+        self.latencies = Histogram()  # from runnable to running
         self._free_ids: list[int] = []
         self._ids = 1
         self._last_running: tuple[int, Proc | None] = (-1, None)
@@ -500,6 +510,10 @@ class Sched:
         self.world.roots.release(g)
 
     # runnable goroutines
+
+    def runnable(self) -> int:
+        """Goroutines that wait for a P."""
+        return len(self.queue) + sum(len(p.runq) + (p.runnext is not None) for p in self.procs)
 
     def note_running(self, p: Proc) -> None:
         """A goroutine's Python code runs on this P now: what it readies at this instant goes to its queue."""
