@@ -1,4 +1,4 @@
-"""A long run seen from a terminal: how far it is, and Ctrl-C."""
+"""A long run seen from a terminal: the compile before it, how far it is, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
+
+import click
 
 _PATIENCE = 2.0  # seconds without a bar
 _EVERY = 0.1  # seconds between two drawings
@@ -54,6 +56,18 @@ def _duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, seconds_left = divmod(whole, 60)
     return f"{minutes}:{seconds_left:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{seconds_left:02}"
+
+
+def announce_compile(
+    what: str = "the simulated runtime",
+    about: str = "half a minute",
+    modules: tuple[str, ...] = ("pump", "streams_fill"),
+) -> None:
+    """Say on stderr, before it happens, why the first run on a machine takes longer: ``modules`` are to be compiled."""
+    from sim.jit import cache_is_cold
+
+    if cache_is_cold(*modules):
+        click.echo(f"compiling {what} for this machine (once, about {about}) ...", err=True)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ _CAUSES = {
     "large": "large object",
     "off_p": "off the P",
 }
-_TIMES = {"mean": "mean_ns", "p50": "p50_ns", "p99": "p99_ns", "p99.9": "p99.9_ns", "p99.99": "p99.99_ns", "max": "max_ns"}
+_TIMES = ("mean", "p50", "p99", "p99.9", "p99.99", "max")
 _MARKS = ("p50", "p99", "p99.9", "p99.99", "max")
 _ROWS = 8  # of the histogram, or as many as there are powers of ten
 _BESIDE = 92  # columns that two blocks side by side take
@@ -98,11 +98,11 @@ def _headline(summary: Mapping[str, Any], look: Look) -> list[str]:
         f"machine {visible(config['machine']['prices'])}",
         f"seed {summary['seed']}",
     ]
+    heap, mapped = (metrics[f"/memory/classes/{name}:bytes"] for name in ("heap/objects", "total"))
     figures = [
         f"{format_time(seconds * SEC)} simulated",
         f"{_counted(mallocs, 'malloc')} ({_rate(metrics['/sim/throughput:mallocs-per-second'])}/s)",
-        f"heap {format_size(metrics['/memory/classes/heap/objects:bytes'])} of "
-        f"{format_size(metrics['/memory/classes/total:bytes'])} mapped",
+        f"heap {format_size(heap)} of {format_size(mapped)} mapped",
     ]
     lines += [*textwrap.wrap(", ".join(runtime), look.width), *textwrap.wrap(", ".join(figures), look.width)]
     if summary["cut_short"]:
@@ -165,7 +165,7 @@ def _row(i: int, name: str, row: Mapping[str, Any]) -> list[str]:
     """The cells of one row; all but a group's first are parts of it."""
     if not row["count"]:
         return [("  " if i else "") + name, "0", "-", *["-"] * len(_TIMES)]
-    times = [format_time(row[key] * NS) for key in _TIMES.values()]
+    times = [format_time(row[f"{name}_ns"] * NS) for name in _TIMES]
     return [("  " if i else "") + name, f"{row['count']:,}", _percent(row["share"]), *times]
 
 
@@ -193,12 +193,12 @@ def _histogram(summary: Mapping[str, Any], malloc: Buckets, look: Look) -> list[
     eighths = [max(round(math.log10(n) * per_decade * 8), 1) if n else 0 for n in columns]
     marked = [(name, column(summary["latency"]["all"][f"{name}_ns"] * NS)) for name in _MARKS]
     colours = ["31" if i > marked[2][1] else "33" if i > marked[1][1] else "32" for i in range(len(columns))]
-    tick, corner, line, notch = "┤└─┬" if look.unicode else "|+-+"
+    tick, side, corner, line, notch = "┤│└─┬" if look.unicode else "||+-+"
     lines = [look.bold("malloc latency") + ": number of calls, both axes logarithmic"]
     for row in reversed(range(rows)):
         label = _power(row // per_decade) if row % per_decade == 0 else ""
         bars = [_block(height - 8 * row, look) for height in eighths]
-        lines.append(f"{label:>{margin - 2}} {tick if label else '│' if look.unicode else '|'}" + _painted(bars, colours, look))
+        lines.append(f"{label:>{margin - 2}} {tick if label else side}{_painted(bars, colours, look)}")
     axis = "".join(notch if i % step == 0 else line for i in range(len(columns) + 1))
     lines.append(" " * (margin - 1) + corner + axis[1:])
     ticks = [(i * step, _tick(first + i)) for i in range(last - first + 1)]
@@ -313,17 +313,16 @@ def _heap(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
     """What is in the memory that was mapped."""
     metrics = summary["metrics"]
     total = metrics["/memory/classes/total:bytes"]
-    parts = {name: metrics[f"/memory/classes/heap/{name}:bytes"] for name in ("objects", "unused", "free", "released", "stacks")}
-    rest = max(total - sum(parts.values()), 0)
-    live = metrics["/sim/live:bytes"]
+    names = ("objects", "unused", "free", "released", "stacks")
+    parts = {name: metrics[f"/memory/classes/heap/{name}:bytes"] for name in names}
     rows = [
         ("objects, dead ones too", parts["objects"]),
-        ("  of them live", live),
+        ("  of them live", metrics["/sim/live:bytes"]),
         ("unused in spans", parts["unused"]),
         ("free pages", parts["free"]),
         ("never used, or given back", parts["released"]),
         ("stacks", parts["stacks"]),
-        ("the runtime's own", rest),
+        ("the runtime's own", max(total - sum(parts.values()), 0)),
     ]
     heading = f"{'memory at the end':<26}{format_size(total):>8}"
     yield len(heading), look.bold(heading)

@@ -204,5 +204,15 @@ def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_sh
         counts=counts,
         series=series,
         machine=world.prices.machine,
-        assumed=dict(world.prices.assumed),
+        assumed=_assumed(scenario, world),
     )
+
+
+def _assumed(scenario: Scenario, world: World) -> dict[str, str]:
+    """The assumed prices, without those that such a run cannot have paid."""
+    never = {"lock.handoff"}  # no lock of the runtime is fifo
+    if not world.central_locks:
+        never.add("central")
+    if scenario.cpus >= scenario.gomaxprocs:
+        never.add("os_switch")
+    return {name: reason for name, reason in world.prices.assumed.items() if name not in never}
