@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import shutil
 import signal
 import stat
 import sys
@@ -85,7 +83,7 @@ def run_(scenario: str, sets: tuple[str, ...], seed: int | None, as_json: bool, 
         failure = None
         if target is not None:
             try:
-                result.store(target, found, _host(begun), prices)
+                result.store(target, found, result.host(begun), prices)
             except InputError as error:
                 failure = error  # after what was found is shown
         _show(result.report(found), as_json)
@@ -224,42 +222,14 @@ def _machine_file(scenario: Scenario) -> bytes | None:
     return held
 
 
-def _host(begun: float) -> dict[str, Any]:
-    """Where and when a run was made that began at a time of the clock on the wall."""
-    import numba
-
-    return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
-        "wall_seconds": round(time.time() - begun, 3),
-        "host": platform.node(),
-        "system": platform.platform(),
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "numba": numba.__version__,
-    }
-
-
 def _show(report: Report, as_json: bool) -> None:
     """Print a result as JSON, or as text that fits the terminal."""
     if as_json:
         _print_json(report.summary)
         return
-    from experiments.render import Look, render
+    from experiments.render import look_of, render
 
-    width = 100
-    on_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    if sys.stdout.isatty():
-        width = min(width, max(shutil.get_terminal_size((width, 24)).columns, 80))
-    _print(render(report, Look(width, _can_print("█▏┤└▲"), on_terminal and "NO_COLOR" not in os.environ)))
-
-
-def _can_print(text: str) -> bool:
-    """Whether the encoding of stdout has these characters."""
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
+    _print(render(report, look_of(sys.stdout)))
 
 
 def _print(text: str) -> None:

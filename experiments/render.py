@@ -7,11 +7,13 @@ Block characters where the encoding has them, else ASCII; colours point out and 
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TextIO
 
 from experiments.errors import visible
 from experiments.result import Buckets, Report
@@ -67,6 +69,20 @@ class Look:
             full, part = divmod(eighths, 8)
             return ("█" * full + " ▏▎▍▌▋▊▉"[part]).rstrip().ljust(width)
         return ("#" * max(round(eighths / 8), share > 0)).ljust(width)
+
+
+def look_of(stream: TextIO) -> Look:
+    """What a stream can show: 100 columns or what the terminal has, from 80 on."""
+    width, terminal = 100, stream.isatty()
+    if terminal:
+        width = min(width, max(shutil.get_terminal_size((width, 24)).columns, 80))
+    try:
+        "█▏┤▲".encode(stream.encoding or "ascii")
+        unicode = True
+    except UnicodeEncodeError:
+        unicode = False
+    colour = terminal and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    return Look(width, unicode, colour)
 
 
 def render(report: Report, look: Look) -> str:

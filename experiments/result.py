@@ -19,8 +19,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +150,21 @@ def store(target: Path, result: Result, host: Mapping[str, Any], prices: bytes |
     except OSError as error:
         what = f"{target}: cannot be written ({error.strerror}); the result is in {temporary}"
         raise InputError(what) from error
+
+
+def host(begun: float) -> dict[str, Any]:
+    """What goes into host.json of a run that began at this time of the clock on the wall and ends now."""
+    import numba
+
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
+        "wall_seconds": round(time.time() - begun, 3),
+        "host": platform.node(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "numba": numba.__version__,
+    }
 
 
 def json_text(value: Any) -> str:
