@@ -23,11 +23,11 @@ _CAUSES = {
     "all": "all",
     "tiny": "tiny, combined",
     "fast": "fast path",
-    "refill_partial": "refill, swept span",
-    "refill_fresh": "refill, fresh span",
+    "refill_partial": "refill, swept",
+    "refill_fresh": "refill, fresh",
     "central_wait": "mcentral lock",
-    "heap_wait": "heap lock, waiting",
-    "page_cache": "page cache refill",
+    "heap_wait": "heap lock wait",
+    "page_cache": "page cache",
     "page_search": "page search",
     "grow": "heap growth",
     "first_touch": "first touch",
@@ -38,7 +38,7 @@ _CAUSES = {
 _TIMES = ("mean", "p50", "p99", "p99.9", "p99.99", "max")
 _MARKS = ("p50", "p99", "p99.9", "p99.99", "max")
 _ROWS = 8  # of the histogram, or as many as there are powers of ten
-_BESIDE = 92  # columns that two blocks side by side take
+_BESIDE = 96  # columns that two blocks side by side take
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +123,9 @@ def _headline(summary: Mapping[str, Any], look: Look) -> list[str]:
     lines += [*textwrap.wrap(", ".join(runtime), look.width), *textwrap.wrap(", ".join(figures), look.width)]
     if summary["cut_short"]:
         run = config["run"]
-        whole = [run["duration"]] * ("duration" in run) + [f"{run['mallocs']:,} mallocs"] * ("mallocs" in run)
-        text = f"CUT SHORT after {format_time(seconds * SEC)} of {visible(' or '.join(whole))}: this is what there was"
+        whole = [visible(run["duration"])] if "duration" in run else []
+        whole += [_counted(run["mallocs"], "malloc")] if "mallocs" in run else []
+        text = f"CUT SHORT after {format_time(seconds * SEC)} of {' or '.join(whole)}: this is what there was"
         lines.append(look.paint(text, "1;31"))
     return lines
 
@@ -152,12 +153,12 @@ def _times(summary: Mapping[str, Any], look: Look) -> list[str]:
     latency = summary["latency"]
     groups = [[(_CAUSES.get(key, visible(key)), row) for key, row in latency.items()]]
     if "response" in summary and "run_queue" in summary:
-        groups.append([("response", summary["response"]), ("in the run queue", summary["run_queue"])])
+        groups.append([("response", summary["response"]), ("in run queue", summary["run_queue"])])
     body = [[_row(i, name, row) for i, (name, row) in enumerate(group)] for group in groups]
-    heads = (["malloc, by cause", "calls", "of time"], ["requests", "count", "of time"])
+    heads = (["malloc by cause", "calls", "of time"], ["requests", "count", "of time"])
     columns = list(zip(*(row for group in (*body, heads) for row in group), strict=False))
     widths = [max(map(len, column)) for column in columns[:3]]
-    times = 8
+    times = 8 if sum(widths) + 4 + 8 * len(_TIMES) <= look.width else 7
     bar = min(look.width - sum(widths) - 5 - times * len(_TIMES), 12)
     lines: list[str] = []
     for head, group, rows in zip(heads, groups, body, strict=False):
@@ -195,7 +196,7 @@ def _histogram(summary: Mapping[str, Any], malloc: Buckets, look: Look) -> list[
     margin = 8
     first = math.floor(math.log10(max(malloc[0][0], 100)) + 1e-9)
     last = max(math.ceil(math.log10(max(malloc[-1][1], 101)) - 1e-9), first + 1)
-    step = min((look.width - margin - 6) // (last - first), 40)
+    step = min((look.width - margin - len(_tick(last)) + 1) // (last - first), 40)
     columns = [0] * ((last - first) * step)
 
     def column(ps: float) -> int:
@@ -220,8 +221,10 @@ def _histogram(summary: Mapping[str, Any], malloc: Buckets, look: Look) -> list[
     ticks = [(i * step, _tick(first + i)) for i in range(last - first + 1)]
     lines.append(" " * (margin - 1) + _labels(ticks)[0])
     arrow = "▲" if look.unicode else "^"
-    lines += [" " * margin + look.dim(text) for text in _labels([(at, arrow + name) for name, at in marked])]
-    return lines
+    marks = [
+        (at, arrow + name) if margin + at + len(name) < look.width else (at - len(name), name + arrow) for name, at in marked
+    ]
+    return lines + [" " * margin + look.dim(text) for text in _labels(marks)]
 
 
 def _block(height: int, look: Look) -> str:

@@ -324,11 +324,13 @@ def _malloc(path: Path, text: str) -> Buckets:
         if next(rows, None) != _LATENCY_HEADER:
             raise ValueError
         for cause, low, high, count in rows:
-            limits = _picoseconds(low), _picoseconds(high), int(count)
-            if min(limits) < 0 or limits[0] > limits[1] or max(limits) >= 1 << 63:
+            bucket = _picoseconds(low), _picoseconds(high), int(count)
+            if not 0 <= bucket[0] <= bucket[1] < 1 << 63 or bucket[2] < 1:
                 raise ValueError
             if cause == "all":
-                found.append(limits)
+                if found and bucket[0] <= found[-1][1]:
+                    raise ValueError
+                found.append(bucket)
     except (ValueError, csv.Error):
         raise _damaged(path, f"line {rows.line_num}") from None
     return found
