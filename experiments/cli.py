@@ -54,7 +54,9 @@ _TRACES = ("the allocator", "20 s")
 @_json
 @click.option("-o", "--output", metavar="DIR", help="Keep the result in DIR, a new directory.")
 @click.option("--check", is_flag=True, help="Verify every invariant of the heap at the end.")
-def run_(scenario: str, sets: tuple[str, ...], seed: int | None, as_json: bool, output: str | None, check: bool) -> None:
+def run_(
+    scenario: str, sets: tuple[str, ...], seed: int | None, as_json: bool, output: str | None, check: bool
+) -> None:
     """Run a scenario on the simulated runtime and show where the time of malloc went.
 
     SCENARIO is the name of a shipped one (see `allocsim list`) or a TOML file. Ctrl-C ends a run early and shows what

@@ -222,7 +222,8 @@ def _histogram(summary: Mapping[str, Any], malloc: Buckets, look: Look) -> list[
     lines.append(" " * (margin - 1) + _labels(ticks)[0])
     arrow = "▲" if look.unicode else "^"
     marks = [
-        (at, arrow + name) if margin + at + len(name) < look.width else (at - len(name), name + arrow) for name, at in marked
+        (at, arrow + name) if margin + at + len(name) < look.width else (at - len(name), name + arrow)
+        for name, at in marked
     ]
     return lines + [" " * margin + look.dim(text) for text in _labels(marks)]
 

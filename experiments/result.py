@@ -228,7 +228,7 @@ def _toml_value(value: Any) -> str:
 def read(name: str) -> Report:
     """The report of a stored result; InputError if there is none, if it is damaged or of another schema."""
     folder = Path(name)
-    if "\0" in name or not folder.is_dir():
+    if not name or "\0" in name or not folder.is_dir():
         raise InputError(f"{name or repr(name)}: is no directory; name one that `allocsim run -o` wrote")
     path = folder / "summary.json"
     if not path.exists():

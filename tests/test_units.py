@@ -52,7 +52,9 @@ def test_sizes(n, text):
 def test_a_time_is_read_back_within_half_of_its_last_digit(ps):
     text = format_time(ps)
     digits = text.rstrip("pnums").replace(".", "")
-    unit = next(unit for name, unit in (("ps", 1), ("ns", NS), ("us", US), ("ms", MS), ("s", SEC)) if text.endswith(name))
+    unit = next(
+        unit for name, unit in (("ps", 1), ("ns", NS), ("us", US), ("ms", MS), ("s", SEC)) if text.endswith(name)
+    )
     assert len(digits) == 3 or unit in (1, SEC)
     assert abs(parse_time(text) - ps) <= max(Decimal(ps) / 199, unit // 2 if len(digits) > 3 else 0)
 

@@ -59,8 +59,27 @@ def test_a_row_for_each_cause_in_the_order_of_the_path():
     }
     report = made_up([(8 * NS, 8 * NS, 1_206_300)], latency)
     table = lines(report)[4:9]
-    assert table[0].split() == ["malloc", "by", "cause", "calls", "of", "time", *"mean p50 p99 p99.9 p99.99 max".split()]
-    assert table[1].split() == "all 1,206,300 100.0 % 25.4ns 8.39ns 95.9ns 2.37us 8.62us 122us".split()
+    assert table[0].split() == [
+        "malloc",
+        "by",
+        "cause",
+        "calls",
+        "of",
+        "time",
+        *["mean", "p50", "p99", "p99.9", "p99.99", "max"],
+    ]
+    assert table[1].split() == [
+        "all",
+        "1,206,300",
+        "100.0",
+        "%",
+        "25.4ns",
+        "8.39ns",
+        "95.9ns",
+        "2.37us",
+        "8.62us",
+        "122us",
+    ]
     assert table[2].split()[:5] == ["fast", "path", "1,183,407", "35.1", "%"]
     assert [text.strip().split("  ")[0] for text in table[1:]] == ["all", "fast path", "heap growth", "zeroing"]
     assert "<0.1 %" in table[4]
@@ -104,7 +123,18 @@ def drawn(report, look=PLAIN):
 @pytest.mark.parametrize("power", range(3, 13))
 def test_a_bar_stands_at_its_time(power):
     """Just above a power of ten the bar stands right of that power's tick, just below left of it."""
-    names = {3: "1ns", 4: "10ns", 5: "100ns", 6: "1us", 7: "10us", 8: "100us", 9: "1ms", 10: "10ms", 11: "100ms", 12: "1s"}
+    names = {
+        3: "1ns",
+        4: "10ns",
+        5: "100ns",
+        6: "1us",
+        7: "10us",
+        8: "100us",
+        9: "1ms",
+        10: "10ms",
+        11: "100ms",
+        12: "1s",
+    }
     above = int(10**power * 1.001)
     report = made_up([(100, 100, 1), (above, above, 1), (10**13, 10**13, 1)])
     rows, axis, ticks, _ = drawn(report)
@@ -153,11 +183,16 @@ def test_the_time_of_the_ps_adds_up():
     report = made_up([(500 * NS, 500 * NS, 1_000_000)], latency, metrics)
     look = Look(width=80, unicode=False)  # blocks below each other
     assert line(report, "where the time of 4 Ps went", look).split()[-1] == "4.00s"
-    shares = {"malloc": "400ms 10.0 %", "of it waiting": "125ms 3.1 %", "compute": "2.00s 50.0 %", "idle": "1.00s 25.0 %"}
+    shares = {
+        "malloc": "400ms 10.0 %",
+        "of it waiting": "125ms 3.1 %",
+        "compute": "2.00s 50.0 %",
+        "idle": "1.00s 25.0 %",
+    }
     shares |= {"first touches by the program": "250ms 6.2 %", "scheduling": "350ms 8.8 %"}
     text = "\n".join(lines(report, look)).partition("where the time")[2]
     for name, figures in shares.items():
-        (found,) = re.findall(rf"^ *{name}.*$", text, re.M)
+        (found,) = re.findall(rf"^ *{name}.*$", text, re.MULTILINE)
         assert " ".join(found.rstrip(" #").split()).endswith(figures), found
     assert "waiting for a CPU" not in text
 
@@ -169,7 +204,7 @@ def test_the_memory_adds_up():
     report = made_up([(8 * NS, 8 * NS, 10)], metrics=metrics)
     look = Look(width=80, unicode=False)
     text = "\n".join(lines(report, look)).partition("memory at the end")[2]
-    found = dict(re.findall(r"^ *(\S.*?)  +\S+iB +([\d.]+) %$", text, re.M))
+    found = dict(re.findall(r"^ *(\S.*?)  +\S+iB +([\d.]+) %$", text, re.MULTILINE))
     assert found.pop("of them live") == "30.0"
     assert found == {
         "objects, dead ones too": "60.0",
@@ -251,7 +286,11 @@ def test_a_terminal_is_asked_what_it_can_do(monkeypatch):
     assert look_of(Terminal(io.BytesIO(), "utf-8")) == Look(80, True, False)
 
 
-@given(st.lists(st.tuples(st.integers(0, 1 << 62), st.integers(1, 1 << 50)), min_size=1, max_size=20, unique_by=lambda x: x[0]))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1 << 62), st.integers(1, 1 << 50)), min_size=1, max_size=20, unique_by=lambda x: x[0]
+    )
+)
 def test_any_histogram_can_be_drawn(values):
     malloc = [(value, value, count) for value, count in sorted(values)]
     text = lines(made_up(malloc, {"all": row(sum(count for _, count in values), malloc[0][0] / NS)}))
