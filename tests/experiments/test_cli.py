@@ -52,7 +52,7 @@ def test_help_is_there_for_every_command(tmp_path):
     for command in ("run", "list", "show", "import", "replay", "conform"):
         assert f"  {command} " in run.stdout
         inner = allocsim(command, "--help", cwd=tmp_path)
-        assert inner.returncode == 0 and inner.stdout.startswith(f"Usage: allocsim {command} [OPTIONS] ")
+        assert inner.returncode == 0 and inner.stdout.startswith(f"Usage: allocsim {command} [OPTIONS]")
 
 
 def test_help_starts_at_once(tmp_path):
