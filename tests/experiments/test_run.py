@@ -78,6 +78,7 @@ def test_run_ahead_bound_does_not_show(name):
     def seen(bound):
         answer = run(small(name, f"max_run_ahead={bound}")).to_dict()
         assert answer["metrics"].pop("/sim/segments:segments") > 0
+        assert answer["config"]["run"].pop("max_run_ahead") == bound
         return answer
 
     assert seen("1us") == seen("500ns")
