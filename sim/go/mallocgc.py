@@ -351,6 +351,15 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
 
 
 @jit
+def touch_cleared(h: Any, p: Any, g: Any, offset: Any, nbytes: Any) -> Any:
+    """Page faults of clearing part of a large object where no memory stands behind all of it; picoseconds."""
+    sp = spans(h)[np.int64(g.span)]
+    faults = touch(h, p, sp, offset, nbytes) if sp.fresh else np.int64(0)
+    g.spent[FIRST_TOUCH] += faults
+    return faults
+
+
+@jit
 def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     """A large object in its own span: accounting, and clearing unless that is done in chunks; picoseconds.
 
@@ -380,7 +389,7 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
         else:
             cleared = pay_bytes(h, p, op.arg, h[0].large_zero_scan)
             g.spent[ZEROING] += cleared
-            cost += cleared
+            cost += cleared + touch_cleared(h, p, g, np.int64(0), op.arg)
     procs(h)[p].malloc_time += cost
     return cost
 
@@ -389,9 +398,11 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
 def clear_chunk(h: Any, p: Any, g: Any, op: Any) -> Any:
     """Clear the next 256 KiB of a large object; picoseconds."""
     n = min(g.left, np.int64(CLEAR_CHUNK))
+    faults = touch_cleared(h, p, g, op.arg - g.left, n)
     g.left -= n
     cost = pay_bytes(h, p, n, h[0].large_zero_noscan if op["flags"] & NOSCAN else h[0].large_zero_scan)
     g.spent[ZEROING] += cost
+    cost += faults
     procs(h)[p].malloc_time += cost
     return cost
 
