@@ -318,6 +318,7 @@ def got_partial(h: Any, p: Any, g: Any) -> Any:
     """A refill found a span with room: cache it; picoseconds."""
     cost = pay(h, p, PRICE_PARTIAL + np.int64(g.spanclass))
     g.spent[PARTIAL] += cost
+    cost += touch_meta(h, p, g)  # a block for the span given back, mark bits of spans swept on the way
     procs(h)[p].malloc_time += cost
     cache_fresh(h, p, np.int64(g.spanclass), np.int64(g.span))
     return cost
@@ -390,6 +391,7 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
             cleared = pay_bytes(h, p, op.arg, h[0].large_zero_scan)
             g.spent[ZEROING] += cleared
             cost += cleared + touch_cleared(h, p, g, np.int64(0), op.arg)
+    cost += touch_meta(h, p, g)
     procs(h)[p].malloc_time += cost
     return cost
 
