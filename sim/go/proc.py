@@ -26,8 +26,9 @@ import simpy
 
 from sim.engine.clock import RUN, after, now, priority, wake
 from sim.go import pump as kernel
-from sim.go.state import CENTRAL_WAIT, HEAP_WAIT, NEVER, OFF_P
+from sim.go.state import CENTRAL_WAIT, HEAP_WAIT, OFF_P
 from sim.jit import PLAIN
+from sim.metrics.histogram import Histogram
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NOSCAN, OP, SHARED
 from sim.units import MS, throw
 
@@ -155,6 +156,7 @@ class Proc:
         self.back: simpy.Event | None = None  # the pump gives the P back by it
         self.wakeup: simpy.Event | None = None  # it is idle and waits for this
         self.idle_time = self.lock_time = self.stopped_time = self.no_cpu_time = 0
+        self._idle_since = -1
         self.draws = world.stream(f"scheduler/p{index}")
         self.fields = world.heap.arrays["procs"][index]
         world.env.process(self._run())
@@ -220,7 +222,9 @@ class Proc:
             if not inherits:
                 self.slice_end = self.world.now + TIME_SLICE
                 self.fields["slice_end"] = self.slice_end
-            g.waited += self.world.now - g._queued
+            wait = self.world.now - g._queued
+            g.waited += wait
+            self.world.sched.latencies.add(wait)
             yield after(self.world.env, self.world.sched.pay("switch"), self.order)
             yield from self._execute(g)
 
@@ -248,14 +252,19 @@ class Proc:
         sched, env = self.world.sched, self.world.env
         if sched.spinning is self:
             sched.spinning = None
-        since = self.world.now
+        since = self._idle_since = self.world.now
         self.wakeup = simpy.Event(env)
         sched.idle.append(self)
         if sched.stopping:
             sched.check_stopped()
         yield self.wakeup
         self.idle_time += self.world.now - since
+        self._idle_since = -1
         yield from self._get_cpu()
+
+    def idle_until_now(self) -> int:
+        """Picoseconds idle so far, the time since it went idle last included."""
+        return self.idle_time + (self.world.now - self._idle_since if self._idle_since >= 0 else 0)
 
     def _get_cpu(self) -> Step:
         """Process step: wait for a CPU, if threads outnumber them."""
@@ -369,55 +378,43 @@ class Proc:
 
 
 class Driver:
-    """Runs the pump as one SimPy event at a time, at the turn of the P that is due first."""
+    """Runs the pump whenever a P's turn comes before the next event of the world."""
 
-    def __init__(self, env: simpy.Environment, header: Any) -> None:
-        self.env = env
-        self.header = header
+    def __init__(self, world: World) -> None:
+        self.env = world.env
+        self.header = world.heap.header
+        self.times = world.heap.arrays["p_time"]
         self.procs: list[Proc] = []
         self.events = 0
-        self._armed = (NEVER, 0)
+        self.env.drive = self.drive
 
-    def enter(self, p: Proc) -> None:
+    def enter(self, p: Proc, _: simpy.Event | None = None) -> None:
         """Put a P into the pump from now on."""
-        kernel.enter(self.header, p.index, now(self.env))
-        self._arm(now(self.env), p.index)
-
-    def _enter_again(self, p: Proc, _: simpy.Event) -> None:
-        """The next operation's event of a P (run-ahead off)."""
-        self.enter(p)
-
-    def _arm(self, time: int, p: int) -> None:
-        """See to it that the pump runs at a P's turn."""
-        key = (time, priority(RUN, p))
-        if time < NEVER and key < self._armed:
-            self._armed = key
-            event = after(self.env, time - now(self.env), key[1])
-            event.callbacks.append(partial(self._fire, key))
+        time = now(self.env)
+        self.times[p.index] = time
+        self.env.turn = min(self.env.turn, (time, p.order))
 
     def rearm(self) -> None:
         """A P's turn has moved forward (a compute was cut)."""
-        self._arm(*map(int, kernel.next_turn(self.header)))
+        self._next(*kernel.next_turn(self.header))
 
-    def _fire(self, key: tuple[int, int], _: simpy.Event) -> None:
-        """Run the pump up to the next event of the world. Events that an earlier one replaced do nothing."""
-        if key != self._armed:
-            return
-        self._armed = (NEVER, 0)
+    def _next(self, p: int, time: int) -> None:
+        """The next turn is this P's."""
+        self.env.turn = (time, self.procs[p].order)
+
+    def drive(self) -> None:
+        """Run the pump up to the next event of the world, or until a P needs Python: it goes on at once."""
         self.events += 1
-        queue = self.env._queue
-        limit_time, limit_priority = queue[0][:2] if queue else (NEVER, 0)
-        answer = kernel.pump(self.header, int(limit_time), int(limit_priority))
-        if answer >= 0:
-            reason, index = answer >> kernel.REASON_SHIFT, answer & ((1 << kernel.REASON_SHIFT) - 1)
-            p = self.procs[index]
-            due = int(p.fields["at"]) - now(self.env)
-            if reason == kernel.OP_EVENT:
-                after(self.env, due, p.order).callbacks.append(partial(self._enter_again, p))
-            else:
-                assert p.back is not None
-                wake(self.env, p.back, p.order, reason, due)
-        self.rearm()
+        reason, index, time, next_index, next_time = kernel.pump(self.header, *self.env.limit())
+        self._next(next_index, next_time)
+        if reason == kernel.STAY:
+            return
+        p = self.procs[index]
+        if reason == kernel.OP_EVENT:
+            after(self.env, time - now(self.env), p.order).callbacks.append(partial(self.enter, p))
+        else:
+            assert p.back is not None
+            self.env.fire(p.back, time, reason)
 
 
 class Cpus:
@@ -469,9 +466,10 @@ class Sched:
         self.idle: list[Proc] = []  # the last one to go idle is woken first
         self.stopping = False
         self.created = self.alive = 0
-        self.driver = Driver(world.env, world.heap.header)
+        self.driver = Driver(world)
         self.cpus = Cpus(world, cpus)
         self.spinning: Proc | None = None  # the one woken P that looks for work
+        self.latencies = Histogram()  # from runnable to running
         self._free_ids: list[int] = []
         self._ids = 1
         self._last_running: tuple[int, Proc | None] = (-1, None)
@@ -512,6 +510,10 @@ class Sched:
         self.world.roots.release(g)
 
     # runnable goroutines
+
+    def runnable(self) -> int:
+        """Goroutines that wait for a P."""
+        return len(self.queue) + sum(len(p.runq) + (p.runnext is not None) for p in self.procs)
 
     def note_running(self, p: Proc) -> None:
         """A goroutine's Python code runs on this P now: what it readies at this instant goes to its queue."""

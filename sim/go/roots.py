@@ -29,6 +29,7 @@ class Roots:
         self._free_runs: dict[int, list[int]] = {}  # by length, a power of two
         self._end = 0
         self._handles: list[int] = []
+        self._handles_made = False
         self._shared = 0
         heap.tables.allocate("goroutines", 64)
 
@@ -47,8 +48,16 @@ class Roots:
         self._grow("shared_variables", self._shared)
         return first
 
+    def reserve_shared_up_to(self, n: int) -> None:
+        """Have variables 0..n-1 of the whole program, for one stream that numbers them itself; Throw if handles do too."""
+        if self._shared < n:
+            if self._handles_made:
+                throw("handles and a stream both number the program's variables")
+            self.reserve_shared(n - self._shared)
+
     def new_handle(self) -> int:
         """A variable of the whole program for one object."""
+        self._handles_made = True
         return self._handles.pop() if self._handles else self.reserve_shared(1)
 
     def free_handle(self, handle: int) -> None:

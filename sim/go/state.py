@@ -197,7 +197,6 @@ GOROUTINE = np.dtype(
 PROC = np.dtype(
     [
         ("g", "i4"),  # the goroutine it runs
-        ("at", "i8"),  # when it left the pump
         ("lag", "i8"),  # picoseconds run ahead in the segment in progress
         ("slice_end", "i8"),  # the goroutine's 10 ms are over
         ("cpu_end", "i8"),  # another thread may have the CPU from here on

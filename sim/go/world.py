@@ -81,7 +81,7 @@ class World:
         facts = VERSIONS[version] if isinstance(version, str) else version
         if mcentral_mutex is not None:
             facts = replace(facts, mcentral_mutex=mcentral_mutex)
-        self.env = simpy.Environment()
+        self.env = clock.Environment()
         self.seed = seed
         self.prices = prices
         self.heap = Heap(facts, gomaxprocs)

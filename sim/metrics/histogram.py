@@ -31,6 +31,12 @@ def bucket_of(value: Any) -> Any:
     return min((shift << SUB_BITS) + (value >> shift), np.int64(BUCKETS - 1))
 
 
+def bucket_of_int(value: int) -> int:
+    """`bucket_of` for Python."""
+    shift = max(value.bit_length() - SUB_BITS - 1, 0)
+    return min((shift << SUB_BITS) + (value >> shift), BUCKETS - 1)
+
+
 def bucket_top(bucket: int) -> int:
     """The largest value of a bucket."""
     shift = max((bucket >> SUB_BITS) - 1, 0)
@@ -66,3 +72,23 @@ def summarize(counts: Any, total: int, maximum: int, wanted: Sequence[float] = P
     return Summary(
         int(cumulative[-1]), total, maximum, tuple(min(percentile(cumulative, q), maximum) for q in wanted)
     )
+
+
+class Histogram:
+    """A row of counts that Python fills: values of a goroutine or a request, picoseconds >= 0."""
+
+    __slots__ = ("counts", "maximum", "total")
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(BUCKETS, np.int64)
+        self.total = self.maximum = 0
+
+    def add(self, value: int) -> None:
+        """Count a value."""
+        self.counts[bucket_of_int(value)] += 1
+        self.total += value
+        self.maximum = max(self.maximum, value)
+
+    def summary(self) -> Summary:
+        """What it holds."""
+        return summarize(self.counts, self.total, self.maximum)

@@ -1,0 +1,199 @@
+"""The main job: run a scenario on the simulated runtime and gather what was seen.
+
+`run` is the main loop: build a world, let time pass in steps so that it can be watched and interrupted, read the
+result. The steps are chosen by the clock on the wall and change nothing of what happens in simulated time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import simpy
+
+from experiments.machine import load_machine
+from sim import __version__
+from sim.engine.clock import OBSERVE, after, priority
+from sim.go.check import check_heap
+from sim.go.metrics import latency, latency_counts, read_metrics
+from sim.go.params import VERSIONS
+from sim.go.state import CAUSES
+from sim.go.world import World
+from sim.metrics.histogram import PERCENTILES, Summary
+from sim.metrics.series import Series
+from sim.units import MS, US
+from workloads.drive import Load
+from workloads.scenario import Scenario
+from workloads.spec import Service
+
+SCHEMA = 1
+_STEP_SECONDS = 0.05  # how long a step should take on the wall
+_FIRST_STEP = 100 * US
+_GAUGES = ("mallocs", "heap_in_use", "heap_free", "heap_released", "mapped_ready", "live_bytes", "goroutines", "runnable")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run showed. ``cut_short``: it was interrupted, and this is what was there.
+
+    ``latency``: mallocgc by cause; ``response`` and ``queued``: a service's requests, else None. ``counts``: the
+    histograms behind ``latency``, causes x buckets. ``series``: gauges over time. ``metrics``: by runtime/metrics names.
+    """
+
+    scenario: Scenario
+    cut_short: bool
+    metrics: dict[str, int | float]
+    latency: dict[str, Summary]
+    response: Summary | None
+    queued: Summary | None
+    counts: dict[str, Any]
+    series: Series
+    assumed: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shape of ``allocsim run --json``: everything but histograms and series; nothing of the host or wall time."""
+        whole = self.latency["all"].total if "all" in self.latency else 0
+        answer: dict[str, Any] = {
+            "schema": SCHEMA,
+            "allocsim": __version__,
+            "scenario": self.scenario.name,
+            "seed": self.scenario.seed,
+            "cut_short": self.cut_short,
+            "metrics": self.metrics,
+            "latency": {name: _summary(one, whole) for name, one in self.latency.items()},
+        }
+        if self.response is not None and self.queued is not None:
+            answer["response"] = _summary(self.response, self.response.total)
+            answer["run_queue"] = _summary(self.queued, self.response.total)
+        answer["assumed_prices"] = self.assumed
+        return answer
+
+
+def _summary(one: Summary, whole: int) -> dict[str, int | float]:
+    """A summary in nanoseconds, with its share of a whole time."""
+    named = {f"p{str(q).removesuffix('.0')}_ns": value / 1000 for q, value in zip(PERCENTILES, one.percentiles, strict=True)}
+    return {
+        "count": one.count,
+        "share": one.total / whole if whole else 0.0,
+        "mean_ns": one.mean / 1000,
+        **named,
+        "max_ns": one.maximum / 1000,
+    }
+
+
+def build(scenario: Scenario) -> World:
+    """The world of a scenario, nothing has happened yet; InputError if its machine file cannot be used."""
+    facts = replace(
+        VERSIONS[scenario.version],
+        mcentral_mutex=scenario.mcentral_mutex,
+        linear_layout=scenario.layout == "linear",
+    )
+    return World(
+        facts,
+        scenario.gomaxprocs,
+        load_machine(scenario.machine, scenario.version),
+        scenario.seed,
+        cpus=scenario.cpus,
+        max_run_ahead=scenario.max_run_ahead_ps,
+    )
+
+
+def _observe(world: World, series: Series) -> Any:
+    """Process: sample the gauges at multiples of the series' interval, after everything else of the instant."""
+    order = priority(OBSERVE, 0)
+    fields, procs = world.heap.fields, world.heap.arrays["procs"]
+    while True:
+        row = (
+            int(procs["mallocs"].sum()),
+            *(int(fields[name]) for name in _GAUGES[1:6]),
+            world.sched.alive,
+            world.sched.runnable(),
+        )
+        series.add(world.now, row)
+        yield after(world.env, series.interval - world.now % series.interval, order)
+
+
+def _first(env: simpy.Environment, *events: simpy.Event) -> simpy.Event:
+    """Fires with the first of some events. (SimPy's any_of takes the callbacks of an inner any_of away when it fires.)"""
+    first = simpy.Event(env)
+
+    def fire(_: simpy.Event) -> None:
+        if not first.triggered:
+            first.succeed()
+
+    for event in events:
+        assert event.callbacks is not None
+        event.callbacks.append(fire)
+    return first
+
+
+def _progress(scenario: Scenario, world: World) -> float:
+    """How much of a run is done, 0 to 1."""
+    shares = [0.0]
+    if scenario.duration_ps is not None:
+        shares.append(world.now / scenario.duration_ps)
+    if scenario.mallocs is not None:
+        shares.append(int(world.heap.arrays["procs"]["mallocs"].sum()) / scenario.mallocs)
+    return min(max(shares), 1.0)
+
+
+def run(
+    scenario: Scenario,
+    watch: Callable[[float], None] | None = None,
+    interrupted: Callable[[], bool] | None = None,
+    check: bool = False,
+) -> Result:
+    """Run a scenario to its end, or until ``interrupted()``.
+
+    ``watch`` is told the share that is done after each step. ``check``: verify every invariant of the heap at the end
+    (Throw names the first that does not hold).
+    """
+    world = build(scenario)
+    load = Load(world)
+    series = Series(_GAUGES, scenario.samples, (scenario.duration_ps or MS) // scenario.samples or 1)
+    world.env.process(_observe(world, series))
+    if isinstance(scenario.workload, Service):
+        load.start_service(scenario.workload, scenario.duration_ps, scenario.mallocs)
+        end = load.done
+    else:
+        load.start_workers(scenario.workload, scenario.mallocs)
+        end = load.done
+        if scenario.duration_ps is not None:
+            end = _first(world.env, load.done, world.env.timeout(scenario.duration_ps))
+    cut_short = False
+    step = _FIRST_STEP
+    while not end.processed and not cut_short:
+        begun = time.perf_counter()
+        world.run(until=_first(world.env, end, world.env.timeout(step)))
+        took = time.perf_counter() - begun
+        step = max(US, min(4 * step, int(step * _STEP_SECONDS / max(took, 1e-6))))
+        if watch is not None:
+            watch(_progress(scenario, world))
+        cut_short = interrupted is not None and interrupted() and not end.processed
+    if check:
+        check_heap(world.heap)
+    return _result(scenario, world, load, series, cut_short)
+
+
+def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_short: bool) -> Result:
+    """Read everything off a world."""
+    metrics = read_metrics(world)
+    if load.response is not None:
+        metrics["/sim/requests/arrived:requests"] = load.requests
+        metrics["/sim/requests/done:requests"] = load.response.summary().count
+    counts = dict(zip(CAUSES, latency_counts(world)[0], strict=True))
+    if load.response is not None and load.queued is not None:
+        counts |= {"response": load.response.counts, "run_queue": load.queued.counts}
+    return Result(
+        scenario=scenario,
+        cut_short=cut_short,
+        metrics=metrics,
+        latency=latency(world),
+        response=load.response.summary() if load.response is not None else None,
+        queued=load.queued.summary() if load.queued is not None else None,
+        counts=counts,
+        series=series,
+        assumed=dict(world.prices.assumed),
+    )

@@ -1,0 +1,135 @@
+"""Figures of a run under the names of Go's runtime/metrics, our own under ``/sim/`` (mirrors metrics.go).
+
+As in the runtime, what a P has allocated from a span that it still caches is not counted yet in ``/gc/heap/allocs``;
+``/sim/mallocs`` is exact. Latencies are not here: see `latency`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sim.go.mstats import mem_stats
+from sim.go.state import ALL, CAUSES, FAST, PRICE_STEPS, TINY, ZEROING
+from sim.metrics.histogram import BUCKETS, Summary, bucket_of_int, summarize
+from sim.units import SEC
+
+if TYPE_CHECKING:
+    from sim.go.world import World
+
+
+def latency_counts(world: World) -> tuple[Any, Any, Any]:
+    """Counts (causes x buckets), picoseconds and maxima by cause of every mallocgc call so far.
+
+    Calls that were nothing but a hit in the cached span, or a tiny object combined, enter here.
+    """
+    arrays = world.heap.arrays
+    counts = arrays["histograms"].reshape(len(CAUSES), BUCKETS).copy()
+    times, maxima = arrays["cause_time"].copy(), arrays["cause_max"].copy()
+
+    def enter(cause: int, price: int, calls: int) -> None:
+        counts[cause, bucket_of_int(price)] += calls
+        times[cause] += calls * price
+        maxima[cause] = max(int(maxima[cause]), price)
+
+    for index in np.flatnonzero(arrays["fast_calls"]):
+        calls = int(arrays["fast_calls"][index])
+        spc, zeroed = divmod(int(index), 2)
+        fast, zero = int(arrays["fast_price"][spc]), int(arrays["zero_price"][spc]) if zeroed else 0
+        enter(FAST, fast, calls)
+        enter(ALL, fast + zero, calls)
+        if zero:
+            enter(ZEROING, zero, calls)
+    tiny_calls = int(world.heap.fields.tiny_calls)
+    if tiny_calls:
+        for cause in (TINY, ALL):
+            enter(cause, int(arrays["prices"][PRICE_STEPS]["mean"]), tiny_calls)
+    return counts, times, maxima
+
+
+def latency(world: World) -> dict[str, Summary]:
+    """Latency of mallocgc, whole (``all``) and by cause, for the causes that occurred."""
+    counts, times, maxima = latency_counts(world)
+    found = {}
+    for cause, name in enumerate(CAUSES):
+        summary = summarize(counts[cause], int(times[cause]), int(maxima[cause]))
+        if summary.count:
+            found[name] = summary
+    return found
+
+
+def read_metrics(world: World) -> dict[str, int | float]:
+    """Memory, scheduler and simulation figures at this instant."""
+    return _memory(world) | _scheduler(world) | _simulation(world)
+
+
+def _memory(world: World) -> dict[str, int | float]:
+    fields, arrays = world.heap.fields, world.heap.arrays
+    stats = mem_stats(world.heap)
+    small = int(arrays["small_alloc_count"].sum())
+    freed = int(arrays["small_free_count"].sum())
+    objects = int(fields.total_alloc - fields.total_free)
+    return {
+        "/gc/heap/allocs:bytes": int(fields.total_alloc),
+        "/gc/heap/allocs:objects": small + int(fields.large_alloc_count),
+        "/gc/heap/frees:bytes": int(fields.total_free),
+        "/gc/heap/frees:objects": freed,
+        "/gc/heap/objects:objects": small + int(fields.large_alloc_count) - freed,
+        "/gc/heap/tiny/allocs:objects": int(fields.tiny_allocs),
+        "/memory/classes/heap/free:bytes": int(fields.heap_free),
+        "/memory/classes/heap/objects:bytes": objects,
+        "/memory/classes/heap/released:bytes": int(fields.heap_released),
+        "/memory/classes/heap/stacks:bytes": int(fields.stacks_in_use),
+        "/memory/classes/heap/unused:bytes": int(fields.heap_in_use) - objects,
+        "/memory/classes/metadata/mcache/free:bytes": stats["MCacheSys"] - stats["MCacheInuse"],
+        "/memory/classes/metadata/mcache/inuse:bytes": stats["MCacheInuse"],
+        "/memory/classes/metadata/mspan/free:bytes": stats["MSpanSys"] - stats["MSpanInuse"],
+        "/memory/classes/metadata/mspan/inuse:bytes": stats["MSpanInuse"],
+        "/memory/classes/metadata/other:bytes": stats["GCSys"],
+        "/memory/classes/other:bytes": stats["OtherSys"],
+        "/memory/classes/total:bytes": stats["Sys"],
+    }
+
+
+def _scheduler(world: World) -> dict[str, int | float]:
+    sched, procs = world.sched, world.heap.arrays["procs"]
+    user = int(procs["malloc_time"].sum() + procs["compute_time"].sum() + procs["touch_time"].sum())
+    latencies = sched.latencies.summary()
+    return {
+        "/cpu/classes/idle:cpu-seconds": sum(p.idle_until_now() for p in sched.procs) / SEC,
+        "/cpu/classes/total:cpu-seconds": world.now * len(sched.procs) / SEC,
+        "/cpu/classes/user:cpu-seconds": user / SEC,
+        "/sched/gomaxprocs:threads": len(sched.procs),
+        "/sched/goroutines:goroutines": sched.alive,
+        "/sched/goroutines-created:goroutines": sched.created,
+        "/sched/latencies:seconds/p50": latencies.percentiles[0] / SEC,
+        "/sched/latencies:seconds/p99": latencies.percentiles[2] / SEC,
+        "/sched/latencies:seconds/max": latencies.maximum / SEC,
+    }
+
+
+def _simulation(world: World) -> dict[str, int | float]:
+    fields, procs, sched = world.heap.fields, world.heap.arrays["procs"], world.sched
+    mallocs = int(procs["mallocs"].sum())
+    central = world.central_locks
+    return {
+        "/sim/time:seconds": world.now / SEC,
+        "/sim/mallocs:objects": mallocs,
+        "/sim/throughput:mallocs-per-second": mallocs * SEC / world.now if world.now else 0.0,
+        "/sim/live:objects": int(fields.live_objects),
+        "/sim/live:bytes": int(fields.live_bytes),
+        "/sim/spans:spans": int(fields.nspans) - 1,
+        "/sim/time/malloc:cpu-seconds": int(procs["malloc_time"].sum()) / SEC,
+        "/sim/time/compute:cpu-seconds": int(procs["compute_time"].sum()) / SEC,
+        "/sim/time/first-touch-by-program:cpu-seconds": int(procs["touch_time"].sum()) / SEC,
+        "/sim/time/no-cpu:cpu-seconds": sum(p.no_cpu_time for p in sched.procs) / SEC,
+        "/sim/locks/mheap/acquisitions:events": world.heap_lock.acquisitions,
+        "/sim/locks/mheap/waits:events": world.heap_lock.waits,
+        "/sim/locks/mheap/wait:seconds": world.heap_lock.total_wait / SEC,
+        "/sim/locks/mheap/hold:seconds": world.heap_lock.total_hold / SEC,
+        "/sim/locks/mcentral/acquisitions:events": sum(lock.acquisitions for lock in central),
+        "/sim/locks/mcentral/waits:events": sum(lock.waits for lock in central),
+        "/sim/locks/mcentral/wait:seconds": sum(lock.total_wait for lock in central) / SEC,
+        "/sim/segments:segments": int(procs["segments"].sum()),
+    }
