@@ -39,7 +39,7 @@ from sim.ops import ALLOC, NEEDZERO, NO_OBJ, NOSCAN, OP, TOUCH
 
 TOLERANCE = 0.10
 _BATCH = 1 << 16
-_CACHE_PAGES = 64
+_STEPS = {ARENA_PAGES: "64 MiB arena", CHUNK_PAGES: "4 MiB chunk", 64: "page cache refill"}
 _LARGE_BYTES = 512 << 20
 _SIZES = [int(size) for size in class_to_size]
 
@@ -65,7 +65,8 @@ def mallocs_of(version: str, size: int, kind: str, npages: int) -> int:
     return npages // each * slots(facts, slot, each, noscan) * (slot // size)
 
 
-_OTHERS = batch(32768, "scan", 3)  # a program has spans of other lengths before its loop: records and pages run out apart
+# a program has spans of other lengths before its loop: records and pages run out apart
+_OTHERS = batch(32768, "scan", 3)
 
 
 class Loop:
@@ -79,7 +80,7 @@ class Loop:
         """The first n of the operations, repeated; nanoseconds a malloc. What the last one made is dead, too."""
         before = self._spent()
 
-        def body(g: Any) -> Iterator[Any]:
+        def body(g: Any) -> Any:
             for at in range(0, n, len(ops)):
                 yield g.run(ops[: n - at], 1)
 
@@ -98,7 +99,7 @@ class Loop:
         arrays = self.heap.arrays
         found: list[tuple[int, int]] = []
 
-        def body(g: Any) -> Iterator[Any]:
+        def body(g: Any) -> Any:
             for _ in range(n):
                 before = int(arrays["cause_time"][ALL])
                 yield g.run(ops, 1)
@@ -191,7 +192,7 @@ class Source:
 
 def _source(page: int) -> str:
     """Where a fresh span's pages must have come from."""
-    for step, name in ((ARENA_PAGES, "64 MiB arena"), (CHUNK_PAGES, "4 MiB chunk"), (_CACHE_PAGES, "page cache refill")):
+    for step, name in _STEPS.items():
         if page % step == 0:
             return name
     return "page cache"
@@ -254,6 +255,12 @@ def _print(rows: list[Row], sources: list[Source]) -> None:
         click.echo(f"{line} {one.error:+7.0%}  n={one.n}")
 
 
+class Refused(click.ClickException):
+    """Bad input, in one line."""
+
+    exit_code = 2
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--machine", "name", default="epyc-2core", show_default=True, help="A machine file, by path or name.")
 @click.option("--version", "wanted", metavar="GO", help="Only this version of Go, such as go1.27.")
@@ -268,9 +275,7 @@ def main(name: str, wanted: str | None, with_sources: bool, as_json: bool) -> No
             raise InputError(f"{machine.path}: {wanted} was not measured; {', '.join(sorted(machine.tables))} were")
         rows = [row for version in versions for row in table(machine, version)]
     except InputError as error:
-        refusal = click.ClickException(str(error))
-        refusal.exit_code = 2
-        raise refusal from None
+        raise Refused(str(error)) from None
     sources: list[Source] = []
     if with_sources:
         for version in versions:
