@@ -98,7 +98,7 @@ def pay(h: Any, p: Any, row: Any) -> Any:
     """The price of a step: its mean, or a draw from the P's own stream where it varies. Picoseconds."""
     price = prices(h)[row]
     if price.row < 0:
-        return price.mean
+        return price["mean"]
     pr = procs(h)[p]
     cell = np.int64(shr64(draw64(pr.draw_key, pr.draws), 54))
     pr.draws += np.uint64(1)
@@ -249,7 +249,7 @@ def combine_tiny(h: Any, p: Any, g: Any, op: Any, off: Any) -> Any:
     assign(h, g, op, (s << 16) | slot)
     h[0].live_objects += 1
     h[0].tiny_calls += 1
-    return prices(h)[_TINY].mean
+    return prices(h)[_TINY]["mean"]
 
 
 @jit
@@ -452,7 +452,7 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
     if g.page < 0 and g.npages < PAGE_CACHE_MAX_PAGES and c.pcache == ZERO and not tried:
         walked = h[0].levels_walked
         refill_page_cache_locked(h, p)
-        held = pay(h, p, _PAGE_CACHE_REFILL) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL].mean
+        held = pay(h, p, _PAGE_CACHE_REFILL) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL]["mean"]
         g.spent[PAGE_CACHE] += held
         g.page, g.scav = page_cache_alloc(h, p, g.npages)
         if g.page < 0 or c.mspancache_len == 0:
@@ -465,7 +465,7 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
         h[0].fact_grown = 0
         h[0].fact_arenas = 0
         g.page, g.scav = alloc_pages_locked(h, g.npages)
-        held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL].mean
+        held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL]["mean"]
         g.spent[PAGE_SEARCH] += held
         grown = pay(h, p, _GROW) if h[0].fact_grown > 0 else np.int64(0)
         for _ in range(h[0].fact_arenas):

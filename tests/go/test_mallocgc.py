@@ -85,7 +85,9 @@ class Oracle:
 
     def collect(self, world):
         """Collect both heaps; what is dead in the other is dead here."""
-        self.heap.arrays["words"][:] = world.heap.arrays["words"][: len(self.heap.arrays["words"])]
+        n = int(world.heap.fields.nwords)
+        assert n == self.heap.fields.nwords
+        self.heap.arrays["words"][:n] = world.heap.arrays["words"][:n]
         collect_at_once(self.heap.header, 0)
         collect_at_once(world.heap.header, 0)
         self.tiny = None
