@@ -107,7 +107,7 @@ class Oracle:
         self.heap.make_room(size >> 13)
         fields = self.heap.fields
         before = {name: int(fields[name]) for name in COUNTS}
-        s, slot, *steps = malloc_by_steps(self.heap.header, 0, size, int(noscan))
+        s, slot, *steps = map(int, malloc_by_steps(self.heap.header, 0, size, int(noscan)))
         did = dict(zip(STEPS, steps, strict=True)) | {name: int(fields[name]) - before[name] for name in COUNTS}
         span = self.heap.arrays["spans"][s]
         spent = dict.fromkeys(CAUSES, 0)
