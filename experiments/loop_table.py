@@ -4,7 +4,7 @@
 size and kind, collection off, not written by the loop, that must read as zeros; pointerful ones over 512 B 8 bytes
 short, as they were measured. Each object lets go of the one before, so that nothing stays live. *Cold* is a fresh
 heap. *Warm* is recycled memory: the loop has been run with its objects written (without that, memory nobody wrote
-would be cleared, and faulted in, only now), everything has died and was swept at once, without a clock. A loop fills whole
+would be cleared, and faulted in, only now), everything has died and was swept at once, without a clock. A loop fills
 arenas of 64 MiB, so that what happens once in a chunk or an arena has its share in the mean, as the derivation of the
 prices (machine.py) takes it.
 
@@ -39,7 +39,7 @@ from sim.ops import ALLOC, NEEDZERO, NO_OBJ, NOSCAN, OP, TOUCH
 
 TOLERANCE = 0.10
 _BATCH = 1 << 16
-_CACHE_PAGES = 64
+_STEPS = {ARENA_PAGES: "64 MiB arena", CHUNK_PAGES: "4 MiB chunk", 64: "page cache refill"}
 _LARGE_BYTES = 512 << 20
 _SIZES = [int(size) for size in class_to_size]
 
@@ -55,17 +55,18 @@ def batch(size: int, kind: str, n: int) -> Any:
     return ops
 
 
-def mallocs_of(version: str, size: int, kind: str, arenas: int) -> int:
-    """How many mallocs fill so many arenas."""
+def mallocs_of(version: str, size: int, kind: str, npages: int) -> int:
+    """How many mallocs fill so many pages (a multiple of 512) with spans."""
     facts, noscan = VERSIONS[version], kind == "noscan"
     if size > facts.max_small_size and noscan:
-        return arenas * ARENA_PAGES // -(-size // PAGE_SIZE)
+        return npages // -(-size // PAGE_SIZE)
     slot = 16 if noscan and size < 16 else size
-    npages = int(class_to_allocnpages[_SIZES.index(slot)])
-    return arenas * ARENA_PAGES // npages * slots(facts, slot, npages, noscan) * (slot // size)
+    each = int(class_to_allocnpages[_SIZES.index(slot)])
+    return npages // each * slots(facts, slot, each, noscan) * (slot // size)
 
 
-_OTHERS = batch(32768, "scan", 3)  # a program has spans of other lengths before its loop: records and pages run out apart
+# a program has spans of other lengths before its loop: records and pages run out apart
+_OTHERS = batch(32768, "scan", 3)
 
 
 class Loop:
@@ -79,7 +80,7 @@ class Loop:
         """The first n of the operations, repeated; nanoseconds a malloc. What the last one made is dead, too."""
         before = self._spent()
 
-        def body(g: Any) -> Iterator[Any]:
+        def body(g: Any) -> Any:
             for at in range(0, n, len(ops)):
                 yield g.run(ops[: n - at], 1)
 
@@ -98,7 +99,7 @@ class Loop:
         arrays = self.heap.arrays
         found: list[tuple[int, int]] = []
 
-        def body(g: Any) -> Iterator[Any]:
+        def body(g: Any) -> Any:
             for _ in range(n):
                 before = int(arrays["cause_time"][ALL])
                 yield g.run(ops, 1)
@@ -146,9 +147,9 @@ class Row:
         return abs(self.error) <= TOLERANCE
 
 
-def loop_means(version: str, prices: Prices, size: int, kind: str, arenas: int) -> dict[str, float]:
-    """Nanoseconds a malloc, cold and warm, of loops that fill so many arenas."""
-    n = mallocs_of(version, size, kind, arenas)
+def loop_means(version: str, prices: Prices, size: int, kind: str, npages: int) -> dict[str, float]:
+    """Nanoseconds a malloc, cold and warm, of loops that fill so many pages."""
+    n = mallocs_of(version, size, kind, npages)
     ops = batch(size, kind, min(n, _BATCH))
     loop = Loop(version, prices)
     cold = loop.run(ops, n)
@@ -156,12 +157,12 @@ def loop_means(version: str, prices: Prices, size: int, kind: str, arenas: int) 
     return {"cold": cold, "warm": loop.run(ops, n)}
 
 
-def table(machine: Machine, version: str, arenas: int | None = None) -> Iterator[Row]:
-    """The loop table of a version, measured and simulated; by default 64 MiB of objects up to 64 B, 256 MiB of others."""
+def table(machine: Machine, version: str, most: int = 4 * ARENA_PAGES) -> Iterator[Row]:
+    """The loop table of a version, measured and simulated: 64 MiB of objects up to 64 B, at most so many pages of others."""
     prices = derive(machine, version)
     for key, readings in machine.tables[version]["loop"].rows.items():
         size, kind = int(key[0]), str(key[1])
-        means = loop_means(version, prices, size, kind, arenas or (1 if size <= 64 else 4))
+        means = loop_means(version, prices, size, kind, ARENA_PAGES if size <= 64 else most)
         for mode, simulated in means.items():
             measured = readings[f"{mode}_loop"]
             yield Row(version, size, kind, mode, *_floats(measured), simulated)
@@ -191,7 +192,7 @@ class Source:
 
 def _source(page: int) -> str:
     """Where a fresh span's pages must have come from."""
-    for step, name in ((ARENA_PAGES, "64 MiB arena"), (CHUNK_PAGES, "4 MiB chunk"), (_CACHE_PAGES, "page cache refill")):
+    for step, name in _STEPS.items():
         if page % step == 0:
             return name
     return "page cache"
@@ -203,7 +204,7 @@ def refills(machine: Machine, version: str) -> Iterator[Source]:
     for name in sorted({str(name) for _, name, _ in measured.rows}, key=lambda name: (int(name[1:]), name)):
         size, kind = int(name[1:]), "scan" if name[0] == "p" else "noscan"
         nspans = ARENA_PAGES // int(class_to_allocnpages[_SIZES.index(size)])
-        n = mallocs_of(version, size, kind, 1)
+        n = mallocs_of(version, size, kind, ARENA_PAGES)
         ops = batch(size, kind, n // nspans)
         loop = Loop(version, prices)
         loop.run(_OTHERS, len(_OTHERS))
@@ -254,6 +255,12 @@ def _print(rows: list[Row], sources: list[Source]) -> None:
         click.echo(f"{line} {one.error:+7.0%}  n={one.n}")
 
 
+class Refused(click.ClickException):
+    """Bad input, in one line."""
+
+    exit_code = 2
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--machine", "name", default="epyc-2core", show_default=True, help="A machine file, by path or name.")
 @click.option("--version", "wanted", metavar="GO", help="Only this version of Go, such as go1.27.")
@@ -268,7 +275,7 @@ def main(name: str, wanted: str | None, with_sources: bool, as_json: bool) -> No
             raise InputError(f"{machine.path}: {wanted} was not measured; {', '.join(sorted(machine.tables))} were")
         rows = [row for version in versions for row in table(machine, version)]
     except InputError as error:
-        raise click.ClickException(str(error)) from None
+        raise Refused(str(error)) from None
     sources: list[Source] = []
     if with_sources:
         for version in versions:

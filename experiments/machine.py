@@ -248,7 +248,8 @@ def _refill_fresh(refill: Table, spans: _Spans) -> Price:
     hit, malloc = refill.row("cold", "n2048", "page cache"), refill.row("cold", "n2048", "same span")
     # pages at multiples of 64 are in another row: of 64 spans' bitmap pages only those of the other 63 are in this one
     bitmap = (spans.bitmap(1) - Fraction(1, 64)) * Fraction(64, 63) if spans.bitmap(1) else Fraction(0)
-    metadata = (spans.record() + spans.marks(PAGE_SIZE // 2048) + bitmap) * spans.meta + Fraction(spans.steps["mspan_refill"].mean, 64)
+    pages = spans.record() + spans.marks(PAGE_SIZE // 2048) + bitmap
+    metadata = pages * spans.meta + Fraction(spans.steps["mspan_refill"].mean, 64)
     return _difference(hit, malloc, metadata / 1000)
 
 

@@ -98,7 +98,7 @@ def pay(h: Any, p: Any, row: Any) -> Any:
     """The price of a step: its mean, or a draw from the P's own stream where it varies. Picoseconds."""
     price = prices(h)[row]
     if price.row < 0:
-        return price.mean
+        return price["mean"]
     pr = procs(h)[p]
     cell = np.int64(shr64(draw64(pr.draw_key, pr.draws), 54))
     pr.draws += np.uint64(1)
@@ -249,7 +249,7 @@ def combine_tiny(h: Any, p: Any, g: Any, op: Any, off: Any) -> Any:
     assign(h, g, op, (s << 16) | slot)
     h[0].live_objects += 1
     h[0].tiny_calls += 1
-    return prices(h)[_TINY].mean
+    return prices(h)[_TINY]["mean"]
 
 
 @jit
@@ -318,6 +318,7 @@ def got_partial(h: Any, p: Any, g: Any) -> Any:
     """A refill found a span with room: cache it; picoseconds."""
     cost = pay(h, p, PRICE_PARTIAL + np.int64(g.spanclass))
     g.spent[PARTIAL] += cost
+    cost += touch_meta(h, p, g)  # a block for the span given back, mark bits of spans swept on the way
     procs(h)[p].malloc_time += cost
     cache_fresh(h, p, np.int64(g.spanclass), np.int64(g.span))
     return cost
@@ -351,6 +352,15 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
 
 
 @jit
+def touch_cleared(h: Any, p: Any, g: Any, offset: Any, nbytes: Any) -> Any:
+    """Page faults of clearing part of a large object where no memory stands behind all of it; picoseconds."""
+    sp = spans(h)[np.int64(g.span)]
+    faults = touch(h, p, sp, offset, nbytes) if sp.fresh else np.int64(0)
+    g.spent[FIRST_TOUCH] += faults
+    return faults
+
+
+@jit
 def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     """A large object in its own span: accounting, and clearing unless that is done in chunks; picoseconds.
 
@@ -380,7 +390,8 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
         else:
             cleared = pay_bytes(h, p, op.arg, h[0].large_zero_scan)
             g.spent[ZEROING] += cleared
-            cost += cleared
+            cost += cleared + touch_cleared(h, p, g, np.int64(0), op.arg)
+    cost += touch_meta(h, p, g)
     procs(h)[p].malloc_time += cost
     return cost
 
@@ -389,9 +400,11 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
 def clear_chunk(h: Any, p: Any, g: Any, op: Any) -> Any:
     """Clear the next 256 KiB of a large object; picoseconds."""
     n = min(g.left, np.int64(CLEAR_CHUNK))
+    faults = touch_cleared(h, p, g, op.arg - g.left, n)
     g.left -= n
     cost = pay_bytes(h, p, n, h[0].large_zero_noscan if op["flags"] & NOSCAN else h[0].large_zero_scan)
     g.spent[ZEROING] += cost
+    cost += faults
     procs(h)[p].malloc_time += cost
     return cost
 
@@ -439,7 +452,7 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
     if g.page < 0 and g.npages < PAGE_CACHE_MAX_PAGES and c.pcache == ZERO and not tried:
         walked = h[0].levels_walked
         refill_page_cache_locked(h, p)
-        held = pay(h, p, _PAGE_CACHE_REFILL) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL].mean
+        held = pay(h, p, _PAGE_CACHE_REFILL) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL]["mean"]
         g.spent[PAGE_CACHE] += held
         g.page, g.scav = page_cache_alloc(h, p, g.npages)
         if g.page < 0 or c.mspancache_len == 0:
@@ -452,7 +465,7 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
         h[0].fact_grown = 0
         h[0].fact_arenas = 0
         g.page, g.scav = alloc_pages_locked(h, g.npages)
-        held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL].mean
+        held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL]["mean"]
         g.spent[PAGE_SEARCH] += held
         grown = pay(h, p, _GROW) if h[0].fact_grown > 0 else np.int64(0)
         for _ in range(h[0].fact_arenas):

@@ -298,6 +298,8 @@ def step(h: Any, p: Any, now: Any) -> Any:
     g = goroutines(h)[pr.g]
     lag = np.int64(0)
     start = now
+    if g.stage == INSERT:  # mheap.lock gave the pages; mcentral's comes after it
+        return NEED_CENTRAL
     if g.stage == MIDDLE:
         lag = pr.lag
         start = now - lag

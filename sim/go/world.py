@@ -103,6 +103,7 @@ class World:
         tables, fields = self.heap.tables, self.heap.fields
         fields.max_run_ahead = max_run_ahead
         fields.event_per_op = not run_ahead
+        fields.fact_meta_pages = 0  # touched before the program began
         tables.allocate("histograms", NUM_CAUSES * BUCKETS)
         tables.allocate("cause_time", NUM_CAUSES)
         tables.allocate("cause_max", NUM_CAUSES)
