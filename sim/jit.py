@@ -20,7 +20,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -206,6 +206,19 @@ class Tables:
         self.header[name] = address_of(array)
         self.header[name + "_len"] = len(array)
         return array
+
+    def copy(self, shared: Sequence[str] = ()) -> Tables:
+        """The same scalars and tables once more; those named in ``shared`` are not copied."""
+        other = object.__new__(Tables)
+        other.header = self.header.copy()
+        other.fields = other.header.view(np.recarray)[0]
+        other.dtypes = self.dtypes
+        other.arrays = dict(self.arrays)
+        for name, array in self.arrays.items():
+            if name not in shared:
+                other.arrays[name] = array.copy()
+                other.header[name] = address_of(other.arrays[name])
+        return other
 
 
 def header_dtype(scalars: list[tuple[str, str]], tables: dict[str, Any]) -> np.dtype[Any]:

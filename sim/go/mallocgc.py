@@ -35,7 +35,6 @@ from sim.go.mspanset import place_swept
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.go.state import (
     ALL,
-    CHUNK_PAGES,
     FAST,
     FIRST_TOUCH,
     FRESH,
@@ -74,7 +73,7 @@ from sim.jit import inlined, jit
 from sim.metrics.histogram import BUCKETS, bucket_of
 from sim.ops import NEEDZERO, NOSCAN, SHARED, TOUCH
 from sim.words import ALL as ALL_ONES
-from sim.words import ZERO, bit64, shr64
+from sim.words import ZERO, bit64, ones, shl64, shr64
 
 STEP = {name: PRICE_STEPS + i for i, name in enumerate(STEPS)}
 _TINY = STEP["tiny"]
@@ -140,6 +139,21 @@ def touch(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
             touched[word] |= bit64(page & 63)
             cost += pay(h, p, _FIRST_TOUCH)
     return cost
+
+
+@jit
+def is_resident(h: Any, sp: Any) -> Any:
+    """Whether memory stands behind all of a span: a span used before may have been given back without being written."""
+    first = sp.start_page << (PAGE_SHIFT - OS_PAGE_SHIFT)
+    end = first + (sp.npages << (PAGE_SHIFT - OS_PAGE_SHIFT))
+    while first < end:
+        n = min(end - first, 64 - (first & 63))
+        mask = shl64(ones(n), first & 63)
+        touched = arenas(h)[arena_of(h, first >> (PAGE_SHIFT - OS_PAGE_SHIFT))].touched
+        if touched[(first & 16383) >> 6] & mask != mask:
+            return False
+        first += n
+    return True
 
 
 @jit
@@ -318,6 +332,8 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
     s = np.int64(g.span)
     finish_span(h, s, g.page, g.npages, np.int64(g.spanclass), SPAN_IN_USE, g.scav)
     sp = spans(h)[s]
+    if not sp.fresh and not is_resident(h, sp):
+        sp.fresh = 1
     row = PRICE_FRESH + np.int64(g.spanclass) if g.spanclass >= 2 else _LARGE
     cost = pay(h, p, row)
     g.spent[FRESH if g.spanclass >= 2 else LARGE] += cost
@@ -421,8 +437,9 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
     c = mcaches(h)[p]
     g.spent[HEAP_WAIT] += waited
     if g.page < 0 and g.npages < PAGE_CACHE_MAX_PAGES and c.pcache == ZERO and not tried:
+        walked = h[0].levels_walked
         refill_page_cache_locked(h, p)
-        held = pay(h, p, _PAGE_CACHE_REFILL)
+        held = pay(h, p, _PAGE_CACHE_REFILL) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL].mean
         g.spent[PAGE_CACHE] += held
         g.page, g.scav = page_cache_alloc(h, p, g.npages)
         if g.page < 0 or c.mspancache_len == 0:
@@ -437,9 +454,7 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
         g.page, g.scav = alloc_pages_locked(h, g.npages)
         held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL].mean
         g.spent[PAGE_SEARCH] += held
-        grown = np.int64(0)
-        for _ in range(h[0].fact_grown // CHUNK_PAGES):
-            grown += pay(h, p, _GROW)
+        grown = pay(h, p, _GROW) if h[0].fact_grown > 0 else np.int64(0)
         for _ in range(h[0].fact_arenas):
             grown += pay(h, p, _GROW_ARENA)
         g.spent[GROW] += grown

@@ -132,5 +132,4 @@ def _simulation(world: World) -> dict[str, int | float]:
         "/sim/locks/mcentral/waits:events": sum(lock.waits for lock in central),
         "/sim/locks/mcentral/wait:seconds": sum(lock.total_wait for lock in central) / SEC,
         "/sim/segments:segments": int(procs["segments"].sum()),
-        "/sim/pump:events": sched.driver.events,
     }

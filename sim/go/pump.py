@@ -297,9 +297,11 @@ def step(h: Any, p: Any, now: Any) -> Any:
     pr = procs(h)[p]
     g = goroutines(h)[pr.g]
     lag = np.int64(0)
+    start = now
     if g.stage == MIDDLE:
-        return run_ops(h, p, g, now - pr.lag, pr.lag)
-    if g.stage == SEGMENT or g.stage == COMPUTING or g.stage == CLEARING:
+        lag = pr.lag
+        start = now - lag
+    elif g.stage == SEGMENT or g.stage == COMPUTING or g.stage == CLEARING:
         reason = safepoint(h, p, now)
         if reason != STAY:
             return reason
@@ -327,7 +329,7 @@ def step(h: Any, p: Any, now: Any) -> Any:
         pr.mallocs += 1
         g.pos += 1
     g.stage = SEGMENT
-    return run_ops(h, p, g, now, lag)
+    return run_ops(h, p, g, start, lag)
 
 
 @inlined
