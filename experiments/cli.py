@@ -212,6 +212,28 @@ def conform(file: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+@app.command()
+@click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Repetitions; the best counts.")
+@_json
+def bench(repeat: int, as_json: bool) -> None:
+    """Time the simulator on this machine, against plain SimPy and the real Go runtime.
+
+    Simulated mallocs a second of wall time, ten sizes, GC off, with 1, 8 and 64 Ps. Takes about half a minute.
+    """
+    announce_compile()
+    from experiments.bench import run_bench, table
+
+    answer = run_bench(repeat, watch=lambda doing: click.echo(doing, err=True))
+    if as_json:
+        _print_json(answer)
+        return
+    _print_table(table(answer))
+    details = answer["details"]
+    click.echo(f"\nWall time, the best of {repeat}; {details['go'] or 'no Go'}, {details['cpus']} CPUs.")
+    if details["no_go"] is not None:
+        click.echo(f"The real runtime was not timed: {details['no_go']}")
+
+
 def _machine_file(scenario: Scenario) -> bytes | None:
     """What the machine file of a scenario holds, if it is named by its path; InputError unless it has prices for it."""
     from experiments.machine_file import read_machine

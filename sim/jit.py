@@ -190,6 +190,10 @@ class Tables:
         self.dtypes = {name: np.dtype(dtype) for name, dtype in tables.items()}
         self.arrays: dict[str, Any] = {}
 
+    def scalar(self, name: str) -> int:
+        """An integer scalar of the header: 0.1 us, where ``fields.name`` takes 1.5."""
+        return int(self.header[name].item())
+
     def allocate(self, name: str, length: int) -> Any:
         """Make (or grow, keeping the contents of) a table; zeroed memory the system backs only when touched."""
         old = self.arrays.get(name)

@@ -218,12 +218,12 @@ class WorkerStream:
     @property
     def ids(self) -> int:
         """Variables 0 to ids - 1 are used so far; never more than were in use at once, and all places of caches."""
-        return int(self._tables.fields.places + self._tables.fields.dynamic)
+        return self._tables.scalar("places") + self._tables.scalar("dynamic")
 
     @property
     def mallocs(self) -> int:
         """ALLOC operations so far."""
-        return int(self._tables.fields.mallocs)
+        return self._tables.scalar("mallocs")
 
 
 class RequestStream:
@@ -260,12 +260,12 @@ class RequestStream:
     @property
     def shared_ids(self) -> int:
         """SHARED variables 0 to shared_ids - 1 are used so far."""
-        return int(self._tables.fields.places + self._tables.fields.dynamic)
+        return self._tables.scalar("places") + self._tables.scalar("dynamic")
 
     @property
     def mallocs(self) -> int:
         """ALLOC operations so far."""
-        return int(self._tables.fields.mallocs)
+        return self._tables.scalar("mallocs")
 
 
 class Arrivals(Iterator[Time]):

@@ -127,7 +127,7 @@ def wake(
 
 def now(env: simpy.Environment) -> int:
     """The current time in picoseconds; Throw if something made it a float."""
-    time = env.now
+    time = env._now  # as env.now, without a property's call
     if type(time) is not int:
         throw(f"time {time!r} is a {type(time).__name__}, not an int of picoseconds; pass ints to env.run")
     return int(time)

@@ -396,7 +396,7 @@ class Driver:
 
     def rearm(self) -> None:
         """A P's turn has moved forward (a compute was cut)."""
-        self._next(*kernel.next_turn(self.header))
+        self._next(*map(int, kernel.next_turn(self.header)))
 
     def _next(self, p: int, time: int) -> None:
         """The next turn is this P's."""
@@ -405,7 +405,8 @@ class Driver:
     def drive(self) -> None:
         """Run the pump up to the next event of the world, or until a P needs Python: it goes on at once."""
         self.events += 1
-        reason, index, time, next_index, next_time = kernel.pump(self.header, *self.env.limit())
+        answer = map(int, kernel.pump(self.header, *self.env.limit()))  # numpy integers in plain mode
+        reason, index, time, next_index, next_time = answer
         self._next(next_index, next_time)
         if reason == kernel.STAY:
             return
