@@ -34,6 +34,7 @@ _CAUSES = {
     "zero": "zeroing",
     "large": "large object",
     "off_p": "off the P",
+    "profile": "heap profile",
 }
 _TIMES = ("mean", "p50", "p99", "p99.9", "p99.99", "max")
 _MARKS = ("p50", "p99", "p99.9", "p99.99", "max")

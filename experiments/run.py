@@ -105,6 +105,7 @@ def build(scenario: Scenario) -> World:
         scenario.seed,
         cpus=scenario.cpus,
         max_run_ahead=scenario.max_run_ahead_ps,
+        memprofilerate=scenario.memprofilerate,
     )
 
 

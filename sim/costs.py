@@ -30,6 +30,7 @@ STEPS = (
     "huge_touch",  # the same on a 2 MiB huge page
     "meta_touch",  # the same on a page of the runtime's own metadata
     "large",  # a large object beyond its pages: span initialisation and accounting
+    "profile_sample",  # recording an allocation in the heap profile: a stack trace and two locks
     "central",  # mcentral's lock held for taking or returning a span (go1.14)
     "goroutine_new",  # go statement that makes a g and a stack
     "goroutine_reused",  # go statement that reuses a dead one

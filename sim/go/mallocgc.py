@@ -8,7 +8,7 @@ span is only counted (``fast_calls``), since all of a span class cost the same.
 Time that malloc causes and does not spend itself, the program's own first touch of new memory, is paid by the P but
 is no part of the allocation's latency.
 
-Left out: the price of a heap-profile sample, write barriers, debug hooks.
+Left out: write barriers, debug hooks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sim.costs import STEPS
-from sim.engine.rng import draw64
+from sim.engine.rng import draw64, exponential
 from sim.go.malloc import TINY_SIZE
 from sim.go.mcache import cache_fresh, update_heap_live
 from sim.go.mheap import (
@@ -50,6 +50,7 @@ from sim.go.state import (
     PRICE_FRESH,
     PRICE_PARTIAL,
     PRICE_STEPS,
+    PROFILE,
     SPAN_IN_USE,
     TINY_SPAN_CLASS,
     ZEROING,
@@ -86,6 +87,7 @@ _GROW_ARENA = STEP["grow_arena"]
 _FIRST_TOUCH = STEP["first_touch"]
 _HUGE_TOUCH = STEP["huge_touch"]
 _META_TOUCH = STEP["meta_touch"]
+_PROFILE_SAMPLE = STEP["profile_sample"]
 _LARGE = STEP["large"]
 
 CLEAR_CHUNK = 256 << 10  # bytes of a large object cleared between two preemption checks (memclrNoHeapPointersChunked)
@@ -263,6 +265,25 @@ def start_tiny_block(h: Any, p: Any, size: Any, s: Any, slot: Any) -> None:
         c.tinyoffset = size
 
 
+@jit
+def next_sample(h: Any, p: Any) -> None:
+    """Draw the bytes until the P's next heap-profile sample. (mcache.go:nextSample)"""
+    pr = procs(h)[p]
+    c = mcaches(h)[p]
+    c.next_sample, pr.samples = exponential(pr.sample_key, pr.samples, h[0].memprofilerate)
+
+
+@jit
+def profile_sample(h: Any, p: Any, nbytes: Any) -> Any:
+    """Count an allocation towards the next sample; picoseconds if it is the one. (malloc.go:profilealloc)"""
+    c = mcaches(h)[p]
+    c.next_sample -= nbytes
+    if c.next_sample >= 0:
+        return np.int64(0)
+    next_sample(h, p)
+    return pay(h, p, _PROFILE_SAMPLE)
+
+
 @inlined
 def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, slow: Any) -> Any:
     """The end of a small allocation: clearing, header, variable, statistics; picoseconds the P owes for it.
@@ -281,8 +302,11 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
             faults = touch(h, p, sp, offset, sp.elemsize)
         elif h[0].malloc_header and spc & 1 == 0 and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER:
             faults = touch(h, p, sp, offset, np.int64(8))
-    if slow or faults > 0:
+    sampled = profile_sample(h, p, sp.elemsize) if h[0].memprofilerate > 0 else np.int64(0)
+    if slow or faults > 0 or sampled > 0:
         g.spent[FAST] += cost
+        g.spent[PROFILE] += sampled
+        cost += sampled
         g.spent[FIRST_TOUCH] += faults
         cost += faults
         if zeroed:
@@ -383,6 +407,10 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     assign(h, g, op, s << 16)
     cost = pay_bytes(h, p, op.arg, h[0].large_fresh_noscan if noscan else h[0].large_fresh_scan)
     g.spent[LARGE] += cost
+    if h[0].memprofilerate > 0:
+        sampled = profile_sample(h, p, nbytes)
+        g.spent[PROFILE] += sampled
+        cost += sampled
     g.left = 0
     if op["flags"] & NEEDZERO and sp.needzero:
         if noscan or h[0].clears_scan_in_chunks:

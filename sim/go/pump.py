@@ -35,6 +35,7 @@ from sim.go.mallocgc import (
     got_partial,
     heap_locked,
     hold,
+    next_sample,
     pages_without_lock,
     pay,
     place_large,
@@ -447,6 +448,14 @@ def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any
     g.left = 0
     g.stage = SEGMENT
     return np.int64(-1)
+
+
+@entry(void(heap_type))
+def start_profile(h: Any) -> None:
+    """Every P draws the bytes until its first heap-profile sample. (mcache.go:allocmcache)"""
+    h = bare(h)
+    for p in range(h[0].nprocs):
+        next_sample(h, p)
 
 
 @entry(void(heap_type, int64, int64))

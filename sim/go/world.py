@@ -26,6 +26,7 @@ from sim.costs import STEPS, Price, Prices
 from sim.engine import clock
 from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
+from sim.go import pump as kernel
 from sim.go.params import VERSIONS, Facts
 from sim.go.proc import Body, Goroutine, Sched
 from sim.go.roots import Roots
@@ -62,7 +63,8 @@ class World:
 
     ``cpus``: CPUs of the machine, by default one for every P. ``max_run_ahead``: how long a P runs before it waits for
     the others, picoseconds; a stop-the-world waits that long for an allocating P at most. ``run_ahead=False`` makes
-    every operation an event (slow, for tests). ``log_lines``: room for a log of what happened, for tests.
+    every operation an event (slow, for tests). ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
+    profile. ``log_lines``: room for a log of what happened, for tests.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class World:
         max_run_ahead: int = MAX_RUN_AHEAD,
         run_ahead: bool = True,
         mcentral_mutex: bool | None = None,
+        memprofilerate: int = 0,
         log_lines: int = 0,
     ) -> None:
         facts = VERSIONS[version] if isinstance(version, str) else version
@@ -88,6 +91,9 @@ class World:
         install_prices(self.heap, prices)
         self._prepare(gomaxprocs, max_run_ahead, run_ahead, log_lines)
         self.roots = Roots(self.heap)
+        if memprofilerate:
+            self.heap.fields.memprofilerate = memprofilerate
+            kernel.start_profile(self.heap.header)
         self.lock_order = LockOrder()
         discipline = "spinbit" if facts.spinbit_mutex else "futex"
         self.heap_lock = self._lock("mheap.lock", _HEAP_RANK, discipline)
@@ -112,6 +118,7 @@ class World:
             tables.allocate("log", log_lines)
         for index, proc in enumerate(self.heap.arrays["procs"]):
             proc["draw_key"] = self.stream(f"prices/p{index}").key
+            proc["sample_key"] = self.stream(f"profile/p{index}").key
 
     def _lock(self, name: str, rank: int, discipline: str) -> TimedLock:
         below = self.stream(f"lock/{name}").below if discipline == "spinbit" else None
