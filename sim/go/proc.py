@@ -354,7 +354,7 @@ class Proc:
             yield from lock.acquire(self.index, asked)
             held, complete = kernel.with_heap_lock(header, self.index, self.world.now - asked, tried)
             tried = 1
-            yield after(env, held, self.order)
+            yield after(env, int(held), self.order)
             yield from self._unlock(lock, HEAP_WAIT)
             self.lock_time += self.world.now - asked
 
@@ -365,7 +365,7 @@ class Proc:
         asked = self.world.now
         yield from lock.acquire(self.index, asked)
         held = kernel.with_central_lock(heap.header, self.index, self.world.now - asked)
-        yield after(env, held, self.order)
+        yield after(env, int(held), self.order)
         yield from self._unlock(lock, CENTRAL_WAIT)
         self.lock_time += self.world.now - asked
 
