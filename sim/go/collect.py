@@ -16,13 +16,12 @@ from sim.go.mcache import prepare_for_sweep
 from sim.go.mgcsweep import finish_sweep, sweep_one
 from sim.go.mspan import mark_live
 from sim.go.state import SPAN_IN_USE, heap_type, spans
-from sim.jit import bare, entry
+from sim.jit import bare, entry, jit
 
 
-@entry(void(heap_type, int64))
-def collect_at_once(h: Any, p: Any) -> None:
-    """Mark, sweep and free everything that is dead, on P p; no P may be in the middle of an allocation."""
-    h = bare(h)
+@jit
+def mark_at_once(h: Any, p: Any) -> None:
+    """Finish the last sweep, mark what is not dead, begin the next sweep; caches are flushed for it."""
     while sweep_one(h, p) != 0:
         pass
     finish_sweep(h)
@@ -33,6 +32,13 @@ def collect_at_once(h: Any, p: Any) -> None:
     h[0].central_index = 0
     for i in range(h[0].nprocs):
         prepare_for_sweep(h, i)
+
+
+@entry(void(heap_type, int64))
+def collect_at_once(h: Any, p: Any) -> None:
+    """Mark, sweep and free everything that is dead, on P p; no P may be in the middle of an allocation."""
+    h = bare(h)
+    mark_at_once(h, p)
     while sweep_one(h, p) != 0:
         pass
     h[0].fact_meta_pages = 0

@@ -2,11 +2,11 @@
 
 from numba import int64, types, void
 
+from sim.go.collect import mark_at_once
 from sim.go.malloc import small_slot, span_class_of
-from sim.go.mcache import cache_fresh, prepare_for_sweep, release_all, uncache_full
+from sim.go.mcache import cache_fresh, release_all, uncache_full
 from sim.go.mcentral import cache_span
 from sim.go.mgcscavenge import scavenge
-from sim.go.mgcsweep import finish_sweep, sweep_one
 from sim.go.mheap import (
     alloc_mspan_locked,
     alloc_pages_locked,
@@ -16,10 +16,10 @@ from sim.go.mheap import (
     refill_page_cache_locked,
 )
 from sim.go.mpagecache import page_cache_alloc, page_cache_flush
-from sim.go.mspan import mark_live, next_free_index, set_dead
+from sim.go.mspan import next_free_index, set_dead
 from sim.go.mspanset import place_swept
 from sim.go.sizeclasses import class_to_allocnpages
-from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, heap_type, mcaches, spans
+from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, heap_type, mcaches
 from sim.jit import entry
 
 
@@ -118,16 +118,7 @@ def release(h, nbytes):
 @entry(void(heap_type))
 def cycle(h):
     """A whole collection without a clock: the old sweep is finished, everything is marked, a new sweep begins."""
-    while sweep_one(h, -1) != 0:
-        pass
-    finish_sweep(h)
-    for s in range(1, h[0].nspans):
-        if spans(h)[s].state == SPAN_IN_USE:
-            mark_live(h, s)
-    h[0].sweepgen += 2
-    h[0].central_index = 0
-    for p in range(h[0].nprocs):
-        prepare_for_sweep(h, p)
+    mark_at_once(h, -1)
 
 
 def address(heap, s, slot):
