@@ -66,6 +66,9 @@ class Goroutine(simpy.Process):
         if not hasattr(self._generator, "throw"):
             throw(f"goroutine {name} is no generator: {function} must yield at least once")
 
+    def _desc(self) -> str:
+        return f"Goroutine({self.label})"
+
     def start(self) -> None:
         """Let it be runnable from this instant on. (newproc, its end)"""
         self.id = self.world.sched.new_id()

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator
 from functools import partial
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 import simpy
@@ -61,10 +62,10 @@ class Proc:
         self.runq: deque[Goroutine] = deque()
         self.runnext: Goroutine | None = None
         self.tick = 0  # schedtick
-        self.slice_end = 0
         self.back: simpy.Event | None = None  # the pump gives the P back by it
         self.wakeup: simpy.Event | None = None  # it is idle and waits for this
         self.spinning = False  # it looks for work
+        self.cpu_grant = 0  # when it last got a CPU, among all Ps
         self._spent = [0] * len(KINDS)
         self._kind = IDLE
         self._since = world.now
@@ -165,14 +166,13 @@ class Proc:
         yield from self._idle()
         while True:
             g, inherits = yield from self._find()
-            if not inherits:
-                self.tick += 1
-                self.slice_end = self.world.now + TIME_SLICE
-                self.fields["slice_end"] = self.slice_end
             wait = self.world.now - g.queued
             g.waited += wait
             self.world.sched.latencies.add(wait)
             yield after(self.world.env, self.world.sched.pay("switch"), self.order)
+            if not inherits:
+                self.tick += 1
+                self.fields["slice_end"] = self.world.now + TIME_SLICE
             yield from self._execute(g)
 
     def _find(self) -> Step:
@@ -393,21 +393,26 @@ class Driver:
 
 
 class Cpus:
-    """The machine's CPUs, for more Ps than CPUs: a thread runs for a slice, then the next in line gets the CPU."""
+    """The machine's CPUs, for more Ps than CPUs: a thread runs for a slice, then the next in line gets the CPU.
+
+    Threads whose slices end at one instant line up as they got their CPUs, else low numbers would always be first.
+    """
 
     def __init__(self, world: World, count: int) -> None:
         self.world = world
         self.free = count
-        self.waiting: deque[tuple[Proc, simpy.Event]] = deque()
+        self.waiting: list[tuple[int, int, int, Proc, simpy.Event]] = []  # a heap: since when, its last grant, which P
+        self._grants = 0
 
     def acquire(self, p: Proc) -> Step:
         """Process step: get a CPU; taking over one from another thread costs a switch."""
         env = self.world.env
         if self.free > 0:
             self.free -= 1
+            self._grant(p)
         else:
             event = simpy.Event(env)
-            self.waiting.append((p, event))
+            heappush(self.waiting, (self.world.now, p.cpu_grant, p.index, p, event))
             self.world.heap.fields.cpu_waiters = len(self.waiting)
             self._hurry()
             p.turn_to(NO_CPU)
@@ -417,12 +422,18 @@ class Cpus:
         p.turn_to(SCHEDULING)
         p.fields["cpu_end"] = self.world.now + OS_SLICE
 
+    def _grant(self, p: Proc) -> None:
+        """Note who got a CPU last."""
+        self._grants += 1
+        p.cpu_grant = self._grants
+
     def release(self, p: Proc) -> None:
         """Give the CPU to the next in line."""
         if not self.waiting:
             self.free += 1
             return
-        heir, event = self.waiting.popleft()
+        _, _, _, heir, event = heappop(self.waiting)
+        self._grant(heir)
         self.world.heap.fields.cpu_waiters = len(self.waiting)
         wake(self.world.env, event, heir.order)
 
