@@ -92,7 +92,7 @@ class Loop:
     def _spent(self) -> tuple[int, int]:
         """Picoseconds in mallocs, waits for locks included, and mallocs so far."""
         proc = self.world.sched.procs[0]
-        return int(proc.fields["malloc_time"]) + proc.lock_time, int(proc.fields["mallocs"])
+        return int(proc.fields["malloc_time"]) + proc.times()["lock"], int(proc.fields["mallocs"])
 
     def spans(self, ops: Any, n: int) -> list[tuple[int, int]]:
         """Run the operations n times, which must fill a span each: (its first page, picoseconds of the slow calls)."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.go.proc import Body, Goroutine
+from sim.go.goroutine import Body, Goroutine
 from sim.go.world import World
 from sim.metrics.histogram import Histogram
 from sim.ops import ALLOC

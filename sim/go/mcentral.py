@@ -1,8 +1,14 @@
 """The central list of a span class: where a P trades its full span for one with room (mirrors mcentral.go).
 
 A refill takes a swept partial span; else it sweeps partial, then full spans, at most 100 (the budget bounds the time
-against 1 % more space); else the caller grows the list with a fresh span. In go1.14 two lists stand behind a mutex;
-which span comes next is decided here all the same, the shell takes the lock around it.
+against 1 % more space); else the caller grows the list with a fresh span.
+
+Up to go1.14 two lists stand behind a mutex instead, nonempty and empty; the shell takes it. Under it a refill only
+unlinks a span and links it again: swept or not, a span is swept after the unlock, and if it is still full the lock is
+taken again, without a budget. A fresh span comes from the heap with the lock free, which is then taken to enter it;
+the full span that a refill gives up stays where it is, so that takes no lock. Left out of go1.14: the order of its
+lists (spans with room were last in, first out, swept and unswept mixed; here they come as above), the walk over spans
+that somebody else is sweeping, and the lock when a sweeper or a cache that is flushed moves a span between the lists.
 """
 
 from __future__ import annotations
@@ -72,6 +78,38 @@ def cache_span(h: Any, p: Any, spanclass: Any) -> Any:
     if s != 0:
         have_span(h, s)
     return s
+
+
+@jit
+def take_listed(h: Any, spanclass: Any) -> Any:
+    """What a refill does under the mutex: a span off the lists, swept or claimed for sweeping; 0 if there is none.
+
+    (go1.14 mcentral.go:cacheSpan)
+    """
+    s = spanset_pop(h, partial_swept(h, spanclass))
+    if s != 0:
+        return s
+    for index in (partial_unswept(h, spanclass), full_unswept(h, spanclass)):
+        while True:
+            s = spanset_pop(h, index)
+            if s == 0:
+                break
+            if try_acquire(h, s):
+                return s
+    return np.int64(0)
+
+
+@jit
+def ready_listed(h: Any, p: Any, s: Any) -> Any:
+    """What it does with that span after the unlock: True when it has room, now that it is swept. (mcentral.go:cacheSpan)"""
+    sp = spans(h)[s]
+    if np.int64(sp.sweepgen) != np.int64(h[0].sweepgen):
+        sweep(h, p, s, True)
+        if sp.alloc_count == sp.nelems:
+            spanset_push(h, full_swept(h, np.int64(sp.spanclass)), s)
+            return False
+    have_span(h, s)
+    return True
 
 
 @jit

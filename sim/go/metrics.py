@@ -92,12 +92,19 @@ def _memory(world: World) -> dict[str, int | float]:
     }
 
 
+def _times(world: World) -> dict[str, int]:
+    """Picoseconds of all Ps together, by kind; they add up to the time of each (`Proc.times`)."""
+    times = [p.times() for p in world.sched.procs]
+    return {kind: sum(one[kind] for one in times) for kind in times[0]}
+
+
 def _scheduler(world: World) -> dict[str, int | float]:
-    sched, procs = world.sched, world.heap.arrays["procs"]
-    user = int(procs["malloc_time"].sum() + procs["compute_time"].sum() + procs["touch_time"].sum())
+    sched = world.sched
+    times = _times(world)
+    user = times["malloc"] + times["compute"] + times["first_touch"] + times["ahead"]
     latencies = sched.latencies.summary()
     return {
-        "/cpu/classes/idle:cpu-seconds": sum(p.idle_until_now() for p in sched.procs) / SEC,
+        "/cpu/classes/idle:cpu-seconds": times["idle"] / SEC,
         "/cpu/classes/total:cpu-seconds": world.now * len(sched.procs) / SEC,
         "/cpu/classes/user:cpu-seconds": user / SEC,
         "/sched/gomaxprocs:threads": len(sched.procs),
@@ -110,8 +117,9 @@ def _scheduler(world: World) -> dict[str, int | float]:
 
 
 def _simulation(world: World) -> dict[str, int | float]:
-    fields, procs, sched = world.heap.fields, world.heap.arrays["procs"], world.sched
+    fields, procs = world.heap.fields, world.heap.arrays["procs"]
     mallocs = int(procs["mallocs"].sum())
+    times = _times(world)
     central = world.central_locks
     return {
         "/sim/time:seconds": world.now / SEC,
@@ -120,10 +128,15 @@ def _simulation(world: World) -> dict[str, int | float]:
         "/sim/live:objects": int(fields.live_objects),
         "/sim/live:bytes": int(fields.live_bytes),
         "/sim/spans:spans": int(fields.nspans) - 1,
-        "/sim/time/malloc:cpu-seconds": int(procs["malloc_time"].sum()) / SEC,
-        "/sim/time/compute:cpu-seconds": int(procs["compute_time"].sum()) / SEC,
-        "/sim/time/first-touch-by-program:cpu-seconds": int(procs["touch_time"].sum()) / SEC,
-        "/sim/time/no-cpu:cpu-seconds": sum(p.no_cpu_time for p in sched.procs) / SEC,
+        "/sim/time/malloc:cpu-seconds": times["malloc"] / SEC,
+        "/sim/time/compute:cpu-seconds": times["compute"] / SEC,
+        "/sim/time/first-touch-by-program:cpu-seconds": times["first_touch"] / SEC,
+        "/sim/time/lock:cpu-seconds": times["lock"] / SEC,
+        "/sim/time/scheduling:cpu-seconds": times["scheduling"] / SEC,
+        "/sim/time/no-cpu:cpu-seconds": times["no_cpu"] / SEC,
+        "/sim/time/stopped:cpu-seconds": times["stopped"] / SEC,
+        "/sim/time/idle:cpu-seconds": times["idle"] / SEC,
+        "/sim/time/run-ahead:cpu-seconds": times["ahead"] / SEC,
         "/sim/locks/mheap/acquisitions:events": world.heap_lock.acquisitions,
         "/sim/locks/mheap/waits:events": world.heap_lock.waits,
         "/sim/locks/mheap/wait:seconds": world.heap_lock.total_wait / SEC,

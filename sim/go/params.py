@@ -26,6 +26,7 @@ class Facts:
     clears_scan_in_chunks: bool  # large pointerful objects too are cleared 256 KiB at a time, preemptibly (malloc.go)
     spinbit_mutex: bool  # one waiter spins, the others sleep (lock_spinbit.go); else every waiter spins (lock_futex.go)
     max_small_size: int  # largest request served from a size class (malloc.go:mallocgc)
+    stop_keeps_goroutine: bool  # who is stopped with the world goes on on its P; else it queues up again (goschedImpl)
     scavenge_index_bits: bool  # a bit a chunk, mapped up from index 0 (mpagealloc_64bit.go:scavengeIndex.grow, 1.19)
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
@@ -43,6 +44,7 @@ _GO119 = Facts(
     clears_scan_in_chunks=False,
     spinbit_mutex=False,
     max_small_size=32768,
+    stop_keeps_goroutine=False,
     scavenge_index_bits=True,
 )
 VERSIONS: dict[str, Facts] = {
@@ -58,6 +60,7 @@ VERSIONS: dict[str, Facts] = {
         clears_scan_in_chunks=True,
         spinbit_mutex=True,
         max_small_size=32760,
+        stop_keeps_goroutine=True,
         scavenge_index_bits=False,
     ),
 }

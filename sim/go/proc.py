@@ -1,36 +1,36 @@
-"""Goroutines, Ps and the scheduler as SimPy processes (mirrors proc.go).
+"""Ps and the scheduler as SimPy processes (mirrors proc.go).
 
-A goroutine is a SimPy process whose resumption waits for a P: its Python code takes no simulated time and runs when a P
-runs it. Inside, ``yield g.run(ops)`` (thousands of operations), ``yield g.malloc(n)``, ``yield g.drop(obj)``,
-``yield g.compute(ps)`` and ``yield g.go(function, ...)`` use the P; any other SimPy event parks the goroutine and frees
-the P until it fires. A P is a SimPy process too: it takes goroutines from its queue of 256 and runnext, the global
-queue or another P, and hands their batches to the pump; when a lock is needed it waits for it, keeping its goroutine.
+A P is a SimPy process: it takes goroutines from its queue of 256 and runnext, the global queue or another P, and hands
+their batches to the pump; when a lock is needed it waits for it, keeping its goroutine and its CPU.
 
 The scheduler's rules are the runtime's: runnext inherits the time slice of 10 ms, every 61st turn looks at the global
-queue first, a full queue moves half to the global one, a thief takes half of its victim's queue (runnext only on the
-last of four passes), a woken P that finds work wakes the next one, and only one searches at a time.
+queue first, a full queue moves half of it and the newcomer to the global one, a thief takes half of its victim's queue
+(runnext only on the last of four passes, of a running P after 3 us), nobody is woken while somebody searches, and who
+searched and found wakes the next. A goroutine that goes on at the instant it would park has not parked (goroutine.py).
 
-Left out: sched.lock's contention, sysmon and syscalls, netpoll (timers and outside events put goroutines on an idle
-P or the global queue), the 3 us a thief waits before it takes a running P's runnext.
+Each picosecond of a P is of one kind (`Proc.times`): in the pump, which knows it as malloc, compute or first touch, or
+one of `KINDS`. They add up to the time, whatever happened.
+
+Left out: sched.lock's contention, sysmon and syscalls, netpoll (timers and outside events put goroutines on the global
+queue and wake a P), what a wake costs the waker, and that Ps of a started world are woken one by one.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import partial
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import simpy
 
 from sim.engine.clock import RUN, after, now, priority, wake
 from sim.go import pump as kernel
-from sim.go.state import CENTRAL_WAIT, HEAP_WAIT, OFF_P
-from sim.jit import PLAIN
+from sim.go.goroutine import Goroutine
+from sim.go.state import CENTRAL_WAIT, HEAP_WAIT, NEVER, OFF_P
 from sim.metrics.histogram import Histogram
-from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NOSCAN, OP, SHARED
-from sim.units import MS, throw
+from sim.units import MS, US, throw
 
 if TYPE_CHECKING:
     from sim.go.world import World
@@ -41,105 +41,15 @@ RUNQ = 256  # length of a P's queue (runtime2.go)
 GLOBAL_PERIOD = 61  # turns between looks at the global queue first (proc.go:findRunnable)
 GLOBAL_BATCH = RUNQ // 2
 STEAL_PASSES = 4
+NEXT_WAIT = 3 * US  # before a running P's runnext is stolen: it may be about to run it itself (proc.go:runqgrab)
 
-Body = Generator[simpy.Event, Any, Any]
+# what a P's time goes to outside the pump
+KINDS = ("idle", "lock", "stopped", "no_cpu", "scheduling")
+IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING = range(5)
+PUMPED = 5
+_PUMP_TIMES = {"malloc": "malloc", "compute": "compute", "first_touch": "touch"}
+
 Step = Generator[simpy.Event, Any, Any]
-
-
-class Work(simpy.Event):
-    """What a goroutine asks of its P: to run a batch of operations."""
-
-    def __init__(self, g: Goroutine, ops: Any, variables: int, result: Any) -> None:
-        super().__init__(g.world.env)
-        self.ops = ops.view(np.recarray) if PLAIN else ops
-        self.variables = variables  # own variables the operations name
-        self.result = result
-
-
-class Goroutine(simpy.Process):
-    """A goroutine: a SimPy process that runs when a P runs it. Made by ``world.go`` or, from inside, ``g.go``.
-
-    It is an event too: it fires with the function's return value when it ends. ``waited`` is the picoseconds it has
-    spent runnable without a P.
-    """
-
-    def __init__(self, world: World, name: str, function: Callable[..., Body], args: tuple[Any, ...]) -> None:
-        self.world = world
-        self.id = world.sched.new_id()
-        self.p: Proc | None = None  # the P it runs on
-        self.waited = 0
-        self.label = name
-        self._cause: simpy.Event | None = None  # the event it goes on with
-        self._queued = 0
-        self._off_since = -1
-        super().__init__(world.env, function(self, *args))
-
-    # what its own code yields
-
-    def run(self, ops: Any, variables: int = 0) -> Work:
-        """Run a batch: an array of `sim.ops.OP` records, unchanged until done; its own variables are 0..variables-1.
-
-        Throw if a record is none, names another variable, or asks for less than 1 byte or more than 1 TiB.
-        """
-        if not isinstance(ops, np.ndarray) or ops.dtype != OP or ops.ndim != 1 or not ops.flags.c_contiguous:
-            throw("a batch is a contiguous array of sim.ops.OP")
-        return Work(self, ops, variables, None)
-
-    def malloc(self, size: int, ptr_bytes: int = 0, needzero: bool = True) -> Work:
-        """Allocate ``size`` bytes, pointers in the first ``ptr_bytes``; its value is a handle for `drop`."""
-        handle = self.world.roots.new_handle()
-        flags = SHARED | (NEEDZERO if needzero else 0) | (0 if ptr_bytes else NOSCAN)
-        return Work(self, _one(ALLOC, flags, handle, size, ptr_bytes), 0, handle)
-
-    def drop(self, handle: int) -> Work:
-        """Drop the object of a handle: it is dead, and the handle may name another from now on."""
-        self.world.roots.free_handle(handle)
-        return Work(self, _one(DEAD, SHARED, handle, 0, 0), 0, None)
-
-    def compute(self, picoseconds: int) -> Work:
-        """Run that long without allocating; can be preempted anywhere."""
-        return Work(self, _one(COMPUTE, 0, 0, picoseconds, 0), 0, None)
-
-    def go(self, function: Callable[..., Body], *args: Any, name: str = "") -> Work:
-        """Start ``function(child, *args)`` as a goroutine; its value is the child. (newproc)"""
-        sched = self.world.sched
-        price = sched.pay("goroutine_reused" if sched.has_dead() else "goroutine_new")
-        work = Work(self, _one(COMPUTE, 0, 0, price, 0), 0, None)
-        work.result = Goroutine(self.world, name or function.__name__, function, args)
-        return work
-
-    def interrupt(self, cause: Any = None) -> None:
-        """Goroutines cannot be interrupted, as in Go: send them something they wait for."""
-        throw(f"goroutine {self.label} cannot be interrupted ({cause!r})")
-
-    # what SimPy and the P do with it
-
-    def _resume(self, event: simpy.Event) -> None:
-        """The event it waited for fired (SimPy calls this): it is runnable. (ready)"""
-        self._cause = event
-        self.world.sched.ready(self)
-
-    def advance(self) -> Work | None:
-        """Run its Python code up to the next yield, on its P; the work it then asks for, None if it parked or ended."""
-        cause, self._cause = self._cause, None
-        assert cause is not None
-        super()._resume(cause)
-        target = self._target
-        return target if isinstance(target, Work) else None
-
-    def finish(self, work: Work) -> None:
-        """Its work is done: the value of the yield is the work's result."""
-        work._ok = True
-        work._value = work.result
-        work.callbacks = None  # type: ignore[assignment]
-        self._cause = work
-
-
-def _one(kind: int, flags: int, obj: int, arg: int, ptr_bytes: int) -> Any:
-    """A batch of one operation."""
-    ops = np.zeros(1, OP)
-    ops[0] = (kind, flags, obj, arg, ptr_bytes)
-    return ops
 
 
 class Proc:
@@ -152,14 +62,45 @@ class Proc:
         self.runq: deque[Goroutine] = deque()
         self.runnext: Goroutine | None = None
         self.tick = 0  # schedtick
-        self.slice_end = 0
         self.back: simpy.Event | None = None  # the pump gives the P back by it
         self.wakeup: simpy.Event | None = None  # it is idle and waits for this
-        self.idle_time = self.lock_time = self.stopped_time = self.no_cpu_time = 0
-        self._idle_since = -1
+        self.spinning = False  # it looks for work
+        self.cpu_grant = 0  # when it last got a CPU, among all Ps
+        self._spent = [0] * len(KINDS)
+        self._kind = IDLE
+        self._since = world.now
         self.draws = world.stream(f"scheduler/p{index}")
         self.fields = world.heap.arrays["procs"][index]
         world.env.process(self._run())
+
+    # its time
+
+    def turn_to(self, kind: int) -> None:
+        """Its time is of another kind from now on."""
+        time = self.world.now
+        if self._kind != PUMPED:
+            self._spent[self._kind] += time - self._since
+        self._kind, self._since = kind, time
+
+    def ahead(self) -> int:
+        """Picoseconds its own clock is ahead of the world's: a segment or a compute in progress."""
+        due = int(self.world.heap.arrays["p_time"][self.index])
+        return due - self.world.now if self._kind == PUMPED and due != NEVER else 0
+
+    def times(self) -> dict[str, int]:
+        """Picoseconds so far by kind: those of `KINDS`, malloc, compute and first_touch; they add up to the time.
+
+        What is left of a compute in progress is not counted yet. The rest of a segment in progress is (its operations
+        are done): ``ahead`` takes it off, at most the run-ahead.
+        """
+        spent = dict(zip(KINDS, self._spent, strict=True))
+        if self._kind != PUMPED:
+            spent[KINDS[self._kind]] += self.world.now - self._since
+        spent |= {kind: int(self.fields[f"{name}_time"]) for kind, name in _PUMP_TIMES.items()}
+        spent["ahead"] = -self.ahead()
+        if spent["ahead"] and self.world.heap.arrays["goroutines"][self.fields["g"]]["stage"] == kernel.COMPUTING:
+            spent["compute"] += spent.pop("ahead")
+        return {"ahead": 0} | spent
 
     # queues
 
@@ -170,9 +111,11 @@ class Proc:
             kicked, self.runnext = self.runnext, g
         if kicked is None:
             return
-        self.runq.append(kicked)
-        if len(self.runq) > RUNQ:
-            self.world.sched.queue.extend(self.runq.popleft() for _ in range(RUNQ // 2 + 1))
+        if len(self.runq) < RUNQ:
+            self.runq.append(kicked)
+            return
+        self.world.sched.queue.extend(self.runq.popleft() for _ in range(RUNQ // 2))
+        self.world.sched.queue.append(kicked)
 
     def _next(self) -> tuple[Goroutine | None, bool]:
         """The next goroutine without looking at other Ps, and whether it inherits the time slice. (findRunnable)"""
@@ -191,24 +134,29 @@ class Proc:
             return g, False
         return None, False
 
-    def _steal(self) -> Goroutine | None:
-        """Half of another P's queue, the oldest first; its runnext only at the end. (stealWork)"""
-        procs = self.world.sched.procs
-        if not any(victim.runq or victim.runnext for victim in procs):
-            return None
+    def _steal(self) -> Step:
+        """Process step: half of another P's queue, the oldest first, or at the end its runnext. (stealWork, runqgrab)"""
+        sched = self.world.sched
+        procs = sched.procs
         for last in (*(False,) * (STEAL_PASSES - 1), True):
             first = self.draws.below(len(procs))
             for i in range(len(procs)):
+                if sched.stopping:
+                    return None
                 victim = procs[(first + i) % len(procs)]
                 if victim is self:
                     continue
-                if victim.runq:
-                    taken = [victim.runq.popleft() for _ in range((len(victim.runq) + 1) // 2)]
-                    self.runq.extend(taken[:-1])
-                    return taken[-1]
-                if last and victim.runnext is not None:
-                    g, victim.runnext = victim.runnext, None
-                    return g
+                while victim.runq or (last and victim.runnext is not None):
+                    if victim.runq:
+                        taken = [victim.runq.popleft() for _ in range((len(victim.runq) + 1) // 2)]
+                        self.runq.extend(taken[:-1])
+                        return taken[-1]
+                    g = victim.runnext
+                    if victim.wakeup is None:
+                        yield after(self.world.env, NEXT_WAIT, self.order)
+                    if victim.runnext is g:
+                        victim.runnext = None
+                        return g
         return None
 
     # the process
@@ -218,14 +166,13 @@ class Proc:
         yield from self._idle()
         while True:
             g, inherits = yield from self._find()
-            self.tick += 1
-            if not inherits:
-                self.slice_end = self.world.now + TIME_SLICE
-                self.fields["slice_end"] = self.slice_end
-            wait = self.world.now - g._queued
+            wait = self.world.now - g.queued
             g.waited += wait
             self.world.sched.latencies.add(wait)
             yield after(self.world.env, self.world.sched.pay("switch"), self.order)
+            if not inherits:
+                self.tick += 1
+                self.fields["slice_end"] = self.world.now + TIME_SLICE
             yield from self._execute(g)
 
     def _find(self) -> Step:
@@ -234,66 +181,76 @@ class Proc:
         while True:
             if sched.stopping:
                 yield from self._stopped()
+            if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
+                yield from self._lose_cpu()
+                continue
             g, inherits = self._next()
-            if g is None:
-                g = self._steal()
+            if g is None and (self.spinning or 2 * sched.spinning < len(sched.procs) - len(sched.idle)):
+                self._spin(True)
+                if sched.runnable():
+                    g = yield from self._steal()
                 if g is not None:
                     yield after(env, sched.pay("steal"), self.order)
             if g is not None:
-                if sched.spinning is self:
-                    sched.spinning = None
+                if self.spinning:
+                    self._spin(False)
                     sched.wake_p()
                 return g, inherits
+            if sched.stopping or sched.queue or (self.spinning and sched.runnable()):
+                continue  # it came while this P looked elsewhere
             sched.cpus.release(self)
             yield from self._idle()
+
+    def _spin(self, on: bool) -> None:
+        """Begin or end to look for work: nobody is woken for that meanwhile. (becomeSpinning)"""
+        self.world.sched.spinning += on - self.spinning
+        self.spinning = on
 
     def _idle(self) -> Step:
         """Process step: nothing to do; sleep until woken to look for work. (stopm)"""
         sched, env = self.world.sched, self.world.env
-        if sched.spinning is self:
-            sched.spinning = None
-        since = self._idle_since = self.world.now
+        self._spin(False)
+        self.turn_to(IDLE)
         self.wakeup = simpy.Event(env)
         sched.idle.append(self)
         if sched.stopping:
             sched.check_stopped()
         yield self.wakeup
-        self.idle_time += self.world.now - since
-        self._idle_since = -1
-        yield from self._get_cpu()
+        yield from sched.cpus.acquire(self)
 
-    def idle_until_now(self) -> int:
-        """Picoseconds idle so far, the time since it went idle last included."""
-        return self.idle_time + (self.world.now - self._idle_since if self._idle_since >= 0 else 0)
-
-    def _get_cpu(self) -> Step:
-        """Process step: wait for a CPU, if threads outnumber them."""
-        since = self.world.now
+    def _lose_cpu(self) -> Step:
+        """Process step: another thread has the CPU next; wait for one."""
+        self.world.sched.cpus.release(self)
         yield from self.world.sched.cpus.acquire(self)
-        self.no_cpu_time += self.world.now - since
 
     def _stopped(self) -> Step:
-        """Process step: a stop-the-world is on; wait for its end."""
+        """Process step: a stop-the-world is on; wait for its end. (gcstopm)"""
         sched = self.world.sched
-        since = self.world.now
+        self._spin(False)
+        self.turn_to(STOPPED)
         sched.cpus.release(self)
         while sched.stopping:
             yield sched.report_stopped()
-        self.stopped_time += self.world.now - since
-        yield from self._get_cpu()
+        yield from sched.cpus.acquire(self)
 
     def _execute(self, g: Goroutine) -> Step:
         """Process step: run a goroutine until it parks, ends or is preempted. (execute)"""
         sched = self.world.sched
         g.p = self
-        work = g._target if isinstance(g._target, Work) and g._cause is None else None
+        work = g.unfinished()
         while True:
             if sched.stopping:
+                if not sched.keeps_stopped:
+                    g.p = None
+                    sched.ready_global(g)
+                    return
                 yield from self._stopped()
             if work is None:
                 sched.note_running(self)
                 work = g.advance()
                 if work is None:
+                    if g.is_alive and (yield from self._settle(g)):
+                        continue
                     break
                 self.world.roots.submit(g, work)
             self.fields["g"] = g.id
@@ -301,6 +258,7 @@ class Proc:
                 g.p = None
                 sched.ready_global(g)
                 return
+            sched.note_running(self)
             g.finish(work)
             work = None
         g.p = None
@@ -308,42 +266,49 @@ class Proc:
             sched.note_dead(g)
             yield after(self.world.env, sched.pay("goroutine_exit"), self.order)
 
+    def _settle(self, g: Goroutine) -> Step:
+        """Process step: let everything of this instant happen; whether it brought the event that a goroutine yielded."""
+        g.settling = True
+        yield after(self.world.env, 0, self.order)
+        g.settling = False
+        return g.cause is not None
+
     def _work(self, g: Goroutine) -> Step:
         """Process step: run the goroutine's batch in the pump to its end (DONE) or that of its slice (PREEMPTED)."""
-        env, heap, driver = self.world.env, self.world.heap, self.world.sched.driver
-        if g._off_since >= 0:
-            kernel.owe(heap.header, self.index, OFF_P, self.world.now - g._off_since)
-            g._off_since = -1
+        env, heap, sched = self.world.env, self.world.heap, self.world.sched
+        if g.off_since >= 0:
+            kernel.owe(heap.header, self.index, OFF_P, self.world.now - g.off_since)
+            g.off_since = -1
         while True:
+            self.turn_to(PUMPED)
             self.back = simpy.Event(env)
-            driver.enter(self)
+            sched.driver.enter(self)
             reason = yield self.back
-            if reason == kernel.DONE:
-                return reason
             if reason == kernel.NEED_HEAP:
+                self.turn_to(LOCKED)
                 yield from self._heap_lock()
             elif reason == kernel.NEED_CENTRAL:
+                self.turn_to(LOCKED)
                 yield from self._central_lock(g)
             elif reason == kernel.NEED_ROOM:
                 heap.make_room(int(heap.arrays["goroutines"][g.id]["npages"]))
-            elif reason == kernel.STOPPED:
-                since = self.world.now
-                yield from self._stopped()
-                self._was_off(g, since)
-            elif reason == kernel.CPU_LOST:
-                since = self.world.now
-                self.world.sched.cpus.release(self)
-                yield from self._get_cpu()
-                self._was_off(g, since)
-            elif reason == kernel.PREEMPTED:
-                if int(heap.arrays["goroutines"][g.id]["stage"]) == kernel.CLEARING:
-                    g._off_since = self.world.now
+            elif reason == kernel.DONE:
+                self.turn_to(SCHEDULING)
                 return reason
+            elif reason == kernel.CPU_LOST or (reason == kernel.STOPPED and sched.keeps_stopped):
+                since = self.world.now
+                yield from self._stopped() if reason == kernel.STOPPED else self._lose_cpu()
+                if self._is_clearing(g):
+                    kernel.owe(heap.header, self.index, OFF_P, self.world.now - since)
+            else:  # its slice is over, or the world stops and it has to queue up again
+                self.turn_to(SCHEDULING)
+                if self._is_clearing(g):
+                    g.off_since = self.world.now
+                return kernel.PREEMPTED
 
-    def _was_off(self, g: Goroutine, since: int) -> None:
-        """Charge time off the P to the allocation it interrupted, if it did."""
-        if int(self.world.heap.arrays["goroutines"][g.id]["stage"]) == kernel.CLEARING:
-            kernel.owe(self.world.heap.header, self.index, OFF_P, self.world.now - since)
+    def _is_clearing(self, g: Goroutine) -> bool:
+        """Whether a goroutine is in the middle of mallocgc: its time off the P is part of that."""
+        return int(self.world.heap.arrays["goroutines"][g.id]["stage"]) == kernel.CLEARING
 
     def _heap_lock(self) -> Step:
         """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)"""
@@ -356,7 +321,6 @@ class Proc:
             tried = 1
             yield after(env, int(held), self.order)
             yield from self._unlock(lock, HEAP_WAIT)
-            self.lock_time += self.world.now - asked
 
     def _central_lock(self, g: Goroutine) -> Step:
         """Process step: take the mcentral lock of the refill's span class once. (go1.14 mcentral.go:cacheSpan)"""
@@ -367,7 +331,6 @@ class Proc:
         held = kernel.with_central_lock(heap.header, self.index, self.world.now - asked)
         yield after(env, int(held), self.order)
         yield from self._unlock(lock, CENTRAL_WAIT)
-        self.lock_time += self.world.now - asked
 
     def _unlock(self, lock: Any, cause: int) -> Step:
         """Process step: release a lock; waking a sleeper takes the waker's time. The rest is in the price of the hold."""
@@ -419,33 +382,47 @@ class Driver:
 
 
 class Cpus:
-    """The machine's CPUs, for more Ps than CPUs: a thread runs for a slice, then the next in line gets the CPU."""
+    """The machine's CPUs, for more Ps than CPUs: a thread runs for a slice, then the next in line gets the CPU.
+
+    Threads whose slices end at one instant line up as they got their CPUs, else low numbers would always be first.
+    """
 
     def __init__(self, world: World, count: int) -> None:
         self.world = world
         self.free = count
-        self.waiting: deque[tuple[Proc, simpy.Event]] = deque()
+        self.waiting: list[tuple[int, int, int, Proc, simpy.Event]] = []  # a heap: since when, its last grant, which P
+        self._grants = 0
 
     def acquire(self, p: Proc) -> Step:
         """Process step: get a CPU; taking over one from another thread costs a switch."""
         env = self.world.env
         if self.free > 0:
             self.free -= 1
+            self._grant(p)
         else:
             event = simpy.Event(env)
-            self.waiting.append((p, event))
+            heappush(self.waiting, (self.world.now, p.cpu_grant, p.index, p, event))
             self.world.heap.fields.cpu_waiters = len(self.waiting)
             self._hurry()
+            p.turn_to(NO_CPU)
             yield event
+            p.turn_to(SCHEDULING)
             yield after(env, self.world.sched.pay("os_switch"), p.order)
+        p.turn_to(SCHEDULING)
         p.fields["cpu_end"] = self.world.now + OS_SLICE
+
+    def _grant(self, p: Proc) -> None:
+        """Note who got a CPU last."""
+        self._grants += 1
+        p.cpu_grant = self._grants
 
     def release(self, p: Proc) -> None:
         """Give the CPU to the next in line."""
         if not self.waiting:
             self.free += 1
             return
-        heir, event = self.waiting.popleft()
+        _, _, _, heir, event = heappop(self.waiting)
+        self._grant(heir)
         self.world.heap.fields.cpu_waiters = len(self.waiting)
         wake(self.world.env, event, heir.order)
 
@@ -469,7 +446,8 @@ class Sched:
         self.created = self.alive = 0
         self.driver = Driver(world)
         self.cpus = Cpus(world, cpus)
-        self.spinning: Proc | None = None  # the one woken P that looks for work
+        self.spinning = 0  # Ps that look for work
+        self.keeps_stopped = world.heap.facts.stop_keeps_goroutine
         self.latencies = Histogram()  # from runnable to running
         self._free_ids: list[int] = []
         self._ids = 1
@@ -527,7 +505,7 @@ class Sched:
 
     def ready(self, g: Goroutine) -> None:
         """A goroutine is runnable: runnext of the P that readied it, else of an idle P, else the global queue. (ready)"""
-        g._queued = self.world.now
+        g.queued = self.world.now
         p = self.running()
         if p is not None:
             p.put(g, True)
@@ -536,16 +514,18 @@ class Sched:
         self.wake_p()
 
     def ready_global(self, g: Goroutine) -> None:
-        """A preempted goroutine goes to the end of the global queue. (goschedImpl)"""
-        g._queued = self.world.now
+        """A goroutine taken off its P goes to the end of the global queue. (goschedImpl)"""
+        g.queued = self.world.now
         self.queue.append(g)
         self.wake_p()
 
     def wake_p(self) -> None:
         """Wake an idle P to look for work, unless one is looking already. (wakep)"""
-        if self.stopping or not self.idle or self.spinning is not None:
+        if self.stopping or not self.idle or self.spinning:
             return
-        p = self.spinning = self.idle.pop()
+        p = self.idle.pop()
+        p.spinning = True
+        self.spinning = 1
         assert p.wakeup is not None
         wake(self.world.env, p.wakeup, p.order, None, self.pay("wake_p"))
         p.wakeup = None
@@ -589,5 +569,5 @@ class Sched:
         self.stopping = False
         self.world.heap.fields.stop = 0
         wake(self.world.env, self._restart, priority(RUN, len(self.procs)))
-        if self.queue or any(p.runq for p in self.procs):
+        if self.runnable():
             self.wake_p()

@@ -44,7 +44,7 @@ from sim.go.mallocgc import (
     touch_large,
 )
 from sim.go.mcache import uncache_full
-from sim.go.mcentral import cache_span
+from sim.go.mcentral import cache_span, ready_listed, take_listed
 from sim.go.mheap import room_is_short
 from sim.go.mspan import next_free_index
 from sim.go.sizeclasses import class_to_allocnpages
@@ -76,6 +76,7 @@ PAGES = 6  # at mheap.lock, for pages or a span record
 HAVE_PARTIAL = 7  # has a span with room
 HAVE_NONE = 8  # mcentral had no span with room
 HAVE_PAGES = 9  # has pages and a span record
+LISTED = 10  # has a span of mcentral's lists, which may have to be swept first (go1.14)
 
 # why a P comes back to Python
 STAY = 0  # it does not
@@ -171,9 +172,11 @@ def large_step(h: Any, p: Any, g: Any, op: Any, now: Any) -> Any:
 
 @jit
 def compute_until(h: Any, p: Any, g: Any, start: Any) -> Any:
-    """Run what is left of a compute from ``start`` on, to its end or the slice's, cuttable anywhere."""
+    """Run what is left of a compute from ``start`` on, to its end or that of the slice or the CPU's, cuttable anywhere."""
     pr = procs(h)[p]
     part = max(min(g.left, pr.slice_end - start), np.int64(0))
+    if h[0].cpu_waiters > 0:
+        part = min(part, max(pr.cpu_end - start, np.int64(0)))
     g.left -= part
     g.stage = COMPUTING
     pr.compute_time += part
@@ -322,7 +325,12 @@ def step(h: Any, p: Any, now: Any) -> Any:
             pr.mallocs += 1
             g.pos += 1
     else:
-        if g.stage == HAVE_NONE:
+        if g.stage == LISTED:
+            if not ready_listed(h, p, np.int64(g.span)):
+                g.stage = CENTRAL
+                return NEED_CENTRAL
+            g.stage = HAVE_PARTIAL
+        elif g.stage == HAVE_NONE:
             reason = fresh_step(h, p, g)
             if reason != STAY:
                 return reason
@@ -398,8 +406,8 @@ def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
     if g.stage == INSERT:
         g.stage = HAVE_PAGES
         return held
-    g.span = cache_span(h, p, np.int64(g.spanclass))
-    g.stage = HAVE_PARTIAL if g.span != 0 else HAVE_NONE
+    g.span = take_listed(h, np.int64(g.spanclass))
+    g.stage = LISTED if g.span != 0 else HAVE_NONE
     return held
 
 

@@ -14,7 +14,7 @@ from sim.jit import address_of
 from sim.units import throw
 
 if TYPE_CHECKING:
-    from sim.go.proc import Goroutine, Work
+    from sim.go.goroutine import Goroutine, Work
     from sim.go.runtime import Heap
 
 _LEAST = 16  # shortest run of variables
@@ -28,7 +28,8 @@ class Roots:
         self._runs: dict[int, tuple[int, int]] = {}  # goroutine id -> first variable and length
         self._free_runs: dict[int, list[int]] = {}  # by length, a power of two
         self._end = 0
-        self._handles: list[int] = []
+        self._handles: list[int] = []  # that name nothing
+        self._held: set[int] = set()  # those that do
         self._handles_made = False
         self._shared = 0
         heap.tables.allocate("goroutines", 64)
@@ -58,10 +59,18 @@ class Roots:
     def new_handle(self) -> int:
         """A variable of the whole program for one object."""
         self._handles_made = True
-        return self._handles.pop() if self._handles else self.reserve_shared(1)
+        handle = self._handles.pop() if self._handles else self.reserve_shared(1)
+        self._held.add(handle)
+        return handle
+
+    def give_up_handle(self, handle: int) -> None:
+        """The handle's object is about to be dropped; Throw if it has none."""
+        if handle not in self._held:
+            throw(f"drop of {handle!r}, which names no object: it is no handle, or was dropped before")
+        self._held.remove(handle)
 
     def free_handle(self, handle: int) -> None:
-        """The handle may name another object once its drop was run."""
+        """Its drop was run: the handle may name another object."""
         self._handles.append(handle)
 
     def _run_of(self, g: Goroutine, n: int) -> tuple[int, int]:

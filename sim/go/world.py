@@ -27,8 +27,9 @@ from sim.engine import clock
 from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
 from sim.go import pump as kernel
+from sim.go.goroutine import Body, Goroutine
 from sim.go.params import VERSIONS, Facts
-from sim.go.proc import Body, Goroutine, Sched
+from sim.go.proc import Sched
 from sim.go.roots import Roots
 from sim.go.runtime import Heap
 from sim.go.state import NEVER, NUM_CAUSES, NUM_SPAN_CLASSES, PRICE_FRESH, PRICE_PARTIAL, PRICE_STEPS
@@ -135,7 +136,9 @@ class World:
 
     def go(self, function: Callable[..., Body], *args: Any, name: str = "") -> Goroutine:
         """Start ``function(g, *args)`` as a goroutine from outside the program."""
-        return Goroutine(self, name or function.__name__, function, args)
+        g = Goroutine(self, name or function.__name__, function, args)
+        g.start()
+        return g
 
     def run(self, until: int | simpy.Event | None = None) -> None:
         """Let time pass: to an integer picosecond, to an event, or until nothing is left to happen."""

@@ -278,7 +278,7 @@ def test_sums(version, runs_ahead):
     tiny = int(world.heap.fields.tiny_calls)
     whole = int(times[0]) + fast + tiny * prices.steps["tiny"].mean
     assert int(times[0]) == int(times[1:].sum())
-    assert int(proc["malloc_time"]) + sched.lock_time == whole
+    assert int(proc["malloc_time"]) + sched.times()["lock"] == whole
     assert end - begin == whole + int(proc["compute_time"]) + int(proc["touch_time"])
     assert int(counts[0].sum()) + int(calls.sum()) + tiny == int(proc["mallocs"])
     assert min(tiny, int(calls.sum()), int(counts[0].sum()), int(proc["touch_time"])) > 0

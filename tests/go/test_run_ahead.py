@@ -37,16 +37,18 @@ def batch(rng, n, variables):
 
 def goroutine(g, seed, batches, n):
     rng = random.Random(seed)
+    children = []
     for _ in range(batches):
         yield g.run(batch(rng, n, 50), 50)
         what = rng.random()
         if what < 0.2:
             yield g.world.env.timeout(rng.choice((0, 1000, 5 * US)))
         elif what < 0.3 and batches > 1:
-            yield g.go(goroutine, rng.random(), 1, n)
+            children.append((yield g.go(goroutine, rng.random(), 1, n)))
         elif what < 0.5:
             handle = yield g.malloc(rng.choice(SIZES[:9]))
             yield g.drop(handle)
+    yield from children  # nobody may have run ahead of the end
 
 
 def stopper(world, seed, log):
