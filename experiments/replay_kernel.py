@@ -279,6 +279,7 @@ def on_proc(h: Any, r: Any, e: Any) -> None:
     elif 0 <= e.a < r[0].nprocs:
         rprocs(r)[e.a].running = e.kind == PROC_START or (e.kind == PROC_STATUS and e.b != 2)
         if e.kind == PROC_START:
+            rprocs(r)[e.a].idle_since_stop = 0
             prepare_for_sweep(h, e.a)
 
 

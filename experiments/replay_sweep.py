@@ -276,7 +276,7 @@ def flush_idle(h: Any, r: Any) -> None:
     r[0].finish_m = -1
     for p in range(r[0].nprocs):
         prepare_for_sweep(h, np.int64(p))
-        if rprocs(r)[p].running == 0:
+        if rprocs(r)[p].idle_since_stop:
             page_cache_flush(h, np.int64(p))
             rprocs(r)[p].start_known = 1
 
@@ -302,3 +302,5 @@ def on_stw_end(h: Any, r: Any, m: Any) -> None:
     if r[0].gc_ended:
         r[0].gc_ended = 0
         r[0].finish_m = m
+        for p in range(r[0].nprocs):
+            rprocs(r)[p].idle_since_stop = rprocs(r)[p].running == 0
