@@ -53,6 +53,7 @@ from experiments.replay_state import (
 from experiments.replay_sweep import (
     catch_up,
     flush_idle,
+    is_unswept,
     look_ahead,
     on_gc_end,
     on_gomaxprocs,
@@ -204,7 +205,7 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
     if spc < 2:
         r[0].count[SLOTS_MATCHED] += 1
         return
-    taken = is_allocated(h, s, slot)
+    taken = is_allocated(h, s, slot) and not is_unswept(h, s)  # what fills an unswept span may be garbage
     if spc == TINY_SPAN_CLASS and taken:
         r[0].count[SLOTS_MATCHED] += 1
         r[0].count[TINY] += 1
@@ -241,7 +242,7 @@ def predict_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> None:
     page = np.int64(spans(h)[s].start_page)
     owner = cached_by(h, s, r[0].nprocs)
     cause = np.int64(MISS_SLOT if cached == s else MISS_OTHER_SPAN)
-    if (taken and np.int64(spans(h)[s].sweepgen) != np.int64(h[0].sweepgen) - 2) or (owner >= 0 and owner != p):
+    if taken or (owner >= 0 and owner != p):
         cause = np.int64(MISS_LATE)
     note_miss(r, cause, page, slot, np.int64(spans(h)[cached].start_page), got)
     give_back(h, cached, got)

@@ -218,10 +218,10 @@ def catch_up(h: Any, r: Any, i: Any, s: Any) -> None:
         return
     if p >= 0 and left_to_refill(h, r, p, s):
         return
-    if is_next(h, s, r[0].nprocs - 1):
-        sweep_until(h, p, s)
-    elif p >= 0 and rprocs(r)[p].in_sweep and rprocs(r)[p].sweep_fresh == np.int64(spans(h)[s].spanclass):
+    if p >= 0 and rprocs(r)[p].in_sweep and rprocs(r)[p].sweep_fresh == np.int64(spans(h)[s].spanclass):
         set_aside(h, r, s)
+    elif is_next(h, s, r[0].nprocs - 1):
+        sweep_until(h, p, s)
     else:
         sweep_directly(h, p, s, False)
 
