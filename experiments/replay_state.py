@@ -40,9 +40,10 @@ PROC = np.dtype(
         ("seen", "u1", (NUM_SPAN_CLASSES,)),  # the record has shown this P's cached span of the class
         ("running", "i8"),
         ("idle_since_stop", "i8"),  # has not started since the stop of the last mark termination
-        ("in_sweep", "i8"),  # within a sweep on behalf of an allocation, which will get ...
-        ("sweep_page", "i8"),  # ... a slot of the old span at this page, -1 none
-        ("sweep_fresh", "i8"),  # ... a fresh span of this class, -1 none
+        ("in_sweep", "i8"),  # within a sweep on behalf of an allocation ...
+        ("sweep_last", "i8"),  # ... and whose last free lies on this page, -1 none
+        ("sweep_page", "i8"),  # ... which will get a slot of the old span at this page, -1 none
+        ("sweep_fresh", "i8"),  # ... or a fresh span of this class, -1 none
         ("sweeps_more", "i8"),  # another sweep comes before that
         ("pending_g", "i8"),  # the goroutine whose refill has not announced its object yet, -1 none
         ("pending_class", "i8"),

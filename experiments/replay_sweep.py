@@ -143,6 +143,7 @@ def look_ahead(r: Any, i: Any, proc: Any) -> None:
     m = events(r)[i].m
     proc.in_sweep = 1
     proc.sweeps_more = 0
+    proc.sweep_last = -1
     proc.sweep_page = -1
     proc.sweep_fresh = -1
     for j in range(i + 1, min(len(events(r)), i + _AHEAD)):
@@ -151,6 +152,8 @@ def look_ahead(r: Any, i: Any, proc: Any) -> None:
             continue
         if e.kind == SWEEP_BEGIN:
             proc.sweeps_more = 1
+        elif e.kind == OBJECT_FREE and not proc.sweeps_more:
+            proc.sweep_last = r[0].base + (e.a >> 10)
         elif e.kind == OBJECT_ALLOC:
             proc.sweep_page = r[0].base + (e.a >> 10)
             return
@@ -163,11 +166,14 @@ def look_ahead(r: Any, i: Any, proc: Any) -> None:
 def left_to_refill(h: Any, r: Any, p: Any, s: Any) -> Any:
     """Whether a free comes from a refill's own sweeping, which the rooms do when they get to it.
 
-    That is so for the span whose slot the allocation gets, unless sweep credit was paid with it: then another sweep
-    may follow, or the background's order comes to the span and a refill's does not.
+    That is so for the span whose slot the allocation gets, unless sweep credit was paid with it: a refill's sweeping
+    ends with the span it takes, so then another sweep or another span's frees may follow, or the background's order
+    comes to the span and a refill's does not.
     """
     proc = rprocs(r)[p]
-    if proc.in_sweep == 0 or span_of_page(h, proc.sweep_page) != s or proc.sweeps_more:
+    if proc.in_sweep == 0 or span_of_page(h, proc.sweep_page) != s:
+        return False
+    if proc.sweeps_more or span_of_page(h, proc.sweep_last) != s:
         return False
     return refill_sweeps(h, np.int64(spans(h)[s].spanclass)) == s or not is_next(h, s, np.int64(0))
 
