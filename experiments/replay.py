@@ -13,7 +13,9 @@ import numpy as np
 from experiments import replay_state as state
 from experiments.errors import InputError
 from experiments.replay_kernel import replay_events
-from experiments.replay_start import page_cache_at_start
+from experiments.replay_repair import NEAR_PAGES
+from experiments.replay_start import idle_page_cache, page_cache_at_start, was_free_until
+from sim.go.mheap import PAGE_CACHE_MAX_PAGES
 from sim.go.runtime import Heap
 from sim.go.state import PAGE_SHIFT
 from sim.jit import Tables
@@ -89,27 +91,50 @@ def replay(trace: Trace) -> Replay:
 
 
 def _run(trace: Trace) -> Tables:
-    """The tables of a finished replay. It begins anew for each P whose page cache at the start it has to infer."""
+    """The tables of a finished replay. It begins anew each time it has to infer a P's page cache at the start."""
     recorded = _events(trace)
-    base = trace.min_heap >> PAGE_SHIFT
     nprocs = max(1, trace.gomaxprocs, int(trace.p.max()) + 1)
-    at_start: dict[int, tuple[int, int]] = {}
+    caches: dict[int, tuple[int, int]] = {}
     while True:
         heap = Heap("go1.27", nprocs)
-        heap.make_room(_most_pages(recorded))
-        run = state.new_run(recorded, base, nprocs, len(heap.arrays["spans"]))
-        for p, (first, bits) in at_start.items():
+        room = _most_pages(recorded) + NEAR_PAGES
+        heap.make_room(room)
+        run = state.new_run(recorded, trace.min_heap >> PAGE_SHIFT, nprocs, len(heap.arrays["spans"]))
+        for p, (first, bits) in caches.items():
             proc = run.arrays["rprocs"][p]
             proc["start_known"], proc["start_base"], proc["start_bits"] = 1, first, bits
         at = 0
-        while 0 <= at < len(recorded):
+        while at < len(recorded):
             at = replay_events(heap.header, run.header, at)
-            heap.make_room(_most_pages(recorded))
+            if run.fields.want >= 0 and _infer_page_cache(recorded, run, caches):
+                break
+            run.fields.want = -1
+            heap.make_room(room)
             run.allocate("noted", len(heap.arrays["spans"]))
-        if at >= 0:
+        else:
             return run
-        p = int(run.fields.want)
-        at_start[p] = page_cache_at_start(recorded, p)
+
+
+def _infer_page_cache(recorded: Any, run: Tables, caches: dict[int, tuple[int, int]]) -> bool:
+    """After a small span elsewhere: add the page cache at the start that explains it, if there is one.
+
+    Either the P itself had another block cached, or the rooms chose free pages that some other P had.
+    """
+    procs, p = run.arrays["rprocs"], int(run.fields.want)
+    event, chosen = int(run.fields.event), int(run.fields.chosen - run.fields.base_page)
+    if recorded["b"][event] < PAGE_CACHE_MAX_PAGES and not procs["start_known"][p] and procs["loads"][p] <= 1:
+        caches[p] = page_cache_at_start(recorded, p)
+        return True
+    if not was_free_until(recorded, chosen, event):
+        return False
+    for q in np.flatnonzero((procs["start_known"] == 0) & (procs["loads"] == 0)).tolist():
+        first, bits = page_cache_at_start(recorded, q)
+        if bits == 0:
+            first, bits = idle_page_cache(recorded, chosen)
+        if q != p and bits and first == chosen & ~63:
+            caches[q] = first, bits
+            return True
+    return False
 
 
 def _events(trace: Trace) -> Any:
@@ -124,8 +149,8 @@ def _events(trace: Trace) -> Any:
 def _most_pages(recorded: Any) -> int:
     """Pages to make room for at a time: the snapshot and the longest span."""
     at_start = recorded[recorded["kind"] == SPAN]
-    spans = recorded["b"][np.isin(recorded["kind"], (SPAN, SPAN_ALLOC))]
-    return int((at_start["a"] + at_start["b"]).max(initial=0)) + int(spans.max(initial=1))
+    longest = recorded["b"][np.isin(recorded["kind"], (SPAN, SPAN_ALLOC))].max(initial=1)
+    return int((at_start["a"] + at_start["b"]).max(initial=0)) + int(longest)
 
 
 def _flushes(trace: Trace) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 from numba import int64
 
 from experiments.replay_repair import (
+    NEAR_PAGES,
     adopt,
     cached_by,
     force_span,
@@ -31,6 +32,7 @@ from experiments.replay_start import set_up
 from experiments.replay_state import (
     EXCEPTED,
     FLUSH_ALL,
+    MAX_ASKED,
     MISS_LATE,
     MISS_NO_REFILL,
     MISS_OTHER_SPAN,
@@ -100,11 +102,15 @@ def expect_page_cache(h: Any, r: Any, p: Any, npages: Any) -> Any:
 
 
 @jit
-def miss_span_base(r: Any, p: Any, page: Any, npages: Any, chosen: Any) -> None:
-    """A fresh span elsewhere; if it may be for want of the page cache the P had at the start, ask for that."""
+def miss_span_base(r: Any, p: Any, page: Any, chosen: Any) -> None:
+    """A fresh span elsewhere; while some P's page cache at the start is unknown, that may be why: ask."""
     note_miss(r, np.int64(MISS_SPAN_BASE), page, _NONE, chosen, _NONE)
-    if p >= 0 and npages < PAGE_CACHE_MAX_PAGES and rprocs(r)[p].start_known == 0 and rprocs(r)[p].loads <= 1:
-        r[0].want = p
+    if r[0].asked < MAX_ASKED:
+        for q in range(r[0].nprocs):
+            if rprocs(r)[q].start_known == 0 and rprocs(r)[q].loads <= 1:
+                r[0].want = p
+                r[0].chosen = chosen
+        r[0].asked += r[0].want >= 0
 
 
 @jit
@@ -115,7 +121,7 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
     if e.c & 1 == 0 and spc >= 2 and e.p >= 0:
         on_refill(h, r, e)
         return
-    page = r[0].base + e.a
+    page = r[0].base_page + e.a
     state = np.int64(SPAN_MANUAL if e.c & 1 else SPAN_IN_USE)
     pcache = expect_page_cache(h, r, e.p, e.b)
     search = h[0].search_addr
@@ -125,7 +131,7 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
         r[0].count[SPANS_MATCHED] += 1
         noted(r)[s] = 0
     else:
-        miss_span_base(r, e.p, page, e.b, chosen)
+        miss_span_base(r, e.p, page, chosen)
         undo_span(h, e.p, s, pcache, search, r[0].nprocs)
         s = force_span(h, r, e.p, page, e.b, e.c)
     if state == SPAN_IN_USE:
@@ -138,7 +144,7 @@ def on_refill(h: Any, r: Any, e: Any) -> None:
     """A refill that ended with a fresh span."""
     p = e.p
     spc = e.c >> 1
-    page = r[0].base + e.a
+    page = r[0].base_page + e.a
     rprocs(r)[p].seen[spc] = 1
     missed = False
     cached = np.int64(mcaches(h)[p].alloc[spc])
@@ -160,7 +166,7 @@ def on_refill(h: Any, r: Any, e: Any) -> None:
     chosen = np.int64(spans(h)[s].start_page)
     if chosen != page:
         if not missed:
-            miss_span_base(r, p, page, e.b, chosen)
+            miss_span_base(r, p, page, chosen)
         mcaches(h)[p].alloc[spc] = 0
         undo_span(h, p, s, pcache, search, r[0].nprocs)
         s = force_span(h, r, p, page, e.b, e.c)
@@ -169,32 +175,30 @@ def on_refill(h: Any, r: Any, e: Any) -> None:
         r[0].count[SPANS_MATCHED] += 1
     noted(r)[s] = 0
     sweep_aside(h, r, spc)
-    if rprocs(r)[p].pending_g < 0:
-        r[0].pending += 1
-    rprocs(r)[p].pending_g = e.g
-    rprocs(r)[p].pending_class = spc
+    proc = rprocs(r)[p]
+    r[0].pending += proc.pending_g < 0
+    proc.pending_g = e.g
+    proc.pending_span = s
+    proc.pending_slot = next_free_index(h, s)
 
 
 @jit
-def allocating_p(r: Any, p: Any, g: Any, spc: Any) -> Any:
-    """The P on which a goroutine got the slot it announces now: where its refill was, else where it runs."""
-    if r[0].pending == 0:
-        return p
-    for q in range(r[0].nprocs):
-        proc = rprocs(r)[q]
-        if proc.pending_g == g:
-            proc.pending_g = -1
-            r[0].pending -= 1
-            if proc.pending_class == spc:
+def refilled_p(r: Any, g: Any) -> Any:
+    """The P on which a goroutine got the slot it announces now in a refill the record showed; -1 if there was none."""
+    if r[0].pending != 0:
+        for q in range(r[0].nprocs):
+            if rprocs(r)[q].pending_g == g:
+                rprocs(r)[q].pending_g = -1
+                r[0].pending -= 1
                 return np.int64(q)
-    return p
+    return _NONE
 
 
 @jit
 def on_object_alloc(h: Any, r: Any, e: Any) -> None:
     """An object: does the rooms' next slot of its span class lie at its address?"""
     r[0].count[SLOTS] += 1
-    addr = (r[0].base << PAGE_SHIFT) + e.a * 8
+    addr = (r[0].base_page << PAGE_SHIFT) + e.a * 8
     s = span_of_page(h, addr >> PAGE_SHIFT)
     if s == 0 or spans(h)[s].state != SPAN_IN_USE or e.p < 0:
         note_miss(r, np.int64(MISS_UNKNOWN_SPAN), addr >> PAGE_SHIFT, _NONE, _NONE, _NONE)
@@ -205,12 +209,18 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
     if spc < 2:
         r[0].count[SLOTS_MATCHED] += 1
         return
+    p = e.p
+    q = refilled_p(r, e.g)
+    if q >= 0 and np.int64(spans(h)[rprocs(r)[q].pending_span].spanclass) == spc:
+        if rprocs(r)[q].pending_span == s and rprocs(r)[q].pending_slot == slot:
+            r[0].count[SLOTS_MATCHED] += 1
+            return
+        p = q
     taken = is_allocated(h, s, slot) and not is_unswept(h, s)  # what fills an unswept span may be garbage
     if spc == TINY_SPAN_CLASS and taken:
         r[0].count[SLOTS_MATCHED] += 1
         r[0].count[TINY] += 1
         return
-    p = allocating_p(r, e.p, e.g, spc)
     first = rprocs(r)[p].seen[spc] == 0
     rprocs(r)[p].seen[spc] = 1
     if first and noted(r)[s] & OLD:
@@ -262,7 +272,7 @@ def predict_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> None:
 def on_free(h: Any, r: Any, i: Any) -> None:
     """An object or a span is freed."""
     e = events(r)[i]
-    s = span_of_page(h, r[0].base + (e.a if e.kind == SPAN_FREE else e.a >> 10))
+    s = span_of_page(h, r[0].base_page + (e.a if e.kind == SPAN_FREE else e.a >> 10))
     if s == 0:
         return
     if e.kind == SPAN_FREE:
@@ -313,14 +323,14 @@ def is_stack_free(h: Any, r: Any, e: Any) -> Any:
     """Whether an event frees a span of stacks or work buffers."""
     if e.kind != SPAN_FREE:
         return False
-    s = span_of_page(h, r[0].base + e.a)
+    s = span_of_page(h, r[0].base_page + e.a)
     return s != 0 and spans(h)[s].state == SPAN_MANUAL
 
 
 @entry(int64(heap_type, replay_type, int64))
 def replay_events(h: Any, r: Any, start: Any) -> Any:
-    """Replay events from number ``start`` on; returns the number it stopped at, short of the end when a table must
-    grow, or -1 when the page cache of P ``want`` at the start has to be inferred first."""
+    """Replay events from number ``start`` on; returns the number of the next, short of the end when a table must grow
+    or when the page cache at the start of some P may have to be inferred (``want`` is a P)."""
     if start == 0:
         set_up(h, r)
     for i in range(start, len(events(r))):
@@ -332,11 +342,11 @@ def replay_events(h: Any, r: Any, start: Any) -> Any:
         if k == OBJECT_ALLOC:
             on_object_alloc(h, r, e)
         elif k == SPAN_ALLOC:
-            if room_is_short(h, e.b) or h[0].nspans + 256 > r[0].noted_len:
+            if room_is_short(h, e.b + NEAR_PAGES) or h[0].nspans + 256 > r[0].noted_len:
                 return np.int64(i)
             on_span_alloc(h, r, e)
             if r[0].want >= 0:
-                return np.int64(-1)
+                return np.int64(i + 1)
         elif k == OBJECT_FREE or k == SPAN_FREE:
             on_free(h, r, np.int64(i))
         else:

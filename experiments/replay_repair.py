@@ -24,6 +24,7 @@ from sim.go.mheap import (
     alloc_mspan_locked,
     finish_span,
     free_span_locked,
+    heap_grow_locked,
     span_of_page,
 )
 from sim.go.mpagealloc import page_alloc_grow, page_alloc_range
@@ -47,6 +48,7 @@ from sim.jit import jit
 from sim.words import ZERO, bit64, ones, shl64
 
 NO_P = np.int64(-1)
+NEAR_PAGES = 1 << 17  # 1 GiB: a page within this behind the heap's end is reached by growing the heap
 
 
 @jit
@@ -59,15 +61,29 @@ def page_is_free(h: Any, page: Any) -> Any:
 
 
 @jit
+def reach(h: Any, page: Any) -> None:
+    """Grow the heap to a recorded page outside it: in steps as it grows by itself, or else by a new arena there."""
+    top = h[0].cur_arena_base >> PAGE_SHIFT
+    while chunk_map(h)[page >> 9] == 0 and 0 <= page - (h[0].cur_arena_base >> PAGE_SHIFT) <= page - top < NEAR_PAGES:
+        heap_grow_locked(h, np.int64(CHUNK_PAGES))
+    if chunk_map(h)[page >> 9] != 0:
+        return
+    if arena_map(h)[page >> 13] == 0:
+        add_arenas(h, page >> 13 << ARENA_SHIFT, np.int64(ARENA_BYTES))
+    page_alloc_grow(h, page >> 9 << 9, np.int64(CHUNK_PAGES))
+    h[0].heap_released += CHUNK_PAGES << PAGE_SHIFT
+    if page > top:  # growth goes on from there, as the address hint does
+        h[0].cur_arena_base = ((page >> 9) + 1) << 9 << PAGE_SHIFT
+        h[0].arena_hint = ((page >> 13) + 1) << ARENA_SHIFT
+        h[0].cur_arena_end = h[0].arena_hint
+
+
+@jit
 def take_pages(h: Any, page: Any, npages: Any, nprocs: Any) -> None:
     """Take recorded pages wherever they are: in the page allocator, in a P's page cache, or under a wrong span."""
-    at = page
-    while at < page + npages:
+    for at in range(page, page + npages):
         if chunk_map(h)[at >> 9] == 0:
-            if arena_map(h)[at >> 13] == 0:
-                add_arenas(h, at >> 13 << ARENA_SHIFT, np.int64(ARENA_BYTES))
-            page_alloc_grow(h, at >> 9 << 9, np.int64(CHUNK_PAGES))
-            h[0].heap_released += CHUNK_PAGES << PAGE_SHIFT
+            reach(h, at)
         s = span_of_page(h, at)
         if s != 0:
             forget_span(h, s, nprocs)
@@ -78,7 +94,6 @@ def take_pages(h: Any, page: Any, npages: Any, nprocs: Any) -> None:
                 c = mcaches(h)[p]
                 if 0 <= at - c.pcache_base < 64:
                     c.pcache &= ~bit64(at - c.pcache_base)
-        at += 1
 
 
 @jit

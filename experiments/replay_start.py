@@ -11,7 +11,8 @@ The snapshot names every span, every taken slot and no more. Inferred, from the 
 - *A sweep under way.* Spans with frees before the first mark phase ends had not been swept; what is freed there was
   dead at the start. Partly free spans that a refill passed over in favour of a fresh span were in no set: some other
   P had them cached.
-- *Page caches*, see :func:`page_cache_at_start`; only for a P whose first pages contradict an empty one.
+- *Page caches*, where pages contradict empty ones: of a P whose first small spans lie elsewhere
+  (:func:`page_cache_at_start`), or of an idle P, when others pass over free pages (:func:`idle_page_cache`).
 
 The lowest page the allocator may hand out is the lowest the whole record shows; below it lie padding pages.
 """
@@ -62,20 +63,17 @@ def page_cache_at_start(recorded: Any, p: int) -> tuple[int, int]:
 
     It covers the 64-page block of the first of them. In it are the block's pages that are free in the snapshot, less
     those a single-page span passed over (a cache hands out its lowest page first), those given to others, and those
-    left over when the P turned to another block. (0, 0) if the block is of no use.
+    left over when the P turned to another block. (0, 0) if the P has no small span.
     """
     kind, pages, npages = recorded["kind"], recorded["a"], recorded["b"]
-    is_span = (kind == SPAN) | (kind == SPAN_ALLOC)
     mine = (kind == SPAN_ALLOC) & (recorded["p"] == p) & (npages < PAGE_CACHE_MAX_PAGES)
     if not mine.any():
         return 0, 0
     base = int(pages[np.argmax(mine)]) & ~63
-    near = np.flatnonzero((is_span & (pages < base + 64) & (pages + npages > base)) | mine)
-    left = {q for q in range(base, base + 64) if q >= int(pages[is_span].min())}
-    for i in near[kind[near] == SPAN]:
-        left -= set(range(int(pages[i]), int(pages[i] + npages[i])))
+    left = _free_at_start(recorded, base)
+    near = np.flatnonzero((kind == SPAN_ALLOC) & (pages < base + 64) & (pages + npages > base) | mine)
     given: set[int] = set()
-    for i in near[kind[near] == SPAN_ALLOC]:
+    for i in near:
         page, count = int(pages[i]), int(npages[i])
         taken = set(range(page, page + count))
         if not mine[i]:
@@ -88,13 +86,47 @@ def page_cache_at_start(recorded: Any, p: int) -> tuple[int, int]:
         elif count == 1:  # the cache was empty by then; several pages may come past it, when it has no such run
             left.clear()
             break
-    return base, sum(1 << (q - base) for q in given | left)
+    return base, _bits(base, given | left)
+
+
+def idle_page_cache(recorded: Any, page: int) -> tuple[int, int]:
+    """The page cache around ``page`` of a P that shows none of its own: the block's pages that are free in the
+    snapshot and that nobody gets before the first mark phase ends, when idle Ps lose theirs."""
+    ends = np.flatnonzero(recorded["kind"] == GC_END)
+    before = recorded[: ends[0]] if len(ends) else recorded
+    base = page & ~63
+    free = _free_at_start(recorded, base)
+    near = before[(before["kind"] == SPAN_ALLOC) & (before["a"] < base + 64) & (before["a"] + before["b"] > base)]
+    for first, count in zip(near["a"].tolist(), near["b"].tolist(), strict=True):
+        free -= set(range(first, first + count))
+    return base, _bits(base, free)
+
+
+def was_free_until(recorded: Any, page: int, event: int) -> bool:
+    """Whether a page is free in the snapshot and nobody has got it before an event."""
+    seen = recorded[:event]
+    spans_there = (seen["kind"] == SPAN) | (seen["kind"] == SPAN_ALLOC)
+    return not np.any(spans_there & (seen["a"] <= page) & (seen["a"] + seen["b"] > page))
+
+
+def _free_at_start(recorded: Any, base: int) -> set[int]:
+    """The pages of a 64-page block that the snapshot has free."""
+    is_span = (recorded["kind"] == SPAN) | (recorded["kind"] == SPAN_ALLOC)
+    free = set(range(max(base, int(recorded["a"][is_span].min())), base + 64))
+    near = recorded[(recorded["kind"] == SPAN) & (recorded["a"] < base + 64) & (recorded["a"] + recorded["b"] > base)]
+    for first, count in zip(near["a"].tolist(), near["b"].tolist(), strict=True):
+        free -= set(range(first, first + count))
+    return free
+
+
+def _bits(base: int, pages: set[int]) -> int:
+    return sum(1 << (page - base) for page in pages)
 
 
 @jit
 def take_snapshot(h: Any, r: Any) -> None:
     """Pages, spans, taken slots and page caches of the start; spans are in no set yet."""
-    base = r[0].base
+    base = r[0].base_page
     ev = events(r)
     lowest = np.int64(1) << 60
     last = base
@@ -190,7 +222,7 @@ def survey(h: Any, r: Any) -> None:
                     fresh_at(r)[spc] = r[0].ordered
         elif e.kind == OBJECT_ALLOC or e.kind == OBJECT_FREE or e.kind == SPAN_FREE:
             page = e.a if e.kind == SPAN_FREE else e.a >> 10
-            s = span_of_page(h, r[0].base + page)
+            s = span_of_page(h, r[0].base_page + page)
             if s == 0 or spans(h)[s].state != SPAN_IN_USE or noted(r)[s] & GONE:
                 continue
             if e.kind == OBJECT_ALLOC:
@@ -203,7 +235,7 @@ def survey(h: Any, r: Any) -> None:
                 if e.kind == SPAN_FREE:
                     noted(r)[s] |= GONE
                 elif not swept:
-                    addr = (r[0].base << PAGE_SHIFT) + e.a * 8
+                    addr = (r[0].base_page << PAGE_SHIFT) + e.a * 8
                     set_dead(h, s, (addr - (spans(h)[s].start_page << PAGE_SHIFT)) // spans(h)[s].elemsize)
         if p >= 0:
             rprocs(r)[p].last_kind = e.kind

@@ -31,6 +31,7 @@ NUM_COUNTERS = 13
 
 FLUSH_ALL = 255  # kind of an event that flushes every P's cache
 MAX_LOGGED = 100_000  # misses kept with their places
+MAX_ASKED = 100  # misses that may be for want of a page cache at the start
 
 EVENT = np.dtype(
     [("kind", "i8"), ("p", "i8"), ("m", "i8"), ("g", "i8"), ("a", "i8"), ("b", "i8"), ("c", "i8")], align=True
@@ -46,7 +47,8 @@ PROC = np.dtype(
         ("sweep_fresh", "i8"),  # ... or a fresh span of this class, -1 none
         ("sweeps_more", "i8"),  # another sweep comes before that
         ("pending_g", "i8"),  # the goroutine whose refill has not announced its object yet, -1 none
-        ("pending_class", "i8"),
+        ("pending_span", "i8"),  # the span and slot it got
+        ("pending_slot", "i8"),
         ("loads", "i8"),  # page caches taken so far
         ("start_known", "i8"),  # the page cache at the start is inferred, or cannot be any more
         ("start_base", "i8"),  # the page cache at the start, as inferred: first of its 64 pages, and the free ones
@@ -77,14 +79,16 @@ TABLES: dict[str, Any] = {
 }
 SCALARS = [
     ("count", "i8", (NUM_COUNTERS,)),
-    ("base", "i8"),  # page number of the lowest heap address
+    ("base_page", "i8"),  # page number of the lowest heap address
     ("nprocs", "i8"),
     ("event", "i8"),  # the event at hand
     ("pending", "i8"),  # Ps with a pending refill
     ("ordered", "i8"),  # spans in ``order``
     ("aside", "i8"),  # spans in ``order`` after the start: swept by reclaiming, not by the rooms yet
     ("logged", "i8"),
-    ("want", "i8"),  # P whose page cache at the start has to be inferred, -1 none
+    ("want", "i8"),  # P whose small span lies elsewhere, for want of a page cache at the start, perhaps; -1 none
+    ("chosen", "i8"),  # the page the rooms chose for it
+    ("asked", "i8"),  # how often that was put to the caller
     ("gc_began", "i8"),  # sweep termination is under way
     ("gc_ended", "i8"),  # mark termination is under way
     ("finish_m", "i8"),  # thread that has still to flush idle Ps after mark termination, -1 none
@@ -118,7 +122,7 @@ def new_run(recorded: Any, base: int, nprocs: int, nspans: int) -> Tables:
     tables.allocate("order", 1 + int(np.count_nonzero(recorded["kind"] == 1)))
     tables.allocate("fresh_at", NUM_SPAN_CLASSES)[:] = -1
     fields = tables.fields
-    fields.base, fields.nprocs = base, nprocs
+    fields.base_page, fields.nprocs = base, nprocs
     fields.want = fields.finish_m = -1
     return tables
 

@@ -153,9 +153,9 @@ def look_ahead(r: Any, i: Any, proc: Any) -> None:
         if e.kind == SWEEP_BEGIN:
             proc.sweeps_more = 1
         elif e.kind == OBJECT_FREE and not proc.sweeps_more:
-            proc.sweep_last = r[0].base + (e.a >> 10)
+            proc.sweep_last = r[0].base_page + (e.a >> 10)
         elif e.kind == OBJECT_ALLOC:
-            proc.sweep_page = r[0].base + (e.a >> 10)
+            proc.sweep_page = r[0].base_page + (e.a >> 10)
             return
         elif e.kind == SPAN_ALLOC and e.c & 1 == 0:
             proc.sweep_fresh = e.c >> 1
@@ -249,7 +249,7 @@ def on_span_free(h: Any, r: Any, i: Any, s: Any) -> None:
 @jit
 def mark_dead_until(h: Any, r: Any, first: Any) -> None:
     """Set the dead bits of every object that is freed before the next GC end, and mark the rest of the heap."""
-    base = r[0].base
+    base = r[0].base_page
     i = first
     while i < len(events(r)) and events(r)[i].kind != GC_END:
         if events(r)[i].kind == OBJECT_FREE:
