@@ -5,9 +5,9 @@ recorded state (replay_repair), so that one miss does not cause the next. The fr
 asks for what are taken from the record; where the spans and slots come to lie never is. What a trace does not record
 at its start is inferred in replay_start; how sweeping is followed stands in replay_sweep.
 
-An object's event comes after its allocation, and its goroutine may be stopped in between. So an object whose refill
-the record showed on another P belongs to that P; one that is announced after later slots of its span is a miss of its
-own kind (MISS_LATE), for the span was where the rooms had it but the order was not.
+An object's event comes after its allocation, and its goroutine may be stopped in between. So a refill with a fresh
+span takes its slot at once, whoever announces it and when; another object that is announced after later slots of its
+span is a miss of its own kind (MISS_LATE): its span was where the rooms had it, but the order was not.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from experiments.replay_state import (
     MISS_SPAN_BASE,
     MISS_UNKNOWN_SPAN,
     OLD,
+    PROMISED,
     SLOTS,
     SLOTS_MATCHED,
     SPANS,
@@ -61,6 +62,7 @@ from experiments.replay_sweep import (
     on_gomaxprocs,
     on_span_free,
     on_stw_end,
+    refill_sweeps,
     sweep_aside,
 )
 from sim.go.malloc import refill
@@ -173,25 +175,9 @@ def on_refill(h: Any, r: Any, e: Any) -> None:
         cache_fresh(h, p, spc, s)
     elif not missed:
         r[0].count[SPANS_MATCHED] += 1
-    noted(r)[s] = 0
     sweep_aside(h, r, spc)
-    proc = rprocs(r)[p]
-    r[0].pending += proc.pending_g < 0
-    proc.pending_g = e.g
-    proc.pending_span = s
-    proc.pending_slot = next_free_index(h, s)
-
-
-@jit
-def refilled_p(r: Any, g: Any) -> Any:
-    """The P on which a goroutine got the slot it announces now in a refill the record showed; -1 if there was none."""
-    if r[0].pending != 0:
-        for q in range(r[0].nprocs):
-            if rprocs(r)[q].pending_g == g:
-                rprocs(r)[q].pending_g = -1
-                r[0].pending -= 1
-                return np.int64(q)
-    return _NONE
+    next_free_index(h, s)
+    noted(r)[s] = PROMISED
 
 
 @jit
@@ -209,13 +195,11 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
     if spc < 2:
         r[0].count[SLOTS_MATCHED] += 1
         return
+    if slot == 0 and noted(r)[s] & PROMISED:
+        noted(r)[s] &= ~np.uint8(PROMISED)
+        r[0].count[SLOTS_MATCHED] += 1
+        return
     p = e.p
-    q = refilled_p(r, e.g)
-    if q >= 0 and np.int64(spans(h)[rprocs(r)[q].pending_span].spanclass) == spc:
-        if rprocs(r)[q].pending_span == s and rprocs(r)[q].pending_slot == slot:
-            r[0].count[SLOTS_MATCHED] += 1
-            return
-        p = q
     taken = is_allocated(h, s, slot) and not is_unswept(h, s)  # what fills an unswept span may be garbage
     if spc == TINY_SPAN_CLASS and taken:
         r[0].count[SLOTS_MATCHED] += 1
@@ -232,6 +216,14 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
 
 
 @jit
+def rank(h: Any, s: Any) -> Any:
+    """In which turn a refill comes to a span: 0 swept, 1 unswept with a free slot, 2 unswept and full."""
+    if not is_unswept(h, s):
+        return 0
+    return 2 if spans(h)[s].alloc_count == spans(h)[s].nelems else 1
+
+
+@jit
 def predict_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> None:
     """Take the rooms' next slot of a class on P; if it is not the recorded one, undo that and take the recorded."""
     spc = np.int64(spans(h)[s].spanclass)
@@ -239,33 +231,62 @@ def predict_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> None:
     got = np.int64(-1)
     if cached != 0:
         got = next_free_index(h, cached)
-    refilled = got < 0
-    made = h[0].fact_spans
-    search = h[0].search_addr
-    pcache = mcaches(h)[p].pcache
-    if refilled:
-        cached = refill(h, p, spc)
-        got = next_free_index(h, cached)
-    if cached == s and got == slot:
-        r[0].count[SLOTS_MATCHED] += 1
+    if got >= 0:
+        if cached == s and got == slot:
+            r[0].count[SLOTS_MATCHED] += 1
+            return
+        note_slot(h, r, p, s, slot, cached, got, taken)
+        give_back(h, cached, got)
+    elif not predict_refill(h, r, p, s, slot, taken):
         return
-    page = np.int64(spans(h)[s].start_page)
     owner = cached_by(h, s, r[0].nprocs)
-    cause = np.int64(MISS_SLOT if cached == s else MISS_OTHER_SPAN)
-    if taken or (owner >= 0 and owner != p):
-        cause = np.int64(MISS_LATE)
-    note_miss(r, cause, page, slot, np.int64(spans(h)[cached].start_page), got)
-    give_back(h, cached, got)
-    if refilled and cached != s:
-        mcaches(h)[p].alloc[spc] = 0
-        if h[0].fact_spans != made:
-            undo_span(h, p, cached, pcache, search, r[0].nprocs)
-        else:
-            spans(h)[cached].sweepgen = h[0].sweepgen
-            push_front(h, partial_swept(h, spc), cached)
-    if cause != MISS_LATE:
+    if not taken and (owner < 0 or owner == p):
         adopt(h, p, spc, s, r[0].nprocs)
     take_slot(h, s, slot)
+
+
+@jit
+def predict_refill(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> Any:
+    """The refill of predict_slot; True after a miss, with its choice undone.
+
+    If the recorded span comes later in turn than the chosen one, the chosen one was in no set: it is shelved.
+    """
+    spc = np.int64(spans(h)[s].spanclass)
+    search = h[0].search_addr
+    pcache = mcaches(h)[p].pcache
+    made = h[0].fact_spans
+    recorded_rank = rank(h, s)
+    swept = refill_sweeps(h, spc)
+    chosen_rank = rank(h, swept) if swept != 0 else 0
+    chosen = refill(h, p, spc)
+    got = next_free_index(h, chosen)
+    if chosen == s and got == slot:
+        r[0].count[SLOTS_MATCHED] += 1
+        return False
+    note_slot(h, r, p, s, slot, chosen, got, taken)
+    give_back(h, chosen, got)
+    if chosen == s:
+        return True
+    if h[0].fact_spans != made:
+        mcaches(h)[p].alloc[spc] = 0
+        undo_span(h, p, chosen, pcache, search, r[0].nprocs)
+    elif recorded_rank > chosen_rank:
+        shelve(h, p, spc)
+    else:
+        mcaches(h)[p].alloc[spc] = 0
+        spans(h)[chosen].sweepgen = h[0].sweepgen
+        push_front(h, partial_swept(h, spc), chosen)
+    return True
+
+
+@jit
+def note_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, chosen: Any, got: Any, taken: Any) -> None:
+    """An object elsewhere than in the slot ``got`` of the span ``chosen``, where the rooms put it."""
+    owner = cached_by(h, s, r[0].nprocs)
+    cause = np.int64(MISS_SLOT if chosen == s else MISS_OTHER_SPAN)
+    if taken or (owner >= 0 and owner != p):
+        cause = np.int64(MISS_LATE)
+    note_miss(r, cause, np.int64(spans(h)[s].start_page), slot, np.int64(spans(h)[chosen].start_page), got)
 
 
 @jit

@@ -46,9 +46,6 @@ PROC = np.dtype(
         ("sweep_page", "i8"),  # ... which will get a slot of the old span at this page, -1 none
         ("sweep_fresh", "i8"),  # ... or a fresh span of this class, -1 none
         ("sweeps_more", "i8"),  # another sweep comes before that
-        ("pending_g", "i8"),  # the goroutine whose refill has not announced its object yet, -1 none
-        ("pending_span", "i8"),  # the span and slot it got
-        ("pending_slot", "i8"),
         ("loads", "i8"),  # page caches taken so far
         ("start_known", "i8"),  # the page cache at the start is inferred, or cannot be any more
         ("start_base", "i8"),  # the page cache at the start, as inferred: first of its 64 pages, and the free ones
@@ -82,7 +79,6 @@ SCALARS = [
     ("base_page", "i8"),  # page number of the lowest heap address
     ("nprocs", "i8"),
     ("event", "i8"),  # the event at hand
-    ("pending", "i8"),  # Ps with a pending refill
     ("ordered", "i8"),  # spans in ``order``
     ("aside", "i8"),  # spans in ``order`` after the start: swept by reclaiming, not by the rooms yet
     ("logged", "i8"),
@@ -99,6 +95,7 @@ TOUCHED = 2  # the record has shown it since
 UNSWEPT = 4  # the sweep that was under way at the start had not reached it
 CACHED = 8  # some P had it cached at the start
 GONE = 16  # freed since
+PROMISED = 32  # fresh, and its first slot went with the refill, but its object is not announced yet
 
 REPLAY = header_dtype(SCALARS, TABLES)  # type: ignore[arg-type]
 replay_type = header_type(REPLAY)
@@ -115,8 +112,7 @@ def new_run(recorded: Any, base: int, nprocs: int, nspans: int) -> Tables:
     """Tables of a replay that has not begun; ``recorded`` is an array of EVENT, ``nspans`` room for spans."""
     tables = Tables(REPLAY, TABLES)
     tables.allocate("events", len(recorded))[:] = recorded
-    procs = tables.allocate("rprocs", nprocs)
-    procs["pending_g"] = -1
+    tables.allocate("rprocs", nprocs)
     tables.allocate("misses", MAX_LOGGED)
     tables.allocate("noted", nspans)
     tables.allocate("order", 1 + int(np.count_nonzero(recorded["kind"] == 1)))
