@@ -65,8 +65,8 @@ from experiments.replay_sweep import (
     refill_sweeps,
     sweep_aside,
 )
-from sim.go.malloc import refill
-from sim.go.mcache import cache_fresh, prepare_for_sweep, release_all
+from sim.go.mcache import cache_fresh, prepare_for_sweep, release_all, uncache_full
+from sim.go.mcentral import cache_span
 from sim.go.mheap import PAGE_CACHE_MAX_PAGES, alloc_span, room_is_short, span_of_page
 from sim.go.mspan import is_allocated, next_free_index
 from sim.go.mspanset import partial_swept, place_swept
@@ -117,67 +117,57 @@ def miss_span_base(r: Any, p: Any, page: Any, chosen: Any) -> None:
 
 @jit
 def on_span_alloc(h: Any, r: Any, e: Any) -> None:
-    """A fresh span: would the rooms have taken a fresh one, and these pages?"""
+    """A fresh span: would the rooms have taken a fresh one, and these pages? (mcache.go:refill, mheap.go:allocSpan)"""
     r[0].count[SPANS] += 1
-    spc = e.c >> 1
-    if e.c & 1 == 0 and spc >= 2 and e.p >= 0:
-        on_refill(h, r, e)
-        return
-    page = r[0].base_page + e.a
-    state = np.int64(SPAN_MANUAL if e.c & 1 else SPAN_IN_USE)
-    pcache = expect_page_cache(h, r, e.p, e.b)
-    search = h[0].search_addr
-    s = alloc_span(h, e.p, e.b, spc, state)
-    chosen = np.int64(spans(h)[s].start_page)
-    if chosen == page:
-        r[0].count[SPANS_MATCHED] += 1
-        noted(r)[s] = 0
-    else:
-        miss_span_base(r, e.p, page, chosen)
-        undo_span(h, e.p, s, pcache, search, r[0].nprocs)
-        s = force_span(h, r, e.p, page, e.b, e.c)
-    if state == SPAN_IN_USE:
-        next_free_index(h, s)
-        place_swept(h, s)
-
-
-@jit
-def on_refill(h: Any, r: Any, e: Any) -> None:
-    """A refill that ended with a fresh span."""
     p = e.p
     spc = e.c >> 1
     page = r[0].base_page + e.a
-    rprocs(r)[p].seen[spc] = 1
-    missed = False
-    cached = np.int64(mcaches(h)[p].alloc[spc])
-    if cached != 0 and spans(h)[cached].alloc_count != spans(h)[cached].nelems:
-        note_miss(r, np.int64(MISS_NO_REFILL), page, _NONE, np.int64(spans(h)[cached].start_page), _NONE)
-        missed = True
-        shelve(h, p, spc)
+    state = np.int64(SPAN_MANUAL if e.c & 1 else SPAN_IN_USE)
+    is_refill = state == SPAN_IN_USE and spc >= 2 and p >= 0
+    missed = is_refill and finds_room(h, r, p, spc, page)
     pcache = expect_page_cache(h, r, p, e.b)
-    while True:
-        search = h[0].search_addr
-        made = h[0].fact_spans
-        s = refill(h, p, spc)
-        if h[0].fact_spans != made:
-            break
-        if not missed:
-            note_miss(r, np.int64(MISS_PARTIAL), page, _NONE, np.int64(spans(h)[s].start_page), _NONE)
-        missed = True
-        shelve(h, p, spc)
+    search = h[0].search_addr
+    s = alloc_span(h, p, e.b, spc, state)
     chosen = np.int64(spans(h)[s].start_page)
     if chosen != page:
         if not missed:
             miss_span_base(r, p, page, chosen)
-        mcaches(h)[p].alloc[spc] = 0
         undo_span(h, p, s, pcache, search, r[0].nprocs)
         s = force_span(h, r, p, page, e.b, e.c)
-        cache_fresh(h, p, spc, s)
     elif not missed:
         r[0].count[SPANS_MATCHED] += 1
-    sweep_aside(h, r, spc)
-    next_free_index(h, s)
-    noted(r)[s] = PROMISED
+    noted(r)[s] = 0
+    if is_refill:
+        cache_fresh(h, p, spc, s)
+        sweep_aside(h, r, spc)
+        noted(r)[s] = PROMISED
+    if state == SPAN_IN_USE:
+        next_free_index(h, s)
+        if not is_refill:
+            place_swept(h, s)
+
+
+@jit
+def finds_room(h: Any, r: Any, p: Any, spc: Any, page: Any) -> Any:
+    """Before a fresh span of a refill: whether the rooms would have found room in an old one. What they find is
+    shelved, until the heap is their only choice too."""
+    rprocs(r)[p].seen[spc] = 1
+    cached = np.int64(mcaches(h)[p].alloc[spc])
+    cause = np.int64(0)
+    if cached != 0 and spans(h)[cached].alloc_count != spans(h)[cached].nelems:
+        cause = np.int64(MISS_NO_REFILL)
+    else:
+        uncache_full(h, p, spc)
+        cached = cache_span(h, p, spc)
+        if cached != 0:
+            cause = np.int64(MISS_PARTIAL)
+    if cause != 0:
+        note_miss(r, cause, page, _NONE, np.int64(spans(h)[cached].start_page), _NONE)
+    while cached != 0:
+        mcaches(h)[p].alloc[spc] = 0
+        shelve(h, cached)
+        cached = cache_span(h, p, spc)
+    return cause != 0
 
 
 @jit
@@ -247,34 +237,31 @@ def predict_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> None:
 
 @jit
 def predict_refill(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> Any:
-    """The refill of predict_slot; True after a miss, with its choice undone.
+    """The refill of predict_slot, as far as finding an old span; True after a miss, with its choice undone.
 
     If the recorded span comes later in turn than the chosen one, the chosen one was in no set: it is shelved.
     """
     spc = np.int64(spans(h)[s].spanclass)
-    search = h[0].search_addr
-    pcache = mcaches(h)[p].pcache
-    made = h[0].fact_spans
     recorded_rank = rank(h, s)
     swept = refill_sweeps(h, spc)
     chosen_rank = rank(h, swept) if swept != 0 else 0
-    chosen = refill(h, p, spc)
+    uncache_full(h, p, spc)
+    chosen = cache_span(h, p, spc)
+    if chosen == 0:  # a fresh span, which the record would have told
+        note_slot(h, r, p, s, slot, chosen, _NONE, taken)
+        return True
     got = next_free_index(h, chosen)
     if chosen == s and got == slot:
+        cache_fresh(h, p, spc, s)
         r[0].count[SLOTS_MATCHED] += 1
         return False
     note_slot(h, r, p, s, slot, chosen, got, taken)
     give_back(h, chosen, got)
     if chosen == s:
-        return True
-    if h[0].fact_spans != made:
-        mcaches(h)[p].alloc[spc] = 0
-        undo_span(h, p, chosen, pcache, search, r[0].nprocs)
+        cache_fresh(h, p, spc, s)
     elif recorded_rank > chosen_rank:
-        shelve(h, p, spc)
+        shelve(h, chosen)
     else:
-        mcaches(h)[p].alloc[spc] = 0
-        spans(h)[chosen].sweepgen = h[0].sweepgen
         push_front(h, partial_swept(h, spc), chosen)
     return True
 
@@ -286,7 +273,8 @@ def note_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, chosen: Any, got: Any, 
     cause = np.int64(MISS_SLOT if chosen == s else MISS_OTHER_SPAN)
     if taken or (owner >= 0 and owner != p):
         cause = np.int64(MISS_LATE)
-    note_miss(r, cause, np.int64(spans(h)[s].start_page), slot, np.int64(spans(h)[chosen].start_page), got)
+    chosen_page = np.int64(spans(h)[chosen].start_page) if chosen != 0 else _NONE
+    note_miss(r, cause, np.int64(spans(h)[s].start_page), slot, chosen_page, got)
 
 
 @jit

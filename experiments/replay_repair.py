@@ -203,25 +203,29 @@ def push_front(h: Any, index: Any, s: Any) -> None:
 
 
 @jit
-def shelve(h: Any, p: Any, spc: Any) -> None:
-    """Take the P's cached span of a class out of the way until the next sweep: the record shows that no refill
-    finds it with room, so it is treated as full."""
-    s = np.int64(mcaches(h)[p].alloc[spc])
-    mcaches(h)[p].alloc[spc] = 0
+def shelve(h: Any, s: Any) -> None:
+    """Take a span that is in no set out of the way until the next sweep: the record shows that no refill finds it
+    with room, so it is treated as full."""
     spans(h)[s].sweepgen = h[0].sweepgen
-    spanset_push(h, full_swept(h, spc), s)
+    spanset_push(h, full_swept(h, np.int64(spans(h)[s].spanclass)), s)
 
 
 @jit
-def sweep_directly(h: Any, p: Any, s: Any, preserve: Any) -> None:
-    """Sweep an unswept span that the record has swept out of the rooms' order; ``preserve`` as for sweep."""
-    spc = np.int64(spans(h)[s].spanclass)
+def acquire_unswept(h: Any, s: Any) -> Any:
+    """Take a span that is still to be swept from its set, to sweep it; False if it is swept."""
     if np.int64(spans(h)[s].sweepgen) != np.int64(h[0].sweepgen) - 2:
-        return
+        return False
+    spc = np.int64(spans(h)[s].spanclass)
     if not spanset_remove(h, partial_unswept(h, spc), s):
         spanset_remove(h, full_unswept(h, spc), s)
-    if try_acquire(h, s):
-        sweep(h, p, s, preserve)
+    return try_acquire(h, s)
+
+
+@jit
+def sweep_directly(h: Any, s: Any) -> None:
+    """Sweep an unswept span that the record has swept out of the rooms' order."""
+    if acquire_unswept(h, s):
+        sweep(h, NO_P, s, False)
 
 
 @jit
@@ -233,7 +237,8 @@ def adopt(h: Any, p: Any, spc: Any, s: Any, nprocs: Any) -> None:
     if cached != 0:
         mcaches(h)[p].alloc[spc] = 0
         uncache_span(h, p, cached)
-    sweep_directly(h, p, s, True)
+    if acquire_unswept(h, s):
+        sweep(h, p, s, True)
     detach(h, s, nprocs)
     if spans(h)[s].alloc_count != spans(h)[s].nelems:
         have_span(h, s)

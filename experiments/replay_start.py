@@ -206,13 +206,13 @@ def survey_object(h: Any, r: Any, p: Any, s: Any, known: Any) -> None:
 @jit
 def survey(h: Any, r: Any) -> None:
     """Read the record ahead for what the snapshot does not tell, see the module."""
-    known = True  # no cache flushed yet: cached spans show
+    known = np.bool_(True)  # no cache flushed yet: cached spans show
     swept = False  # the first mark phase is over
     for i in range(len(events(r))):
         e = events(r)[i]
         p = e.p
         if e.kind == GC_END or e.kind == FLUSH_ALL:
-            known = False
+            known = np.bool_(False)
             swept |= e.kind == GC_END
         elif e.kind == SPAN_ALLOC:
             spc = e.c >> 1

@@ -195,7 +195,7 @@ def sweep_aside(h: Any, r: Any, spc: Any) -> None:
     for i in range(r[0].aside):
         s = order(r)[i]
         if np.int64(spans(h)[s].spanclass) == spc and is_unswept(h, s):
-            sweep_directly(h, NO_P, s, False)
+            sweep_directly(h, s)
     r[0].aside = 0
 
 
@@ -229,7 +229,7 @@ def catch_up(h: Any, r: Any, i: Any, s: Any) -> None:
     elif is_next(h, s, r[0].nprocs - 1):
         sweep_until(h, p, s)
     else:
-        sweep_directly(h, p, s, False)
+        sweep_directly(h, s)
 
 
 @jit
@@ -241,7 +241,7 @@ def on_span_free(h: Any, r: Any, i: Any, s: Any) -> None:
         return
     catch_up(h, r, i, s)
     if span_of_page(h, page) == s:
-        sweep_directly(h, NO_P, s, False)
+        sweep_directly(h, s)
     if span_of_page(h, page) == s:
         forget_span(h, s, r[0].nprocs)
 
@@ -269,7 +269,7 @@ def on_gc_end(h: Any, r: Any, i: Any) -> None:
     sweep_until(h, NO_P, np.int64(0))
     for s in range(1, h[0].nspans):
         if spans(h)[s].state == SPAN_IN_USE and is_unswept(h, np.int64(s)):
-            sweep_directly(h, NO_P, np.int64(s), False)
+            sweep_directly(h, np.int64(s))
     mark_dead_until(h, r, i + 1)
     h[0].sweepgen += 2
     h[0].central_index = 0
