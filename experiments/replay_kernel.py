@@ -313,7 +313,7 @@ def on_phase(h: Any, r: Any, i: Any) -> None:
     elif k == GC_END:
         on_gc_end(h, r, i)
     elif k == STW_END:
-        on_stw_end(h, r, e.m)
+        on_stw_end(h, r, e.p, e.m)
     elif k == GOMAXPROCS:
         on_gomaxprocs(h, r, e.p, e.a)
     elif k == FLUSH_ALL:

@@ -206,7 +206,7 @@ def survey_object(h: Any, r: Any, p: Any, s: Any, known: Any) -> None:
 @jit
 def survey(h: Any, r: Any) -> None:
     """Read the record ahead for what the snapshot does not tell, see the module."""
-    known = np.bool_(True)  # no cache flushed yet: cached spans show
+    known: Any = np.bool_(True)  # no cache flushed yet: cached spans show
     swept = False  # the first mark phase is over
     for i in range(len(events(r))):
         e = events(r)[i]

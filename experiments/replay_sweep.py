@@ -300,7 +300,7 @@ def on_gomaxprocs(h: Any, r: Any, p: Any, nprocs: Any) -> None:
 
 
 @jit
-def on_stw_end(h: Any, r: Any, m: Any) -> None:
+def on_stw_end(h: Any, r: Any, p: Any, m: Any) -> None:
     """The world starts again: nothing is left to sweep after sweep termination, idle Ps follow mark termination."""
     if r[0].gc_began:
         r[0].gc_began = 0
@@ -308,5 +308,5 @@ def on_stw_end(h: Any, r: Any, m: Any) -> None:
     if r[0].gc_ended:
         r[0].gc_ended = 0
         r[0].finish_m = m
-        for p in range(r[0].nprocs):
-            rprocs(r)[p].idle_since_stop = rprocs(r)[p].running == 0
+        for q in range(r[0].nprocs):
+            rprocs(r)[q].idle_since_stop = q != p and rprocs(r)[q].running == 0

@@ -231,9 +231,9 @@ def test_a_combined_tiny_object_is_matched_but_not_in_a_span_still_to_be_swept()
     result = run(FULL, fresh(1, (0,), tiny), again, slot(1, 1, tiny))
     assert (result.tiny, result.slots_matched) == (1, 3)
     full = fresh(1, range(504), tiny)
-    dead = [*fresh(2, (0,), tiny), *collection(), at(SWEEP_BEGIN), slot(1, 7, tiny, kind=OBJECT_FREE), at(SWEEP_END)]
-    dead += [slot(2, n, tiny) for n in range(1, 504)]
-    result = run(FULL, full, dead, slot(1, 7, tiny))
+    filled = [*fresh(2, (0,), tiny), *collection(), *(slot(2, n, tiny) for n in range(1, 504))]
+    own = [at(SWEEP_BEGIN), slot(1, 7, tiny, kind=OBJECT_FREE), at(SWEEP_END)]
+    result = run(FULL, full, filled, own, slot(1, 7, tiny))
     assert (result.tiny, missed(result)) == (0, {})
 
 
@@ -252,6 +252,39 @@ def test_reclaiming_for_a_fresh_span_sweeps_out_of_order():
     own = [at(SWEEP_BEGIN), slot(1, 6, EIGHT, kind=OBJECT_FREE), at(SWEEP_END), slot(1, 6, EIGHT)]
     result = run(FULL, filled, collection(), more, own)
     assert not missed(result)
+
+
+def test_reclaiming_may_sweep_a_span_of_the_class_that_the_refill_did_not_come_to():
+    """A refill looks at 101 spans at most; behind them lies one with garbage, which is swept after it has looked."""
+    filled = [e for page in range(1, 121) for e in fresh(page, (0, 1))]
+    reclaim = [at(SWEEP_BEGIN), slot(115, 1, kind=OBJECT_FREE), at(SWEEP_END)]
+    result = run(FULL, filled, collection(), reclaim, fresh(121, (0, 1)), slot(115, 1))
+    assert not missed(result)
+
+
+def test_what_a_refill_sweeps_is_predicted_not_copied():
+    """Both pages have garbage, and a refill comes to page 1 first; a record in which it sweeps page 2 is a miss."""
+    filled = [*fresh(1, range(8), EIGHT), *fresh(2, range(8), EIGHT), *fresh(3, range(8), EIGHT)]
+    own = [at(SWEEP_BEGIN), slot(2, 6, EIGHT, kind=OBJECT_FREE), at(SWEEP_END), slot(2, 6, EIGHT)]
+    result = run(FULL, filled, collection(), own, slot(1, 1, EIGHT, kind=OBJECT_FREE))
+    assert missed(result) == {"object_in_other_span": 1}
+
+
+def test_sweeping_out_of_order_does_not_take_the_background_along():
+    """Page 3 is reclaimed; page 64, partly free and without garbage, is not swept before 1 and 2 for all that."""
+    filled = [*fresh(1, range(8), EIGHT), *fresh(64, (0,), EIGHT, p=1), *fresh(2, range(8), EIGHT)]
+    filled += [*fresh(3, (0, 1)), *fresh(4)]
+    reclaim = [at(SWEEP_BEGIN), slot(3, 1, kind=OBJECT_FREE), at(SWEEP_END), span(65, 0, npages=20)]
+    background = [slot(page, 4, EIGHT, kind=OBJECT_FREE) for page in (1, 2)]
+    result = run(FULL, filled, collection(), collection(), reclaim, background, slot(1, 4, EIGHT), gomaxprocs=2)
+    assert not missed(result)
+
+
+def test_pages_are_free_only_where_the_record_frees_the_span():
+    """P 1 has freed the objects of a dead span, not the span yet, when P 0 takes pages behind it."""
+    large = [span(1, 0, npages=20), at(OBJECT_ALLOC, 1024)]
+    dead = [at(OBJECT_FREE, 1024, p=1), span(21, 0, npages=20), at(SPAN_FREE, 1, p=1), span(1, 0, npages=20)]
+    assert not missed(run(FULL, large, collection(), dead, gomaxprocs=2))
 
 
 def test_a_refill_takes_an_all_dead_span_that_nobody_freed():
