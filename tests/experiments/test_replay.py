@@ -1,7 +1,6 @@
 """With one P and no collection the rooms must hand out the very addresses the real runtime did."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +8,10 @@ import pytest
 from experiments.errors import InputError
 from experiments.replay import replay
 from sim.jit import PLAIN
+from tests.traces import trace_path
 from workloads.gotrace import read_trace
 from workloads.gotrace_model import OBJECT_ALLOC, SPAN_ALLOC, STACK_FREE
 
-DATA = Path(__file__).parents[1] / "data"
 pytestmark = pytest.mark.skipif(PLAIN, reason="hundreds of thousands of events")
 
 # spans and objects of each trace, as the record's own summary counts them
@@ -25,7 +24,7 @@ RECORDED = {
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_every_span_and_slot_at_the_recorded_address(name):
-    result = replay(read_trace(DATA / f"{name}.trace.xz"))
+    result = replay(read_trace(trace_path(name)))
     assert (result.spans_total, result.slots_total) == RECORDED[name]
     assert result.spans_matched == result.spans_total
     assert result.slots_matched + result.excepted == result.slots_total
@@ -35,7 +34,7 @@ def test_every_span_and_slot_at_the_recorded_address(name):
 
 @pytest.fixture(scope="module")
 def smallest():
-    return read_trace(DATA / "test-fmt-tests-P1-gogc_off.trace.xz")
+    return read_trace(trace_path("test-fmt-tests-P1-gogc_off"))
 
 
 def test_a_span_elsewhere_is_a_miss_and_causes_no_other(smallest):
