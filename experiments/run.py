@@ -13,6 +13,7 @@ from typing import Any
 
 import simpy
 
+from experiments.errors import InputError
 from experiments.machine import load_machine
 from experiments.result import SCHEMA
 from sim import __version__
@@ -26,8 +27,9 @@ from sim.metrics.histogram import PERCENTILES, Summary
 from sim.metrics.series import Series
 from sim.units import MS, US
 from workloads.drive import Load
+from workloads.gotrace_model import TraceError
 from workloads.scenario import Scenario
-from workloads.spec import Service
+from workloads.spec import Recorded, Service
 
 _STEP_SECONDS = 0.05  # how long a step should take on the wall
 _FIRST_STEP = 100 * US
@@ -138,14 +140,30 @@ def _first(env: simpy.Environment, *events: simpy.Event) -> simpy.Event:
     return first
 
 
-def _progress(scenario: Scenario, world: World) -> float:
+def _progress(scenario: Scenario, world: World, load: Load) -> float:
     """How much of a run is done, 0 to 1."""
     shares = [0.0]
     if scenario.duration_ps is not None:
         shares.append(world.now / scenario.duration_ps)
-    if scenario.mallocs is not None:
-        shares.append(int(world.heap.arrays["procs"]["mallocs"].sum()) / scenario.mallocs)
+    if load.mallocs:
+        shares.append(int(world.heap.arrays["procs"]["mallocs"].sum()) / load.mallocs)
     return min(max(shares), 1.0)
+
+
+def _start(scenario: Scenario, load: Load) -> simpy.Event:
+    """Start the workload; the event that ends the run. InputError if its trace cannot be read any more."""
+    workload, duration, mallocs = scenario.workload, scenario.duration_ps, scenario.mallocs
+    if isinstance(workload, Service):
+        load.start_service(workload, duration, mallocs)
+        return load.done
+    if isinstance(workload, Recorded):
+        try:
+            load.start_trace(workload, mallocs)
+        except TraceError as error:
+            raise InputError(str(error)) from error
+    else:
+        load.start_workers(workload, mallocs)
+    return load.done if duration is None else _first(load.world.env, load.done, load.world.env.timeout(duration))
 
 
 def run(
@@ -163,14 +181,7 @@ def run(
     load = Load(world)
     series = Series(_GAUGES, scenario.samples, (scenario.duration_ps or MS) // scenario.samples or 1)
     world.env.process(_observe(world, series))
-    if isinstance(scenario.workload, Service):
-        load.start_service(scenario.workload, scenario.duration_ps, scenario.mallocs)
-        end = load.done
-    else:
-        load.start_workers(scenario.workload, scenario.mallocs)
-        end = load.done
-        if scenario.duration_ps is not None:
-            end = _first(world.env, load.done, world.env.timeout(scenario.duration_ps))
+    end = _start(scenario, load)
     cut_short = False
     step = _FIRST_STEP
     while not end.processed and not cut_short:
@@ -179,7 +190,7 @@ def run(
         took = time.perf_counter() - begun
         step = max(US, min(4 * step, int(step * _STEP_SECONDS / max(took, 1e-6))))
         if watch is not None:
-            watch(_progress(scenario, world))
+            watch(_progress(scenario, world, load))
         cut_short = interrupted is not None and interrupted() and not end.processed
     if check:
         check_heap(world.heap)
@@ -188,7 +199,7 @@ def run(
 
 def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_short: bool) -> Result:
     """Read everything off a world."""
-    metrics = read_metrics(world)
+    metrics = read_metrics(world) | load.figures
     if load.response is not None:
         metrics["/sim/requests/arrived:requests"] = load.requests
         metrics["/sim/requests/done:requests"] = load.response.summary().count

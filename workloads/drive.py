@@ -1,4 +1,4 @@
-"""Goroutines that run a synthetic workload on a simulated program: closed-loop workers, and an open-loop service.
+"""Goroutines that run a workload on a simulated program: closed-loop workers, an open-loop service, a recorded trace.
 
 A service's response times count from the intended arrival, so that a late start is in them (no coordinated omission).
 """
@@ -14,8 +14,10 @@ from sim.go.goroutine import Body, Goroutine
 from sim.go.world import World
 from sim.metrics.histogram import Histogram
 from sim.ops import ALLOC
-from workloads.spec import Service, Workers
+from workloads.drive_trace import Player
+from workloads.spec import Recorded, Service, Workers
 from workloads.streams import Arrivals, RequestStream, WorkerStream, operations
+from workloads.tracestream import build, read
 
 BATCH = 4096  # operations a worker hands over at once; at 1024 a run of 8 Ps takes a third longer, more gain nothing
 
@@ -24,7 +26,8 @@ class Load:
     """A workload that is running: ``done`` fires when all of it is.
 
     ``response`` and ``queued`` are histograms of a service's requests: from the intended arrival to the end, and the
-    part of it runnable without a P. None for workers.
+    part of it runnable without a P. None for workers and traces. ``mallocs``: those to come, None if that is not
+    known. ``figures``: what a trace says of itself.
     """
 
     def __init__(self, world: World) -> None:
@@ -33,6 +36,8 @@ class Load:
         self.response: Histogram | None = None
         self.queued: Histogram | None = None
         self.requests = 0
+        self.mallocs: int | None = None
+        self.figures: dict[str, int | float] = {}
         self._left = 0
 
     def _ended(self, _: simpy.Event) -> None:
@@ -44,6 +49,7 @@ class Load:
 
     def start_workers(self, workers: Workers, mallocs: int | None) -> None:
         """Start the workers; together they end after so many mallocs, or never."""
+        self.mallocs = mallocs
         self._left = workers.goroutines
         for i in range(workers.goroutines):
             share = None
@@ -54,10 +60,24 @@ class Load:
             assert g.callbacks is not None
             g.callbacks.append(self._ended)
 
+    # trace
+
+    def start_trace(self, recorded: Recorded, mallocs: int | None) -> None:
+        """Start the goroutines of a recorded trace, cut off at its so many-th malloc if there is a limit.
+
+        TraceError, one line, if the file has become one that cannot be replayed.
+        """
+        program = build(read(recorded.trace), mallocs)
+        self.mallocs, self.figures = program.mallocs, program.figures
+        player = Player(self.world, program)
+        self.done = player.done
+        player.start()
+
     # service
 
     def start_service(self, service: Service, duration: int | None, mallocs: int | None) -> None:
         """Start requests arriving, until a time or until those that arrived make so many mallocs together."""
+        self.mallocs = mallocs
         self.response, self.queued = Histogram(), Histogram()
         self._left = 1
         source = self.world.env.process(self._arrive(service, duration, mallocs))

@@ -113,12 +113,12 @@ def _not_toml(message: str, text: str, file: str) -> ScenarioError:
 
 def _make_absolute(raw: Mapping[str, Any], folder: Path) -> None:
     """Make the paths of files that a scenario names absolute."""
-    for section, key in (("machine", "prices"), ("workload", "sizes_table")):
+    for section, key in (("machine", "prices"), ("workload", "sizes_table"), ("workload", "trace")):
         table = raw.get(section)
         value = table.get(key) if isinstance(table, dict) else None
         if not isinstance(table, dict) or not isinstance(value, str) or not value:
             continue  # missing, or refused later
-        if key == "sizes_table" or "/" in value or value.endswith(".toml"):
+        if key != "prices" or "/" in value or value.endswith(".toml"):
             table[key] = str((folder / value).absolute())
 
 

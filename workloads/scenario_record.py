@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sim.units import GIB, KIB, MIB, MS, NS, SEC, TIB, US
-from workloads.spec import PPM, Lifetime, Mix, Objects, Service, Workers
+from workloads.spec import PPM, Lifetime, Mix, Objects, Recorded, Service, Workers
 
 
 class ScenarioError(ValueError):
@@ -41,10 +41,10 @@ class Scenario:
     cpus: int  # fewer than Ps: the system's scheduler shares them out
     seed: int  # in [0, 2**64)
     duration_ps: int | None  # simulated time, or
-    mallocs: int | None  # mallocs of all goroutines, after which the run ends: at least one of the two
+    mallocs: int | None  # mallocs of all goroutines, after which the run ends: at least one of the two, but for a trace
     max_run_ahead_ps: int
     samples: int  # points of each time series that are kept
-    workload: Workers | Service
+    workload: Workers | Service | Recorded
 
     def resolved(self) -> dict[str, Any]:
         """The scenario in the form of its file, with every default: text, numbers, lists and tables only."""
@@ -102,7 +102,9 @@ def _rate(interval: int) -> int | float:
     return int(rate) if rate.is_integer() else rate
 
 
-def _workload(workload: Workers | Service) -> dict[str, Any]:
+def _workload(workload: Workers | Service | Recorded) -> dict[str, Any]:
+    if isinstance(workload, Recorded):
+        return {"kind": "trace", "trace": workload.trace}
     if isinstance(workload, Workers):
         return {
             "kind": "workers",

@@ -4,7 +4,7 @@
 
     [runtime]
     version = "go1.27"                       # "go1.19", "go1.14"
-    gomaxprocs = 8                           # required
+    gomaxprocs = 8                           # required; kind "trace": by default as recorded
     gogc = "off"                             # the collector is not modelled yet
     layout = "sparse"                        # "linear": one reservation, as before Go 1.11
     mcentral_mutex = false                   # default: as the version has it
@@ -17,6 +17,7 @@
     [run]
     seed = 1
     duration = "1s"                          # simulated; this, mallocs, or both: what comes first ends the run
+                                             # (a trace ends by itself; mallocs: its first so many)
     mallocs = 1_000_000
     max_run_ahead = "1us"
     samples = 200                            # points of each time series that are kept
@@ -34,7 +35,11 @@
     rate = 20_000                            # requests a second; required
     phases = [{ compute = "20us", compute_dist = "fixed", mallocs = 50 }]
 
-    [[workload.objects]]                     # of both kinds: what is allocated
+    [workload]
+    kind = "trace"                           # what a real program did: goroutines of a recorded execution trace
+    trace = "file.trace.xz"                  # raw, .xz or imported; a path, from this file's folder; required
+
+    [[workload.objects]]                     # of workers and services: what is allocated
     weight = 1                               # against the other objects; shares do as well
     size = "64B"                             # required; or ["16B", "24B"] in equal parts, { low = "1KiB", high = "4KiB" },
                                              # or a list of { size = "64B", weight = 2 } and of such ranges
@@ -112,7 +117,7 @@ class Runtime(_Table):
     """``[runtime]``: the version and its settings."""
 
     version: Literal["go1.27", "go1.19", "go1.14"] = "go1.27"
-    gomaxprocs: Annotated[int, whole(1, 1024)]
+    gomaxprocs: Annotated[int, whole(1, 1024)] | None = None
     gogc: Gogc = "off"
     layout: Literal["sparse", "linear"] = "sparse"
     mcentral_mutex: bool | None = None
@@ -134,12 +139,6 @@ class Run(_Table):
     mallocs: Annotated[int, whole(1, 10**15)] | None = None
     max_run_ahead: Annotated[int, time(1000, SEC, "1us")] = 1_000_000
     samples: Annotated[int, whole(1, 1_000_000)] = 200
-
-    @model_validator(mode="after")
-    def _ends(self) -> Self:
-        if self.duration is None and self.mallocs is None:
-            raise ValueError('has neither duration nor mallocs; write one or both, as in duration = "1s"')
-        return self
 
 
 class Sizes(_Table):
@@ -366,14 +365,25 @@ class Service(_Workload):
         return spec.Service(self.arrivals, interval_of(rate), phases, mix)
 
 
+class Trace(_Table):
+    """``[workload]`` of kind ``trace``."""
+
+    kind: Literal["trace"]
+    trace: Name
+
+    def record(self) -> spec.Recorded:
+        """The record."""
+        return spec.Recorded(self.trace)
+
+
 class File(_Table):
     """A whole file."""
 
     purpose: Line
-    runtime: Runtime
+    runtime: Runtime | None = None
     machine: Machine = Machine()
-    run: Run
-    workload: Annotated[Workers | Service, Field(discriminator="kind")]
+    run: Run | None = None
+    workload: Annotated[Workers | Service | Trace, Field(discriminator="kind")]
 
 
 # Errors
@@ -383,7 +393,7 @@ TABLES: dict[str, tuple[type[_Table], ...]] = {  # by the name of the key that h
     "runtime": (Runtime,),
     "machine": (Machine,),
     "run": (Run,),
-    "workload": (Workers, Service),
+    "workload": (Workers, Service, Trace),
     "objects": (Objects,),
     "phases": (Phase,),
     "size": (Sizes,),
@@ -398,13 +408,14 @@ EXAMPLES = {  # of every key that may be missing
     "runtime": "a section [runtime] with gomaxprocs = 8",
     "gomaxprocs": "gomaxprocs = 8",
     "run": "a section [run] with mallocs = 1000000",
-    "workload": 'a section [workload] with kind = "workers" or kind = "service"',
-    "kind": 'kind = "workers" or kind = "service"',
+    "workload": 'a section [workload] with kind = "workers", kind = "service" or kind = "trace"',
+    "kind": 'kind = "workers", kind = "service" or kind = "trace"',
     "goroutines": "goroutines = 8",
     "phases": 'phases = [{ compute = "20us", mallocs = 50 }]',
     "compute": 'compute = "20us"',
     "mallocs": "mallocs = 50",
     "size": 'size = "64B"',
+    "trace": 'trace = "file.trace.xz"',
 }
 
 
@@ -479,6 +490,32 @@ def _translated(error: Any, raw: Mapping[str, Any]) -> tuple[list[str | int], st
             return path, f"{shown(value)} is not allowed ({other}); see workloads/scenario_schema.py for what is"
 
 
+def _check_not_a_trace(model: File, file: str) -> None:
+    """ScenarioError unless the file says what a trace would: how many Ps, and when the run ends."""
+    for key, missing in (
+        ("runtime", model.runtime is None),
+        ("runtime.gomaxprocs", model.runtime is None or model.runtime.gomaxprocs is None),
+        ("run", model.run is None),
+    ):
+        if missing:
+            raise fault(file, key, f"missing; add {EXAMPLES[key.split('.')[-1]]}")
+    if model.run is not None and model.run.duration is None and model.run.mallocs is None:
+        raise fault(file, "run", 'has neither duration nor mallocs; write one or both, as in duration = "1s"')
+
+
+def _recorded_procs(path: str, file: str) -> int:
+    """Ps of a recorded program; ScenarioError if its trace cannot be used."""
+    from workloads.gotrace_model import TraceError
+    from workloads.tracestream import gomaxprocs, read
+
+    try:
+        return gomaxprocs(read(path))
+    except TraceError as error:
+        what = str(error)
+        hint = "" if ";" in what else "; name a whole execution trace of Go 1.22 or later"
+        raise fault(file, "workload.trace", what + hint) from error
+
+
 def resolve(raw: Mapping[str, Any], file: str, name: str) -> Scenario:
     """A file's tables as a scenario; ScenarioError names ``file`` and the key."""
     try:
@@ -488,25 +525,32 @@ def resolve(raw: Mapping[str, Any], file: str, name: str) -> Scenario:
         first = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
         path, what = _translated(first, raw)
         raise fault(file, dotted(path), what) from None
+    if isinstance(model.workload, Trace):
+        recorded = _recorded_procs(model.workload.trace, file)
+    else:
+        recorded = None
+        _check_not_a_trace(model, file)
     try:
         workload = model.workload.record()
     except ValueError as error:  # of the table
-        table, what = str(model.workload.sizes_table), str(error)
+        table, what = str(raw["workload"]["sizes_table"]), str(error)
         what = what if what.startswith(table) else f"{table}: {what}"
         raise fault(file, "workload.sizes_table", what) from error
-    runtime, run, machine = model.runtime, model.run, model.machine
+    runtime, run, machine = model.runtime or Runtime(), model.run or Run(), model.machine
     mutex = runtime.mcentral_mutex
+    gomaxprocs = runtime.gomaxprocs or recorded
+    assert gomaxprocs is not None
     return Scenario(
         name=name,
         purpose=model.purpose,
         version=runtime.version,
-        gomaxprocs=runtime.gomaxprocs,
+        gomaxprocs=gomaxprocs,
         gogc=runtime.gogc,
         layout=runtime.layout,
         mcentral_mutex=VERSIONS[runtime.version].mcentral_mutex if mutex is None else mutex,
         memprofilerate=runtime.memprofilerate,
         machine=machine.prices,
-        cpus=runtime.gomaxprocs if machine.cpus is None else machine.cpus,
+        cpus=gomaxprocs if machine.cpus is None else machine.cpus,
         seed=run.seed,
         duration_ps=run.duration,
         mallocs=run.mallocs,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,9 +20,11 @@ from math import lcm
 from pathlib import Path
 from typing import Literal
 
-from sim.go.sizeclasses import class_to_size
+import numpy as np
+
 from sim.units import SEC
-from workloads.gotrace_model import GC_BEGIN, OBJECT, OBJECT_ALLOC, OBJECT_FREE, SPAN, SPAN_ALLOC, Trace
+from workloads.gotrace_model import GC_BEGIN, OBJECT_ALLOC, Trace
+from workloads.gotrace_objects import find_objects
 from workloads.spec import PPM, Lifetime, Mix, Objects
 from workloads.streams import check_mix
 from workloads.streams_state import MAX_OPS, MAX_SIZE
@@ -155,46 +156,6 @@ def format_rows(rows: Iterable[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-class _Heap:
-    """Which slots hold an object as a trace goes on. A page belongs to the span announced last."""
-
-    def __init__(self, page_size: int) -> None:
-        self._page_size = page_size
-        self._pages: dict[int, tuple[int, int]] = {}  # page: first page of its span, bytes of a slot
-        self._held: dict[tuple[int, int], int] = {}  # span and slot: bytes
-        self.counts: Counter[int] = Counter()
-
-    def add_span(self, first: int, npages: int, kindclass: int) -> None:
-        """A span of objects; those of stacks and work buffers (odd) hold none."""
-        if not kindclass & 1:
-            size = int(class_to_size[kindclass >> 2]) or npages * self._page_size
-            self._pages.update((first + page, (first, size)) for page in range(npages))
-
-    def _slot(self, obj: int) -> tuple[tuple[int, int], int] | None:
-        span = self._pages.get(8 * obj // self._page_size)
-        if span is None:
-            return None
-        first, size = span
-        return (first, (8 * obj - first * self._page_size) // size), size
-
-    def add(self, obj: int) -> int:
-        """Bytes of a new object's slot; 0 if the slot holds a tiny block that the object is put into."""
-        found = self._slot(obj)
-        if found is None or found[0] in self._held:
-            return 0
-        slot, size = found
-        self._held[slot] = size
-        self.counts[size] += 1
-        return size
-
-    def remove(self, obj: int) -> int:
-        """Bytes of a freed object's slot; 0 if none was known."""
-        found = self._slot(obj)
-        size = self._held.pop(found[0], 0) if found else 0
-        self.counts[size] -= bool(size)
-        return size
-
-
 def measure(trace: Trace) -> list[Row]:
     """A table of a recorded trace with allocation events: sizes are those of slots, a tiny block counts once.
 
@@ -202,25 +163,18 @@ def measure(trace: Trace) -> list[Row]:
     that a cycle's mark found alive: there when it began, and not freed before the next one began. Sizes that were
     never allocated in the trace have no rate and are left out. ValueError if the trace has no cycle.
     """
-    heap = _Heap(trace.page_size)
-    allocated: Counter[int] = Counter()
-    live: Counter[int] = Counter()
-    cycles = 0
-    for kind, a, b, c in zip(*(column.tolist() for column in (trace.kind, trace.a, trace.b, trace.c)), strict=True):
-        if kind in (SPAN, SPAN_ALLOC):
-            heap.add_span(a, b, c)
-        elif kind == OBJECT:
-            heap.add(a)
-        elif kind == OBJECT_ALLOC:
-            size = heap.add(a)
-            allocated[size] += bool(size)
-        elif kind == OBJECT_FREE:
-            size = heap.remove(a)
-            live[size] -= bool(size and cycles)
-        elif kind == GC_BEGIN:
-            cycles += 1
-            live.update(heap.counts)
-    if not cycles:
+    begins = np.flatnonzero(trace.kind == GC_BEGIN)
+    if not len(begins):
         raise ValueError("the trace has no GC cycle, so that it does not tell what is live")
+    objects = find_objects(trace)
+    own = (objects.block == np.arange(len(objects.row))) & (objects.size > 0)
+    sizes, which = np.unique(objects.size[own], return_inverse=True)
+    row, freed = objects.row[own], objects.freed[own]
+    made = np.bincount(which[trace.kind[row] == OBJECT_ALLOC], minlength=len(sizes))
+    until = np.append(begins[1:], len(trace.kind))  # a cycle's frees come before the next one's begin
+    cycles = np.maximum(np.searchsorted(until, freed, "right") - np.searchsorted(begins, row), 0)
+    live = np.zeros(len(sizes), np.int64)
+    np.add.at(live, which, cycles)
     seconds = Fraction(int(trace.time_ns[-1] - trace.time_ns[0]), 10**9)
-    return [Row(size, n / seconds, Fraction(live[size], cycles)) for size, n in sorted(allocated.items()) if n]
+    counts = zip(sizes.tolist(), made.tolist(), live.tolist(), strict=True)
+    return [Row(size, n / seconds, Fraction(alive, len(begins))) for size, n, alive in counts if n]

@@ -1,4 +1,4 @@
-"""What a synthetic workload is, resolved: plain records in integer bytes and picoseconds, no units, no files.
+"""What a workload is, resolved: plain records in integer bytes and picoseconds, no units.
 
 A scenario file is read into these; streams and services are made from them. Shares and weights are integers, so that
 a draw never depends on how a machine rounds.
@@ -75,3 +75,10 @@ class Service:
     interval: int  # mean picoseconds between arrivals
     phases: tuple[Phase, ...]
     mix: Mix
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a real program did: the goroutines of a recorded execution trace, each in its own order."""
+
+    trace: str  # absolute path

@@ -2,7 +2,6 @@
 two Ps, all but a few, and each cause of a miss shows when it is provoked."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from experiments.replay import replay
 from experiments.replay_start import idle_page_cache, page_cache_at_start
 from experiments.replay_state import EVENT
 from sim.jit import PLAIN
+from tests.traces import trace_path
 from workloads.gotrace import read_trace
 from workloads.gotrace_model import (
     EVENT_COLUMNS,
@@ -35,7 +35,6 @@ from workloads.gotrace_model import (
     Trace,
 )
 
-DATA = Path(__file__).parents[1] / "data"
 needs_speed = pytest.mark.skipif(PLAIN, reason="hundreds of thousands of events")
 
 # spans and objects of each trace, as the record's own summary counts them
@@ -49,7 +48,7 @@ RECORDED = {
 @needs_speed
 @pytest.mark.parametrize("name", RECORDED)
 def test_every_span_and_slot_at_the_recorded_address(name):
-    result = replay(read_trace(DATA / f"{name}.trace.xz"))
+    result = replay(read_trace(trace_path(name)))
     assert (result.spans_total, result.slots_total) == RECORDED[name]
     assert result.spans_matched == result.spans_total
     assert result.slots_matched + result.excepted == result.slots_total
@@ -60,7 +59,7 @@ def test_every_span_and_slot_at_the_recorded_address(name):
 @needs_speed
 def test_two_ps_with_collections():
     """All 349 spans; of 29,003 objects the first refills of four classes find the sets in an order not recorded."""
-    result = replay(read_trace(DATA / "xbench-json-P2-gogc_default.trace.xz"))
+    result = replay(read_trace(trace_path("xbench-json-P2-gogc_default")))
     assert (result.spans_total, result.slots_total) == (349, 29003)
     assert result.spans_matched == 349
     assert result.slots_total - result.slots_matched - result.excepted <= 4
@@ -71,7 +70,7 @@ def test_two_ps_with_collections():
 def smallest():
     if PLAIN:
         pytest.skip("tens of thousands of events")
-    return read_trace(DATA / "test-fmt-tests-P1-gogc_off.trace.xz")
+    return read_trace(trace_path("test-fmt-tests-P1-gogc_off"))
 
 
 def test_a_span_elsewhere_is_a_miss_and_causes_no_other(smallest):

@@ -1,7 +1,6 @@
 """Where the heap lies: hints and misses, contiguous growth, the linear reservation, random bases."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,13 +15,13 @@ from sim.go.state import PAGE_SHIFT, heap_type
 from sim.jit import PLAIN, entry
 from sim.units import Throw
 from tests.go.heap_ops import cycle, drop, flush_all, malloc, release, stack
+from tests.traces import trace_path
 from workloads.gotrace import read_trace
 from workloads.gotrace_model import SPAN, SPAN_ALLOC
 
 MIB = 1 << 20
 GIB = 1 << 30
 FIRST = 0xC000000000
-DATA = Path(__file__).parents[1] / "data"
 
 
 @entry(types.UniTuple(int64, 2)(heap_type, int64))
@@ -187,7 +186,7 @@ def test_a_random_base_is_off_unless_asked_for():
 @pytest.mark.parametrize("name", ["gofmt-nethttp_server", "test-fmt-tests", "compile-go_scanner"])
 def test_recorded_random_bases_are_within_reach(name):
     """Real go1.27 programs: some word puts the first page where theirs was."""
-    trace = read_trace(DATA / f"{name}-P1-gogc_off.trace.xz")
+    trace = read_trace(trace_path(f"{name}-P1-gogc_off"))
     spans = np.isin(trace.kind, (SPAN, SPAN_ALLOC))
     base = int(trace.min_heap)
     lowest = base + int(trace.a[spans].min()) * 8192

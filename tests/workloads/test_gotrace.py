@@ -1,15 +1,14 @@
 """Reading traces: recorded event counts, tables, hand-made traces of every format version, the compact file."""
 
 import lzma
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.traces import trace_path
 from workloads import gotrace
 from workloads.gotrace import TraceError
 
-DATA = Path(__file__).parent.parent / "data"
 NAMES = (
     "span",
     "span_alloc",
@@ -28,8 +27,8 @@ RECORDED = {
     "test-fmt-tests-P1-gogc_off": ((56, 131, 103, 350, 24214, 16854, 6, 189, 185), 454, 0x167C3F800000, 1),
     "xbench-json-P2-gogc_default": ((274, 349, 236, 25106, 29003, 26504, 9, 22, 17), 485, 0x12CEED400000, 3),
 }
-SMALL = DATA / "test-fmt-tests-P1-gogc_off.trace.xz"
-TWO_PS = DATA / "xbench-json-P2-gogc_default.trace.xz"
+SMALL = trace_path("test-fmt-tests-P1-gogc_off")
+TWO_PS = trace_path("xbench-json-P2-gogc_default")
 COLUMNS = (
     "time_ns",
     "kind",
@@ -55,7 +54,7 @@ def small():
 @pytest.mark.parametrize("name", RECORDED)
 def test_counts_and_heap_are_as_recorded(name):
     events, lowest, base, cycles = RECORDED[name]
-    trace = gotrace.read_trace(DATA / f"{name}.trace.xz")
+    trace = gotrace.read_trace(trace_path(name))
     counts = trace.counts()
     assert tuple(counts.get(x, 0) for x in NAMES) == events
     assert trace.a[(trace.kind == gotrace.SPAN) | (trace.kind == gotrace.SPAN_ALLOC)].min() == lowest

@@ -10,13 +10,12 @@ import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from tests.traces import trace_path
 from workloads import gotrace as t
 
-DATA = Path(__file__).parent.parent / "data"
 GO_LINES = {
     "test-fmt-tests-P1-gogc_off": (43189, "a2659c16530fb18b"),
     "gofmt-nethttp_server-P1-gogc_off": (40252, "03f3767c6a50d6e5"),
@@ -125,7 +124,7 @@ def digest(lines):
 
 @pytest.mark.parametrize("name", GO_LINES)
 def test_order_is_that_of_go_as_recorded(name):
-    assert digest(our_lines(t.read_trace(DATA / f"{name}.trace.xz"))) == GO_LINES[name]
+    assert digest(our_lines(t.read_trace(trace_path(name)))) == GO_LINES[name]
 
 
 def _go():
@@ -141,7 +140,7 @@ def _go():
 @pytest.mark.parametrize("name", GO_LINES)
 def test_order_is_that_of_go(name, tmp_path, tmp_path_factory):
     go = _go()
-    packed = DATA / f"{name}.trace.xz"
+    packed = trace_path(name)
     raw = tmp_path / "raw.trace"
     raw.write_bytes(lzma.decompress(packed.read_bytes()))
     cache = tmp_path_factory.getbasetemp() / "go-cache"

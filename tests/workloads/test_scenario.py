@@ -1,6 +1,7 @@
 """Scenario files: what they become, what is said of wrong ones, and that nothing else comes out whatever they hold."""
 
 import json
+import lzma
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 
 from sim.go.params import VERSIONS
 from sim.units import GIB, KIB, MIB, SEC, parse_size, parse_time
-from workloads import scenario_schema, spec
+from tests.traces import trace_path
+from workloads import gotrace, scenario_schema, spec
+from workloads.gotrace_model import EVENT_COLUMNS
 from workloads.scenario import ScenarioError, list_scenarios, load
 from workloads.scenario_record import exact_size, exact_time, interval_of
 
@@ -47,6 +50,14 @@ rate = 3000
 phases = [{ compute = "20us", mallocs = 5 }]
 [[workload.objects]]
 size = "64B"
+"""
+
+
+TRACE = f"""
+purpose = "a test"
+[workload]
+kind = "trace"
+trace = {json.dumps(str(trace_path("test-fmt-tests-P1-gogc_off")))}
 """
 
 
@@ -223,6 +234,9 @@ def test_shipped_scenarios_are_of_a_size_to_run_at_once(name):
     scenario = load(name)
     workload = scenario.workload
     mallocs = scenario.mallocs
+    if isinstance(workload, spec.Recorded):
+        assert Path(workload.trace).stat().st_size < 100_000
+        return
     if isinstance(workload, spec.Service):
         requests = scenario.duration_ps // workload.interval
         mallocs = requests * sum(phase.mallocs for phase in workload.phases)
@@ -265,14 +279,15 @@ def test_a_resolved_scenario_written_out_is_equal(name, tmp_path):
 
 
 def test_resolved_names_every_key(file):
-    for text in (WORKERS, SERVICE):
+    for text in (WORKERS, SERVICE, TRACE):
         found = file(text, "duration=1s", "mallocs=5").resolved()
         assert list(found) == list(scenario_schema.File.model_fields)
         for section, model in (("runtime", "Runtime"), ("machine", "Machine"), ("run", "Run")):
             assert set(found[section]) == set(getattr(scenario_schema, model).model_fields)
-        model = scenario_schema.Workers if found["workload"]["kind"] == "workers" else scenario_schema.Service
+        model = getattr(scenario_schema, found["workload"]["kind"].title())
         assert set(found["workload"]) == set(model.model_fields) - {"sizes_table"}
-        assert set(found["workload"]["objects"][0]) == set(scenario_schema.Objects.model_fields)
+        if text != TRACE:
+            assert set(found["workload"]["objects"][0]) == set(scenario_schema.Objects.model_fields)
 
 
 @given(st.integers(0, 2**63 - 1))
@@ -396,6 +411,60 @@ def test_what_is_wrong_with_a_table_is_one_line(file, table, tmp_path):
 def test_objects_and_a_table_at_once_are_refused_but_set_replaces(file, table):
     assert "both objects and sizes_table" in refusal(file, WORKERS.replace("goroutines", 'sizes_table="t"\ngoroutines'))
     assert file(WORKERS, "sizes_table=t.csv", "objects=[{size = '8B'}]").workload.mix.objects[0].sizes == ((8, 8, 1),)
+
+
+# A recorded trace
+
+
+def test_a_trace_says_how_many_ps_and_when_it_ends(file, tmp_path):
+    found = file(TRACE)
+    path = str(trace_path("test-fmt-tests-P1-gogc_off"))
+    assert found.workload == spec.Recorded(path)
+    assert (found.gomaxprocs, found.cpus, found.duration_ps, found.mallocs) == (1, 1, None, None)
+    assert_written_again_is_equal(found, tmp_path)
+    more = file(TRACE, "gomaxprocs=4", "duration=2ms", "mallocs=7")
+    assert (more.gomaxprocs, more.cpus, more.duration_ps, more.mallocs) == (4, 4, 2_000_000_000, 7)
+    assert_written_again_is_equal(more, tmp_path)
+    two = trace_path("xbench-json-P2-gogc_default")
+    assert file(TRACE, f"trace='{two}'").gomaxprocs == 2
+
+
+def test_a_trace_is_looked_for_beside_its_scenario(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "s.toml").write_text(TRACE.replace(str(trace_path("test-fmt-tests-P1-gogc_off")), "t.xz"))
+    (tmp_path / "there" / "t.xz").write_bytes(trace_path("test-fmt-tests-P1-gogc_off").read_bytes())
+    assert load(tmp_path / "there" / "s.toml").workload == spec.Recorded(str(tmp_path / "there" / "t.xz"))
+
+
+def test_what_is_wrong_with_a_trace_is_one_line(file, tmp_path):
+    whole = trace_path("test-fmt-tests-P1-gogc_off").read_bytes()
+    raw = lzma.decompress(whole)
+    for content, says in (
+        (None, "cannot be read: No such file or directory; name a whole execution trace of Go"),
+        (b"", "is empty; a Go execution trace is wanted"),
+        (b"go 1.26 trace\0\0\0", "; name a whole execution trace"),
+        (whole[:20_000], "; name a whole execution trace"),
+        (raw[: len(raw) // 2], "; name a whole execution trace"),
+    ):
+        if content is not None:
+            (tmp_path / "t").write_bytes(content)
+        text = refusal(file, TRACE, "trace=t")
+        assert text.startswith(f"s.toml: workload.trace: {tmp_path / 't'}: ") and says in text
+    assert "is not a plain file; name a recorded" in refusal(file, TRACE, f"trace={tmp_path}")
+    assert refusal(file, TRACE.replace("trace = ", "trac = ")).startswith("s.toml: workload.trac: unknown key; did you")
+    assert 'workload.trace: missing; add trace = "' in refusal(file, 'purpose="x"\n[workload]\nkind="trace"')
+    assert 'is no key of kind "trace"' in refusal(file, TRACE, "goroutines=2")
+
+
+def test_a_trace_without_mallocs_says_how_to_record_them(file, tmp_path):
+    trace = gotrace.read_trace(trace_path("test-fmt-tests-P1-gogc_off"))
+    for keep, says in (
+        (trace.kind > gotrace.STACK_FREE, "record it with GODEBUG=traceallocfree=1"),
+        (trace.kind != gotrace.OBJECT_ALLOC, "no goroutine of the trace allocates; record a run that does"),
+    ):
+        columns = {name: getattr(trace, name)[keep] for name in EVENT_COLUMNS}
+        gotrace.save(replace(trace, **columns, generation_start=0 * trace.generation_start), tmp_path / "t")
+        assert says in refusal(file, TRACE, "trace=t")
 
 
 # What is said of wrong ones
@@ -522,7 +591,7 @@ def test_wrong_values_of_a_service(file, one, says):
         ("gomaxprocs = 8", "runtime.gomaxprocs: missing; add gomaxprocs = 8"),
         ("[runtime]\ngomaxprocs = 8", "runtime: missing; add a section [runtime] with gomaxprocs = 8"),
         ("mallocs = 1000", "run: has neither duration nor mallocs; write one or both"),
-        ('kind = "workers"', 'workload.kind: missing; add kind = "workers" or kind = "service"'),
+        ('kind = "workers"', 'workload.kind: missing; add kind = "workers", kind = "service" or'),
         ("goroutines = 4", "workload.goroutines: missing; add goroutines = 8"),
         ('[[workload.objects]]\nsize = "64B"', "workload: allocates nothing; write at least one [[workload.objects]]"),
         ('size = "64B"', "workload.objects.0.size: missing; add size ="),
@@ -537,6 +606,7 @@ def test_missing_keys(file, line, says):
 def test_there_is_an_example_of_every_key_that_may_be_missing():
     models = {model for models in scenario_schema.TABLES.values() for model in models}
     required = {key for model in models for key, field in model.model_fields.items() if field.is_required()}
+    required |= {"runtime", "gomaxprocs", "run"}  # unless the workload is a trace
     assert required == set(scenario_schema.EXAMPLES)
 
 
@@ -676,7 +746,7 @@ def test_random_bytes(scratch, text):
 
 @settings(max_examples=500, deadline=None)
 @given(
-    st.sampled_from([WORKERS, SERVICE]),
+    st.sampled_from([WORKERS, SERVICE, TRACE]),
     st.lists(
         st.tuples(
             st.sampled_from([f"{section}.{key}" for section in scenario_schema.SECTIONS for key in known])
@@ -705,7 +775,7 @@ def test_the_record_is_frozen_and_compares(file):
 def test_the_written_schema_has_every_key_with_its_default():
     """The page at the top of scenario_schema.py, block by block: a wrong default there is found."""
     page = scenario_schema.__doc__.split("In place of objects")[0].split("\n\n", 1)[1]
-    kinds = {"workers": "Workers", "service": "Service"}
+    kinds = {"workers": "Workers", "service": "Service", "trace": "Trace"}
     defaults, seen = {}, {}
     for block in page.split("\n\n"):
         tables = tomllib.loads("\n".join(line.strip() for line in block.splitlines()))
@@ -721,11 +791,14 @@ def test_the_written_schema_has_every_key_with_its_default():
         assert set(table) == set(model.model_fields) - inherited
         defaults[name] = {key: f for key, f in model.model_fields.items() if not f.is_required() and key in table}
     for kind in kinds.values():
-        tables = everything | {"workload": seen[kind] | {"objects": [seen["Objects"]]}}
+        objects = {} if kind == "Trace" else {"objects": [seen["Objects"]]}
+        tables = everything | {"workload": seen[kind] | objects}
         model = scenario_schema.File.model_validate(tables)
         for name, part in (("Runtime", model.runtime), ("Run", model.run), (kind, model.workload)):
             for key, field in defaults[name].items():
                 if field.default is not None:
                     assert getattr(part, key) == field.default, f"{name}.{key}"
+        if kind == "Trace":
+            continue
         (objects,) = model.workload.objects
         assert all(getattr(objects, key) == field.default for key, field in defaults["Objects"].items())
