@@ -30,7 +30,7 @@ from sim.go.mheap import (
 from sim.go.mpagealloc import page_alloc_grow, page_alloc_range
 from sim.go.mpagecache import page_cache_flush
 from sim.go.mpallocbits import find_bit_run64
-from sim.go.mspan import is_allocated, set_freeindex
+from sim.go.mspan import is_allocated, set_dead, set_freeindex
 from sim.go.mspanset import full_swept, full_unswept, partial_unswept, spanset_push, spanset_remove
 from sim.go.state import (
     CHUNK_PAGES,
@@ -49,6 +49,22 @@ from sim.words import ZERO, bit64, ones, shl64
 
 NO_P = np.int64(-1)
 NEAR_PAGES = 1 << 17  # 1 GiB: a page within this behind the heap's end is reached by growing the heap
+
+
+@jit
+def slot_at(h: Any, s: Any, addr: Any) -> Any:
+    """The slot of a span that an address lies in, -1 if it is behind the last one."""
+    sp = spans(h)[s]
+    slot = (addr - (sp.start_page << PAGE_SHIFT)) // sp.elemsize
+    return slot if slot < sp.nelems else np.int64(-1)
+
+
+@jit
+def free_later(h: Any, s: Any, addr: Any) -> None:
+    """The object at an address is dead: the next mark phase will not reach it."""
+    slot = slot_at(h, s, addr)
+    if slot >= 0:
+        set_dead(h, s, slot)
 
 
 @jit
