@@ -31,6 +31,8 @@ _MISSES = {
     "object_in_unknown_span": state.MISS_UNKNOWN_SPAN,
 }
 
+_MAX_IDLE_PS = 4096  # a P that never acts matters for the pages it may have cached at the start
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -93,7 +95,7 @@ def replay(trace: Trace) -> Replay:
 def _run(trace: Trace) -> Tables:
     """The tables of a finished replay. It begins anew each time it has to infer a P's page cache at the start."""
     recorded = _events(trace)
-    nprocs = max(1, trace.gomaxprocs, int(trace.p.max()) + 1)
+    nprocs = max(1, min(trace.gomaxprocs, _MAX_IDLE_PS), int(trace.p.max()) + 1)
     caches: dict[int, tuple[int, int]] = {}
     while True:
         heap = Heap("go1.27", nprocs)

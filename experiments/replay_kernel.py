@@ -25,6 +25,7 @@ from experiments.replay_repair import (
     give_back,
     push_front,
     shelve,
+    slot_at,
     take_slot,
     undo_span,
 )
@@ -179,9 +180,11 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
     if s == 0 or spans(h)[s].state != SPAN_IN_USE or e.p < 0:
         note_miss(r, np.int64(MISS_UNKNOWN_SPAN), addr >> PAGE_SHIFT, _NONE, _NONE, _NONE)
         return
-    sp = spans(h)[s]
-    spc = np.int64(sp.spanclass)
-    slot = (addr - (sp.start_page << PAGE_SHIFT)) // sp.elemsize
+    spc = np.int64(spans(h)[s].spanclass)
+    slot = slot_at(h, s, addr)
+    if slot < 0:
+        note_miss(r, np.int64(MISS_UNKNOWN_SPAN), addr >> PAGE_SHIFT, _NONE, _NONE, _NONE)
+        return
     if spc < 2:
         r[0].count[SLOTS_MATCHED] += 1
         return

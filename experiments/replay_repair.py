@@ -27,10 +27,10 @@ from sim.go.mheap import (
     heap_grow_locked,
     span_of_page,
 )
-from sim.go.mpagealloc import page_alloc_grow, page_alloc_range
+from sim.go.mpagealloc import chunk_of, page_alloc_grow, page_alloc_range
 from sim.go.mpagecache import page_cache_flush
 from sim.go.mpallocbits import find_bit_run64
-from sim.go.mspan import is_allocated, set_freeindex
+from sim.go.mspan import is_allocated, set_dead, set_freeindex
 from sim.go.mspanset import full_swept, full_unswept, partial_unswept, spanset_push, spanset_remove
 from sim.go.state import (
     CHUNK_PAGES,
@@ -49,6 +49,22 @@ from sim.words import ZERO, bit64, ones, shl64
 
 NO_P = np.int64(-1)
 NEAR_PAGES = 1 << 17  # 1 GiB: a page within this behind the heap's end is reached by growing the heap
+
+
+@jit
+def slot_at(h: Any, s: Any, addr: Any) -> Any:
+    """The slot of a span that an address lies in, -1 if it is behind the last one."""
+    sp = spans(h)[s]
+    slot = (addr - (sp.start_page << PAGE_SHIFT)) // sp.elemsize
+    return slot if slot < sp.nelems else np.int64(-1)
+
+
+@jit
+def free_later(h: Any, s: Any, addr: Any) -> None:
+    """The object at an address is dead: the next mark phase will not reach it."""
+    slot = slot_at(h, s, addr)
+    if slot >= 0:
+        set_dead(h, s, slot)
 
 
 @jit
@@ -163,10 +179,7 @@ def steer_page_cache(h: Any, p: Any, page: Any, npages: Any, nprocs: Any) -> Non
     for q in range(nprocs):
         if mcaches(h)[q].pcache_base == base and mcaches(h)[q].pcache & bit64(page - base) != ZERO:
             page_cache_flush(h, np.int64(q))
-    at = np.int64(chunk_map(h)[base >> 9]) - 1
-    if at < 0:
-        return
-    free = ~chunks(h)[at].bits[(base >> 6) & 7]
+    free = ~chunks(h)[chunk_of(h, base)].bits[(base >> 6) & 7]
     if npages == 1:
         free &= ~ones(page - base)
     for i in range(64):
@@ -181,6 +194,8 @@ def steer_page_cache(h: Any, p: Any, page: Any, npages: Any, nprocs: Any) -> Non
 def force_span(h: Any, r: Any, p: Any, page: Any, npages: Any, kindclass: Any) -> Any:
     """Make the recorded span exist at its recorded place; P (-1: none) is who asked for it."""
     nprocs = r[0].nprocs
+    if chunk_map(h)[page >> 9] == 0:
+        reach(h, page)
     if p >= 0 and npages < PAGE_CACHE_MAX_PAGES:
         steer_page_cache(h, p, page, npages, nprocs)
     take_pages(h, page, npages, nprocs)

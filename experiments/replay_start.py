@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.replay_repair import force_span
+from experiments.replay_repair import force_span, free_later, slot_at
 from experiments.replay_state import (
     CACHED,
     FLUSH_ALL,
@@ -39,7 +39,7 @@ from experiments.replay_state import (
 )
 from sim.go.mheap import PAGE_CACHE_MAX_PAGES, add_arenas, span_of_page
 from sim.go.mpagealloc import page_alloc_grow, page_alloc_range
-from sim.go.mspan import is_allocated, mark_live, set_dead, set_freeindex
+from sim.go.mspan import is_allocated, mark_live, set_freeindex
 from sim.go.mspanset import full_swept, full_unswept, partial_unswept, place_swept, spanset_push
 from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT, SPAN_IN_USE, mcaches, spans, words
 from sim.jit import jit
@@ -110,10 +110,12 @@ def was_free_until(recorded: Any, page: int, event: int) -> bool:
 
 
 def _free_at_start(recorded: Any, base: int) -> set[int]:
-    """The pages of a 64-page block that the snapshot has free."""
+    """The pages of a 64-page block that the snapshot has free: from the lowest page of all to the last one's chunk."""
     is_span = (recorded["kind"] == SPAN) | (recorded["kind"] == SPAN_ALLOC)
-    free = set(range(max(base, int(recorded["a"][is_span].min())), base + 64))
-    near = recorded[(recorded["kind"] == SPAN) & (recorded["a"] < base + 64) & (recorded["a"] + recorded["b"] > base)]
+    at_start = recorded[recorded["kind"] == SPAN]
+    end = int((at_start["a"] + at_start["b"]).max(initial=0)) + 511 & ~511
+    free = set(range(max(base, int(recorded["a"][is_span].min())), min(base + 64, end)))
+    near = at_start[(at_start["a"] < base + 64) & (at_start["a"] + at_start["b"] > base)]
     for first, count in zip(near["a"].tolist(), near["b"].tolist(), strict=True):
         free -= set(range(first, first + count))
     return free
@@ -171,11 +173,10 @@ def take_snapshot_object(h: Any, addr: Any) -> None:
     s = span_of_page(h, addr >> PAGE_SHIFT)
     if s == 0 or spans(h)[s].state != SPAN_IN_USE:
         return
-    sp = spans(h)[s]
-    slot = (addr - (sp.start_page << PAGE_SHIFT)) // sp.elemsize
-    if slot < sp.nelems and not is_allocated(h, s, slot):
-        words(h)[np.int64(sp.alloc_bits) + (slot >> 6)] |= bit64(slot & 63)
-        sp.alloc_count += 1
+    slot = slot_at(h, s, addr)
+    if slot >= 0 and not is_allocated(h, s, slot):
+        words(h)[np.int64(spans(h)[s].alloc_bits) + (slot >> 6)] |= bit64(slot & 63)
+        spans(h)[s].alloc_count += 1
 
 
 @jit
@@ -236,7 +237,7 @@ def survey(h: Any, r: Any) -> None:
                     noted(r)[s] |= GONE
                 elif not swept:
                     addr = (r[0].base_page << PAGE_SHIFT) + e.a * 8
-                    set_dead(h, s, (addr - (spans(h)[s].start_page << PAGE_SHIFT)) // spans(h)[s].elemsize)
+                    free_later(h, s, addr)
         if p >= 0:
             rprocs(r)[p].last_kind = e.kind
 

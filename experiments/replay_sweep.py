@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.replay_repair import NO_P, cached_by, forget_span, sweep_directly
+from experiments.replay_repair import NO_P, cached_by, forget_span, free_later, sweep_directly
 from experiments.replay_state import events, order, rprocs
 from sim.go.mcache import prepare_for_sweep, release_all
 from sim.go.mgcsweep import sweep, try_acquire
 from sim.go.mheap import free_span_locked, span_of_page
 from sim.go.mpagecache import page_cache_flush
-from sim.go.mspan import mark_live, set_dead, span_words
+from sim.go.mspan import mark_live, span_words
 from sim.go.mspanset import full_unswept, partial_swept, partial_unswept, spanset_pop, spanset_remove
 from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, mcaches, spans, spansets, words
 from sim.jit import jit
@@ -256,7 +256,7 @@ def mark_dead_until(h: Any, r: Any, first: Any) -> None:
             addr = (base << PAGE_SHIFT) + events(r)[i].a * 8
             s = span_of_page(h, addr >> PAGE_SHIFT)
             if s != 0 and spans(h)[s].state == SPAN_IN_USE:
-                set_dead(h, s, (addr - (spans(h)[s].start_page << PAGE_SHIFT)) // spans(h)[s].elemsize)
+                free_later(h, s, addr)
         i += 1
     for s in range(1, h[0].nspans):
         if spans(h)[s].state == SPAN_IN_USE:

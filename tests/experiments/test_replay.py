@@ -338,3 +338,31 @@ def test_a_recorded_span_beyond_the_heap():
     """Further than the heap has grown, and in another arena far off: a miss, and the heap goes on from there."""
     result = run(FULL, span(3000, 0, npages=600), span(3600, 0, npages=700), span(1 << 22, 0, npages=20))
     assert result.spans_total == 3 and missed(result)["fresh_span_elsewhere"] >= 2
+
+
+def test_a_block_beyond_the_heap_of_the_snapshot_was_in_no_page_cache():
+    assert missed(run(FULL, fresh(2048, (0, 1)), fresh(2049))) == {"fresh_span_elsewhere": 1}
+
+
+def damaged(trace, seed):
+    """Events lost, swapped with the next, or moved to another page."""
+    rng = np.random.default_rng(seed)
+    columns = {name: getattr(trace, name).copy() for name in EVENT_COLUMNS}
+    swapped = rng.integers(0, len(trace.kind) - 1, 300)
+    for column in columns.values():
+        for i in swapped:
+            column[i], column[i + 1] = column[i + 1], column[i]
+    moved = rng.choice(np.flatnonzero(columns["kind"] <= OBJECT_FREE), 100)
+    pages = rng.integers(-200, 3000, 100)
+    columns["a"][moved] += np.where(columns["kind"][moved] >= OBJECT, pages * 1024, pages)
+    kept = rng.random(len(trace.kind)) > 0.02
+    return replace(trace, **{name: column[kept] for name, column in columns.items()})
+
+
+@needs_speed
+@pytest.mark.parametrize("seed", range(8))
+def test_a_damaged_record_is_counted_as_misses_and_breaks_nothing(seed):
+    trace = damaged(read_trace(DATA / "xbench-json-P2-gogc_default.trace.xz"), seed)
+    result = replay(trace)
+    assert result.spans_matched < result.spans_total and result.slots_matched < result.slots_total
+    assert result.spans_matched > result.spans_total // 2 and result.slots_matched > result.slots_total // 2
