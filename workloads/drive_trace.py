@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.go.proc import Body, Goroutine
+from sim.go.goroutine import Body, Goroutine
 from sim.go.world import World
 from workloads.tracestream import Program
 from workloads.tracestream_items import CREATE, FIRE, REAP, SLEEP, SLEEP_ORPHAN, WAIT
