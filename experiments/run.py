@@ -20,6 +20,7 @@ from sim import __version__
 from sim.engine.clock import OBSERVE, after, priority
 from sim.go.check import check_heap
 from sim.go.metrics import latency, latency_counts, read_metrics
+from sim.go.mstats import flush_all_mcaches
 from sim.go.params import VERSIONS
 from sim.go.state import CAUSES
 from sim.go.world import World
@@ -198,7 +199,8 @@ def run(
 
 
 def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_short: bool) -> Result:
-    """Read everything off a world."""
+    """Read everything off a world; its Ps' caches are flushed for that, as ReadMemStats does."""
+    flush_all_mcaches(world.heap.header)
     metrics = read_metrics(world) | load.figures
     if load.response is not None:
         metrics["/sim/requests/arrived:requests"] = load.requests
@@ -227,4 +229,6 @@ def _assumed(scenario: Scenario, world: World) -> dict[str, str]:
         never.add("central")
     if scenario.cpus >= scenario.gomaxprocs:
         never.add("os_switch")
+    if not scenario.memprofilerate:
+        never.add("profile_sample")
     return {name: reason for name, reason in world.prices.assumed.items() if name not in never}

@@ -6,8 +6,22 @@ belongs to the collector and to threads (NextGC, pauses, workbufs, system stacks
 
 from __future__ import annotations
 
+from typing import Any
+
+from numba import void
+
+from sim.go.mcache import release_all
 from sim.go.runtime import Heap
-from sim.go.state import CACHEALLOC, SPANALLOC
+from sim.go.state import CACHEALLOC, SPANALLOC, heap_type
+from sim.jit import bare, entry
+
+
+@entry(void(heap_type))
+def flush_all_mcaches(h: Any) -> None:
+    """Give back what every P has cached, so that all it allocated is counted. (mstats.go:flushallmcaches)"""
+    h = bare(h)
+    for p in range(h[0].nprocs):
+        release_all(h, p)
 
 
 def mem_stats(heap: Heap) -> dict[str, int]:

@@ -362,7 +362,7 @@ def damaged(trace, seed):
 @needs_speed
 @pytest.mark.parametrize("seed", range(8))
 def test_a_damaged_record_is_counted_as_misses_and_breaks_nothing(seed):
-    trace = damaged(read_trace(DATA / "xbench-json-P2-gogc_default.trace.xz"), seed)
+    trace = damaged(read_trace(trace_path("xbench-json-P2-gogc_default")), seed)
     result = replay(trace)
     assert result.spans_matched < result.spans_total and result.slots_matched < result.slots_total
     assert result.spans_matched > result.spans_total // 2 and result.slots_matched > result.slots_total // 2

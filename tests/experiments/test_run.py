@@ -35,6 +35,9 @@ def test_every_shipped_scenario_runs_and_keeps_every_invariant(name):
     parts = [one for cause, one in result.latency.items() if cause != "all"]
     assert sum(part.total for part in parts) == whole.total
     assert all(part.maximum <= whole.maximum for part in parts)
+    counted = result.metrics["/gc/heap/allocs:objects"] + result.metrics["/gc/heap/tiny/allocs:objects"]
+    assert counted == mallocs
+    assert result.metrics["/memory/classes/heap/objects:bytes"] >= result.metrics["/sim/live:bytes"]
     used = sum(value for key, value in result.metrics.items() if key.startswith("/memory/classes/heap/"))
     assert used == result.metrics["/memory/classes/total:bytes"] - sum(
         value for key, value in result.metrics.items() if "metadata" in key or "classes/other" in key
