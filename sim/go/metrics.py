@@ -136,7 +136,7 @@ def _simulation(world: World) -> dict[str, int | float]:
         "/sim/time/no-cpu:cpu-seconds": times["no_cpu"] / SEC,
         "/sim/time/stopped:cpu-seconds": times["stopped"] / SEC,
         "/sim/time/idle:cpu-seconds": times["idle"] / SEC,
-        "/sim/time/run-ahead:cpu-seconds": times["ahead"] / SEC,
+        "/sim/time/run-ahead:cpu-seconds": -times["ahead"] / SEC,  # of the above, beyond the end
         "/sim/locks/mheap/acquisitions:events": world.heap_lock.acquisitions,
         "/sim/locks/mheap/waits:events": world.heap_lock.waits,
         "/sim/locks/mheap/wait:seconds": world.heap_lock.total_wait / SEC,
