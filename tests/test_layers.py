@@ -18,7 +18,7 @@ LAYERS = """
     experiments
     tests
 """
-SIMPY = "sim.engine sim.go.proc sim.go.world workloads.drive experiments.run tests"  # where processes are written
+SIMPY = "sim.engine sim.go.goroutine sim.go.proc sim.go.world workloads.drive experiments.run tests"  # where processes are written
 OUTSIDE = "io os pathlib random secrets tempfile time"  # what a room of an allocator never asks for
 TOPS = {"sim", "workloads", "experiments", "tests"}
 

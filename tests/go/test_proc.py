@@ -3,6 +3,7 @@
 Prices of the scheduler are 0 unless a test names them, so that a clock shows what the rule alone does.
 """
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -277,7 +278,7 @@ def test_one_p_is_woken_at_a_time_and_who_finds_work_wakes_the_next():
     times = [time for time, _ in started]
     assert len({index for _, index in started}) == 7, "each on a P of its own"
     # the first to come finds the oldest child, half of them with it, and wakes the next, who finds half of the rest ...
-    assert all(later - earlier >= wake for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= wake for earlier, later in itertools.pairwise(times))
     assert times[0] == 2 * wake + 100 * NS  # the outside wakes the parent's P, which wakes another
     assert max(peak) == 1
 
@@ -310,7 +311,7 @@ def test_who_ran_out_of_work_and_stole_wakes_the_next():
 def test_spinning_is_for_half_of_the_busy_ps():
     world = new_world(4)
     world.run()
-    a, b, c, d = world.sched.procs
+    a, b, c, _ = world.sched.procs
     for p in (a, b):
         p.wakeup = None
         world.sched.idle.remove(p)
@@ -960,12 +961,12 @@ def busy_world(nprocs, seed, checks):
 
     def observer():
         while True:
-            yield after(world.env, rng.randrange(1, 60 * US if cpus is None else 2 * MS), priority(OBSERVE, 0))
+            yield after(world.env, rng.randrange(1, 60 * US if cpus is None else 300 * US), priority(OBSERVE, 0))
             checks(world)
 
     def stopper():
         while True:
-            yield world.env.timeout(rng.randrange(200 * US if cpus is None else 5 * MS))
+            yield world.env.timeout(rng.randrange(200 * US if cpus is None else 1 * MS))
             yield from world.sched.stop_the_world()
             checks(world)
             yield world.env.timeout(rng.choice((0, 3 * US)))

@@ -48,8 +48,7 @@ def goroutine(g, seed, batches, n):
         elif what < 0.5:
             handle = yield g.malloc(rng.choice(SIZES[:9]))
             yield g.drop(handle)
-    for child in children:  # nobody may have run ahead of the end
-        yield child
+    yield from children  # nobody may have run ahead of the end
 
 
 def stopper(world, seed, log):
