@@ -4,8 +4,8 @@ What a person typed is checked here, at the edge; commands call the experiment o
 returned. Nothing heavy is imported at the top, so that ``--help`` and every refusal answer at once.
 
 Exit status: 0 done, 1 a conformance answer differs or the simulator broke an invariant of its own, 2 bad input
-(one line on stderr: ``allocsim: <file>: what is wrong; what would be right``), 130 interrupted,
-141 nobody reads the output.
+(one line on stderr: ``allocsim: <file>: what is wrong; what would be right``), 130 interrupted (a run shows and keeps
+what there was), 141 nobody reads the output.
 """
 
 from __future__ import annotations
@@ -16,16 +16,23 @@ import signal
 import stat
 import sys
 import tempfile
+import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.errors import InputError
+from experiments.errors import InputError, visible
+from experiments.progress import Bar, announce_compile, stoppable
 from sim import __version__
 from sim.units import Throw
+
+if TYPE_CHECKING:
+    from experiments.result import Report
+    from workloads.scenario import Scenario
 
 _SUFFIX = ".alloctrace"
 
@@ -36,7 +43,85 @@ def app() -> None:
     """Simulate Go's memory allocator and hold it against recordings of the real one."""
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+_TRACES = ("the allocator", "20 s")
+
+
+@app.command("run")
+@click.argument("scenario")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value of the scenario; repeatable.")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), metavar="N", help="Another seed than the scenario's.")
+@_json
+@click.option("-o", "--output", metavar="DIR", help="Keep the result in DIR, a new directory.")
+@click.option("--check", is_flag=True, help="Verify every invariant of the heap at the end.")
+def run_(
+    scenario: str, sets: tuple[str, ...], seed: int | None, as_json: bool, output: str | None, check: bool
+) -> None:
+    """Run a scenario on the simulated runtime and show where the time of malloc went.
+
+    SCENARIO is the name of a shipped one (see `allocsim list`) or a TOML file. Ctrl-C ends a run early and shows what
+    there is; once more gives up.
+    """
+    from experiments import result
+    from workloads.scenario import ScenarioError, load
+
+    target = result.free_directory(output) if output is not None else None
+    try:
+        chosen = load(scenario, sets, seed)
+    except ScenarioError as error:
+        raise InputError(str(error)) from None
+    prices = _machine_file(chosen)
+    announce_compile()
+    from experiments.run import run
+
+    begun = time.time()
+    bar = Bar(sys.stderr) if sys.stderr.isatty() and (sys.stdout.isatty() or not as_json) else None
+    with stoppable() as interrupted:
+        try:
+            found = run(chosen, bar, interrupted, check)
+        finally:
+            if bar is not None:
+                bar.close()
+        failure = None
+        if target is not None:
+            try:
+                result.store(target, found, result.host(begun), prices)
+            except InputError as error:
+                failure = error  # after what was found is shown
+        _show(result.report(found), as_json)
+    if failure is not None:
+        raise failure
+    if check:
+        click.echo("checked: every invariant of the heap holds", err=True)
+    if target is not None:
+        click.echo(f"kept in {visible(output)}", err=True)
+    if found.cut_short:
+        raise click.exceptions.Exit(_refuse("interrupted: the run was cut short, this is what there was", 130))
+
+
+@app.command("list")
+@_json
+def list_(as_json: bool) -> None:
+    """List the scenarios that come with the program."""
+    from workloads.scenario import list_scenarios
+
+    scenarios = list_scenarios()
+    if as_json:
+        _print_json([{"name": name, "purpose": purpose} for name, purpose in scenarios])
+        return
+    width = max(len(name) for name, _ in scenarios)
+    for name, purpose in scenarios:
+        _print(textwrap.fill(purpose, 100, initial_indent=name.ljust(width + 2), subsequent_indent=" " * (width + 2)))
+
+
+@app.command()
+@click.argument("directory", metavar="DIR")
+@_json
+def show(directory: str, as_json: bool) -> None:
+    """Show a result that `allocsim run -o DIR` kept."""
+    from experiments.result import read
+
+    _show(read(directory), as_json)
 
 
 @app.command("import")
@@ -50,7 +135,7 @@ def import_(trace: str, output: str | None, force: bool) -> None:
     """
     source = _readable(trace)
     target = _writable(Path(output) if output is not None else Path(_imported_name(source)), source, force)
-    _announce_compile()
+    announce_compile(*_TRACES, ("gotrace_wire", "gotrace_merge"))
     from workloads import gotrace
 
     with _about(source, gotrace.TraceError):
@@ -59,7 +144,7 @@ def import_(trace: str, output: str | None, force: bool) -> None:
         gotrace.save(recorded, temporary)
     rows = [(name.replace("_", " "), f"{count:,}") for name, count in recorded.counts().items()]
     rows.append(("not understood", f"{sum(recorded.unknown.values()):,}"))
-    _print_table([(_visible(target), "count"), *rows])
+    _print_table([(visible(target), "count"), *rows])
 
 
 @app.command()
@@ -71,7 +156,7 @@ def replay(trace: str, as_json: bool) -> None:
     TRACE is a raw execution trace, raw or .xz, or a file that `allocsim import` wrote.
     """
     source = _readable(trace)
-    _announce_compile()
+    announce_compile(*_TRACES, ("gotrace_wire", "gotrace_merge", "replay_kernel"))
     from experiments.replay import replay as run
     from workloads import gotrace
 
@@ -85,7 +170,7 @@ def replay(trace: str, as_json: bool) -> None:
     predictable = slots["total"] - slots["excepted"]
     _print_table(
         [
-            (_visible(source), "predictable", "as recorded", "share"),
+            (visible(source), "predictable", "as recorded", "share"),
             ("span bases", f"{spans['total']:,}", f"{spans['matched']:,}", _share(spans["matched"], spans["total"])),
             ("object slots", f"{predictable:,}", f"{slots['matched']:,}", _share(slots["matched"], predictable)),
         ]
@@ -111,7 +196,7 @@ def conform(file: str, as_json: bool) -> None:
     FILE holds recorded answers, as .json or .json.xz.
     """
     source = _readable(file)
-    _announce_compile()
+    announce_compile(*_TRACES, ("conform",))
     from experiments.conform import conform as run
 
     with _about(source, InputError):
@@ -127,9 +212,54 @@ def conform(file: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _visible(text: object) -> str:
-    """A text on one line whatever it holds: file names may hold line breaks and bytes that are no text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+@app.command()
+@click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Repetitions; the best counts.")
+@_json
+def bench(repeat: int, as_json: bool) -> None:
+    """Time the simulator on this machine, against plain SimPy and the real Go runtime.
+
+    Simulated mallocs a second of wall time, ten sizes, GC off, with 1, 8 and 64 Ps. Takes about half a minute.
+    """
+    announce_compile()
+    from experiments.bench import run_bench, table
+
+    answer = run_bench(repeat, watch=lambda doing: click.echo(doing, err=True))
+    if as_json:
+        _print_json(answer)
+        return
+    _print_table(table(answer))
+    details = answer["details"]
+    click.echo(f"\nWall time, the best of {repeat}; {details['go'] or 'no Go'}, {details['cpus']} CPUs.")
+    if details["no_go"] is not None:
+        click.echo(f"The real runtime was not timed: {details['no_go']}")
+
+
+def _machine_file(scenario: Scenario) -> bytes | None:
+    """What the machine file of a scenario holds, if it is named by its path; InputError unless it has prices for it."""
+    from experiments.machine_file import read_machine
+
+    if "/" not in scenario.machine:
+        read_machine(scenario.machine).measured(scenario.version)
+        return None
+    held = _readable(scenario.machine).read_bytes()
+    read_machine(scenario.machine).measured(scenario.version)
+    return held
+
+
+def _show(report: Report, as_json: bool) -> None:
+    """Print a result as JSON, or as text that fits the terminal."""
+    if as_json:
+        _print_json(report.summary)
+        return
+    from experiments.render import look_of, render
+
+    _print(render(report, look_of(sys.stdout)))
+
+
+def _print(text: str) -> None:
+    """Text for people, with escapes for what the encoding of stdout has not."""
+    encoding = sys.stdout.encoding or "ascii"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _readable(name: str) -> Path:
@@ -202,14 +332,6 @@ def _about(source: Path, *errors: type[Exception]) -> Iterator[None]:
         raise InputError(message if message.startswith(f"{source}: ") else f"{source}: {message}") from error
 
 
-def _announce_compile() -> None:
-    """Say why the first run on a machine takes longer, before it does."""
-    from sim.jit import cache_is_cold
-
-    if cache_is_cold():
-        click.echo("compiling the allocator for this machine (once, some 20 s) ...", err=True)
-
-
 def _share(part: int, whole: int) -> str:
     """A share in percent, rounded down so that 100 % means all."""
     if not whole:
@@ -232,7 +354,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def _refuse(message: str, status: int) -> int:
     """One line on stderr, whatever the message holds."""
-    click.echo(f"allocsim: {_visible(message)}", err=True)
+    click.echo(f"allocsim: {visible(message)}", err=True)
     return status
 
 

@@ -2,18 +2,21 @@
 
 A loop of n mallocs per span costs, per malloc and on recycled memory (W, "warm") or memory never touched (C, "cold"):
 
-    W = fast + zero + (refill + around) / n          around = page cache and span records: 1 of 64 each
+    W = fast + zero + (refill + around + marks) / n      around = page cache and span records: 1 of 64 each
     C = fast + (refill + around + touches + metadata + growth) / n
 
 - touches: 4 KiB pages of the span that malloc itself is first to write. go1.27 keeps mark bits and pointer bitmaps in
   the last 256 bytes of spans up to 512 B, one page per span; over 512 B a pointerful slot begins with a header, so
   each page a slot begins in. A tiny block is always cleared: every page of a tiny span. Nothing else: fresh memory is
   not cleared, and the measured loops do not write their objects.
-- metadata: span records (160 B in go1.27, 136 B before), two mark bitmaps, and before go1.27 the heap bitmap, 1/32 of
-  the span, which each fresh span clears; each at one fault per 4 KiB. The measured refills show the last to the page:
-  with go1.19 every 16th span of 8 KiB costs 2.1 us more, and 64 KiB objects are 260 or 2233 ns.
+- metadata: span records (160 B in go1.27, 144 B before), their place in allspans (three words: it grows by half and is
+  copied each time), that in a span set (a block for 512), two mark bitmaps (new ones on recycled memory too: theirs
+  comes back two collections later), and before go1.27 the heap bitmap, 1/32 of the span, which each fresh span clears;
+  each at one fault per 4 KiB. The measured refills show the last to the page: with go1.19 every 16th span of 8 KiB
+  costs 2.1 us more, and 64 KiB objects are 260 or 2233 ns.
 - growth: one in 512 pages meets a heap to be grown, one in 8192 an arena. Of the span that meets it, what it costs
-  over a refill of the page cache: that includes first touches of the page allocator's own tables.
+  over a refill of the page cache: that includes first touches of the page allocator's own tables and of the arena's,
+  and the search in vain before it. On recycled memory the next chunk costs a walk down the radix tree instead.
 
 Whoever simulates these loops has to count the same things; `tests/experiments/test_machine.py` does so apart from
 this file. For each measured size and kind the two equations are solved for fast and zero. The refill price is that of
@@ -36,15 +39,16 @@ from experiments.errors import InputError
 from experiments.machine_file import LOCK_STEPS, Machine, Reading, Table, read_machine
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, LockPrices, Price, Prices
+from sim.go.mspanset import BLOCK_ENTRIES
 from sim.go.params import VERSIONS, Facts
-from sim.go.runtime import MSPAN_SIZE
+from sim.go.runtime import MSPAN_SIZE, SPANSET_BLOCK
 from sim.go.sizeclasses import (
     INLINE_MARK_BITS_SIZE,
     MIN_SIZE_FOR_MALLOC_HEADER,
     class_to_allocnpages,
     class_to_size,
 )
-from sim.go.state import NUM_SIZE_CLASSES, PAGE_SIZE
+from sim.go.state import ARENA_PAGES, CHUNK_PAGES, NUM_SIZE_CLASSES, PAGE_SIZE, SUMMARY_LEVELS
 
 KINDS = ("scan", "noscan")  # index: the low bit of a span class
 OS_PAGE = 4096
@@ -67,7 +71,7 @@ def derive(machine: Machine, version: str) -> Prices:
     """Prices of a Go version from a machine file that was read before; InputError if its tables contradict."""
     tables = machine.tables[machine.measured(version)]
     facts = VERSIONS[version]
-    steps = _steps(machine, tables)
+    steps = _steps(machine, tables, facts)
     spans = _Spans(facts, steps)
     base = _refill_fresh(tables["refill"], spans)
     large = _large(tables, spans)
@@ -119,19 +123,26 @@ class _Spans:
     facts: Facts
     steps: Mapping[str, Price]
 
-    def warm(self, npages: int) -> Fraction:
-        """On recycled memory: its share of refilling the page cache and the span records."""
+    def around(self, npages: int) -> Fraction:
+        """On any memory: its share of refilling the page cache and the span records."""
         return (Fraction(npages) * self.steps["page_cache_refill"].mean + self.steps["mspan_refill"].mean) / 64
+
+    def warm(self, npages: int, n: int) -> Fraction:
+        """On recycled memory, with n slots."""
+        walk = Fraction(npages * SUMMARY_LEVELS * self.steps["page_level"].mean, CHUNK_PAGES)
+        return self.around(npages) + walk + self.marks(n) * self.meta
 
     def cold(self, size: int, npages: int, noscan: bool) -> Fraction:
         """On memory never touched."""
-        grow, arena = self.steps["grow"].mean, self.steps["grow_arena"].mean
+        n = slots(self.facts, size, npages, noscan)
+        chunk = self.steps["grow"].mean + _besides_growth(self.steps)
+        arena = self.steps["grow_arena"].mean + _arena_pages(self.facts) * self.meta
         return (
-            self.warm(npages)
+            self.around(npages)
             + self.touches(size, npages, noscan) * self.steps["first_touch"].mean
-            + (self.records(slots(self.facts, size, npages, noscan)) + self.bitmap(npages)) * self.meta
-            + Fraction(npages * grow, 512)
-            + Fraction(npages * arena, 8192)
+            + (self.record() + self.marks(n) + self.bitmap(npages)) * self.meta
+            + Fraction(npages) * chunk / CHUNK_PAGES
+            + Fraction(npages * arena, ARENA_PAGES)
         )
 
     @property
@@ -146,9 +157,14 @@ class _Spans:
             return int(n * size < npages * PAGE_SIZE and (self.facts.inline_mark_bits or self.facts.heap_bits_in_span))
         return len({i * size // OS_PAGE for i in range(n)}) if self.facts.malloc_header and not noscan else 0
 
-    def records(self, n: int) -> Fraction:
-        """Pages of metadata for the span record and its mark bits."""
-        return Fraction(MSPAN_SIZE[self.facts.inline_mark_bits] + 2 * 8 * -(-n // 64), OS_PAGE)
+    def record(self) -> Fraction:
+        """Pages of metadata for a span record, its place in allspans and in a span set."""
+        inline = self.facts.inline_mark_bits
+        return (MSPAN_SIZE[inline] + 3 * 8 + Fraction(SPANSET_BLOCK[inline][0], BLOCK_ENTRIES)) / OS_PAGE
+
+    def marks(self, n: int) -> Fraction:
+        """Pages of metadata for two mark bitmaps of n slots."""
+        return Fraction(2 * 8 * -(-n // 64), OS_PAGE)
 
     def bitmap(self, npages: int) -> Fraction:
         """Pages of heap bitmap."""
@@ -165,14 +181,36 @@ def _measured(row: Mapping[str, Reading], table: Table) -> Price:
         raise InputError(f"{table.name}: {error}") from None
 
 
-def _difference(more: Mapping[str, Reading], less: Mapping[str, Reading], off_mean: Fraction = Fraction(0)) -> Price:
-    """What one row of the refill table has over another; ``off_mean`` is taken off its mean besides (ns)."""
-    p50, p90, mean = (max(Fraction(0), more[name].median - less[name].median) for name in ("p50", "p90", "mean"))
+def _difference(
+    more: Mapping[str, Reading],
+    less: Mapping[str, Reading],
+    off_mean: Fraction = Fraction(0),
+    off_each: Fraction = Fraction(0),
+) -> Price:
+    """What one row of the refill table has over another, in ns less ``off_each``; ``off_mean`` is off its mean alone."""
+    p50, p90, mean = (
+        max(Fraction(0), more[name].median - less[name].median - off_each) for name in ("p50", "p90", "mean")
+    )
     points = [(500, picoseconds(p50)), (900, picoseconds(max(p50, p90)))]
     return distribution(points, max(picoseconds(max(Fraction(0), mean - off_mean)), least_mean(points)))
 
 
-def _steps(machine: Machine, tables: Mapping[str, Table]) -> dict[str, Price]:
+def _besides_growth(steps: Mapping[str, Price]) -> Fraction:
+    """What a refill that grows the heap pays besides growth, of each 4 MiB (picoseconds).
+
+    A page cache that finds nothing, a search at the root; a search for the one span; and a page of the arena's spans[]
+    and a 32nd of one of chunk bitmaps, touched first.
+    """
+    searches = sum(steps[name].mean for name in ("page_cache_refill", "page_level", "page_alloc"))
+    return searches + Fraction(33, 32) * steps["meta_touch"].mean
+
+
+def _arena_pages(facts: Facts) -> int:
+    """Pages of a heapArena besides spans[] and heap bitmap that its first span touches: page bits and zeroedBase."""
+    return 2 if facts.inline_mark_bits else 1
+
+
+def _steps(machine: Machine, tables: Mapping[str, Table], facts: Facts) -> dict[str, Price]:
     """All steps but ``tiny`` and ``large``."""
     steps = {name: Price(picoseconds(assumed.ns)) for name, assumed in machine.steps.items()}
     touch = machine.first_touch
@@ -188,18 +226,20 @@ def _steps(machine: Machine, tables: Mapping[str, Table]) -> dict[str, Price]:
     )
     warm = {name: refill.row("warm", "n2048", name) for name in ("page cache", "page cache refill", "4 MiB chunk")}
     steps["page_cache_refill"] = _difference(warm["page cache refill"], warm["page cache"])
-    steps["grow"] = _difference(chunk, cache)
-    steps["grow_arena"] = Price(picoseconds(max(Fraction(0), arena["mean"].median - chunk["mean"].median)))
     levels = warm["4 MiB chunk"]["p50"].median - warm["page cache refill"]["p50"].median  # a walk of all five
-    steps["page_level"] = Price(picoseconds(max(Fraction(0), levels / 5)))
+    steps["page_level"] = Price(picoseconds(max(Fraction(0), levels / SUMMARY_LEVELS)))
+    steps["grow"] = _difference(chunk, cache, off_each=_besides_growth(steps) / 1000)
+    touched = Fraction(_arena_pages(facts) * steps["meta_touch"].mean, 1000)
+    rest = arena["mean"].median - chunk["mean"].median - touched
+    steps["grow_arena"] = Price(picoseconds(max(Fraction(0), rest)))
     goroutine = tables["goroutine"]
     for name in ("new", "reused"):
         steps[f"goroutine_{name}"] = _measured(goroutine.row(name), goroutine)
     whole_life = picoseconds(tables["spawn"].row("spawn+run+exit")["mean"].median)
-    rest = whole_life - steps["goroutine_reused"].mean - steps["goroutine_exit"].mean
-    if rest < 0:
+    others = whole_life - steps["goroutine_reused"].mean - steps["goroutine_exit"].mean
+    if others < 0:
         raise InputError(f"{tables['spawn'].name}: spawn+run+exit is less than a reused g and assumed goroutine_exit")
-    steps["switch"] = Price(rest)
+    steps["switch"] = Price(others)
     return steps
 
 
@@ -208,7 +248,8 @@ def _refill_fresh(refill: Table, spans: _Spans) -> Price:
     hit, malloc = refill.row("cold", "n2048", "page cache"), refill.row("cold", "n2048", "same span")
     # pages at multiples of 64 are in another row: of 64 spans' bitmap pages only those of the other 63 are in this one
     bitmap = (spans.bitmap(1) - Fraction(1, 64)) * Fraction(64, 63) if spans.bitmap(1) else Fraction(0)
-    metadata = (spans.records(PAGE_SIZE // 2048) + bitmap) * spans.meta + Fraction(spans.steps["mspan_refill"].mean, 64)
+    pages = spans.record() + spans.marks(PAGE_SIZE // 2048) + bitmap
+    metadata = pages * spans.meta + Fraction(spans.steps["mspan_refill"].mean, 64)
     return _difference(hit, malloc, metadata / 1000)
 
 
@@ -276,7 +317,7 @@ def _loops(loop: Table, spans: _Spans, refill: int, large: _Large) -> dict[str, 
         if fast < floor:
             fast = floor
             price = max(Fraction(0), n * (cold - fast) - spans.cold(size, npages, noscan)) if n <= _FEW else price
-        zero = max(Fraction(0), warm - fast - (price + spans.warm(npages)) / n)
+        zero = max(Fraction(0), warm - fast - (price + spans.warm(npages, n)) / n)
         rows[kind].append(_Row(size, fast, zero, price))
     return rows
 
@@ -304,7 +345,7 @@ def _tiny(loop: Table, spans: _Spans, rows: Sequence[_Row]) -> Price:
     touched = pages * spans.steps["first_touch"].mean
     measured = loop.row(8, "noscan")
     cold = block.fast + (block.refill + spans.cold(block.size, 1, True) + touched) / n
-    warm = block.fast + block.zero + (block.refill + spans.warm(1)) / n
+    warm = block.fast + block.zero + (block.refill + spans.warm(1, n)) / n
     left = [2 * 1000 * measured[name].median - other for name, other in (("cold_loop", cold), ("warm_loop", warm))]
     return Price(round(max(Fraction(0), (left[0] + left[1]) / 2)))
 
@@ -315,7 +356,7 @@ def _large(tables: Mapping[str, Table], spans: _Spans) -> _Large:
     Before go1.27 half of the 64 KiB objects touch a page of heap bitmap first; their p10 is one that did not. 16 MiB
     objects grow the heap at each step and tell nothing of the line. Clearing is the mean of three sizes; where the loop
     of 32 KiB objects is one of large objects it weighs as much as those together (it is a mean, they are medians, 10 %
-    lower), and tells the mean of the price per object too.
+    lower), its median per object as much as theirs, and it tells the mean of the price per object too.
     """
     table, facts = tables["large"], spans.facts
     bases, fresh, zero = [], [], []
@@ -323,22 +364,24 @@ def _large(tables: Mapping[str, Table], spans: _Spans) -> _Large:
         untouched = "p50" if facts.heap_bits_in_span else "p10"
         small = 1000 * table.row("cold", _KIB64, kind)[untouched].median
         big = 1000 * table.row("cold", _MIB, kind)["p50"].median - spans.bitmap(_MIB // PAGE_SIZE) * spans.meta
+        big -= spans.steps["page_alloc"].mean  # 64 KiB come from the page cache
         slope = max(Fraction(0), (big - small) / (_MIB - _KIB64))
         bases.append(small - slope * _KIB64)
         fresh.append(slope)
         sizes = (_KIB64, _MIB, 16 * _MIB)
         cleared = (1000 * table.row("warm", size, kind)["p50"].median - bases[-1] - slope * size for size in sizes)
         zero.append(sum((one / size for one, size in zip(cleared, sizes, strict=True)), Fraction(0)) / len(sizes))
-    p50 = max(Fraction(0), sum(bases) / len(bases) - spans.steps["page_alloc"].mean)
+    p50 = sum(bases) / len(bases)
     price = Price(round(p50))
     if facts.max_small_size < _LARGEST:
         loop, row = tables["loop"].row(_LARGEST, "noscan"), table.row("cold", _KIB64, "noscan")
         npages = _LARGEST // PAGE_SIZE
         per_byte = fresh[1] * _LARGEST
+        p50 = (p50 + 1000 * loop["cold_p50"].median - per_byte) / 2
         mean = 1000 * loop["cold_loop"].median - spans.cold(_LARGEST, npages, True) - per_byte
         points = [(500, round(p50)), (900, round(p50 + 1000 * (row["p90"].median - row["p50"].median)))]
         price = distribution(points, max(round(mean), least_mean(points)))
-        rate = (1000 * loop["warm_loop"].median - price.mean - spans.warm(npages) - per_byte) / _LARGEST
+        rate = (1000 * loop["warm_loop"].median - price.mean - spans.warm(npages, 1) - per_byte) / _LARGEST
         zero[1] = (zero[1] + rate) / 2
     scan, noscan = (round(1000 * max(Fraction(0), rate)) for rate in zero)
     return _Large(price, (round(1000 * fresh[0]), round(1000 * fresh[1])), (scan, noscan))

@@ -10,19 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from experiments import replay_kernel as kernel
+from experiments import replay_state as state
 from experiments.errors import InputError
+from experiments.replay_kernel import replay_events
+from experiments.replay_repair import NEAR_PAGES
+from experiments.replay_start import idle_page_cache, page_cache_at_start, was_free_until
+from sim.go.mheap import PAGE_CACHE_MAX_PAGES
 from sim.go.runtime import Heap
-from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT
+from sim.go.state import PAGE_SHIFT
+from sim.jit import Tables
 from workloads.gotrace_model import SPAN, SPAN_ALLOC, STW_BEGIN, Trace
 
 _MISSES = {
-    "fresh_span_elsewhere": kernel.MISS_SPAN_BASE,
-    "partial_span_expected": kernel.MISS_PARTIAL,
-    "cached_span_had_room": kernel.MISS_NO_REFILL,
-    "object_in_other_span": kernel.MISS_OTHER_SPAN,
-    "object_in_other_slot": kernel.MISS_SLOT,
-    "object_in_unknown_span": kernel.MISS_UNKNOWN_SPAN,
+    "fresh_span_elsewhere": state.MISS_SPAN_BASE,
+    "partial_span_expected": state.MISS_PARTIAL,
+    "cached_span_had_room": state.MISS_NO_REFILL,
+    "object_in_other_span": state.MISS_OTHER_SPAN,
+    "object_in_other_slot": state.MISS_SLOT,
+    "object_announced_late": state.MISS_LATE,
+    "object_in_unknown_span": state.MISS_UNKNOWN_SPAN,
 }
 
 
@@ -31,7 +37,8 @@ class Replay:
     """Counts of one replay. A span or slot is matched when the rooms chose the recorded address themselves.
 
     ``tiny``: combined tiny allocations among the matched. ``excepted``: the first slot of a span class on a P whose
-    span is older than the trace, so that the record alone can tell which span the P had cached.
+    span is older than the trace, so that the record alone can tell which span the P had cached. ``places``: the
+    first misses with their event, cause, and recorded and chosen place (an array of replay_state.MISS).
     """
 
     spans_total: int
@@ -42,6 +49,7 @@ class Replay:
     excepted: int
     misses: dict[str, int]
     unknown_events: int
+    places: Any
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of ``allocsim replay --json``."""
@@ -67,40 +75,82 @@ def replay(trace: Trace) -> Replay:
     """
     if not trace.has_allocations:
         raise InputError("the trace holds no allocation events; record it with GODEBUG=traceallocfree=1")
-    kind = trace.kind.astype(np.int64)
-    kind[_flushes(trace)] = kernel.FLUSH_ALL
-    nprocs = max(1, int(trace.p.max()) + 1)
-    heap = Heap("go1.27", nprocs)
-    counters = np.zeros(kernel.NUM_COUNTERS, np.int64)
-    seen = np.zeros((nprocs, NUM_SPAN_CLASSES), np.int64)
-    in_sweep = np.zeros(nprocs, np.int64)
-    columns = [np.ascontiguousarray(x, np.int64) for x in (kind, trace.p, trace.a, trace.b, trace.c)]
-    base = trace.min_heap >> PAGE_SHIFT
-    at = 0
-    largest = int(columns[3][np.isin(kind, (SPAN, SPAN_ALLOC))].max(initial=1))
-    heap.make_room(largest + _snapshot_pages(columns))
-    while at < len(kind):
-        at = kernel.replay_events(heap.header, counters, seen, at, in_sweep, base, nprocs, *columns)
-        if at < len(kind):
-            heap.make_room(largest)
-    n = [int(x) for x in counters]
+    run = _run(trace)
+    n = [int(x) for x in run.fields.count]
     return Replay(
-        spans_total=n[kernel.SPANS],
-        spans_matched=n[kernel.SPANS_MATCHED],
-        slots_total=n[kernel.SLOTS],
-        slots_matched=n[kernel.SLOTS_MATCHED],
-        tiny=n[kernel.TINY],
-        excepted=n[kernel.EXCEPTED],
+        spans_total=n[state.SPANS],
+        spans_matched=n[state.SPANS_MATCHED],
+        slots_total=n[state.SLOTS],
+        slots_matched=n[state.SLOTS_MATCHED],
+        tiny=n[state.TINY],
+        excepted=n[state.EXCEPTED],
         misses={name: n[index] for name, index in _MISSES.items()},
         unknown_events=sum(trace.unknown.values()),
+        places=run.arrays["misses"][: int(run.fields.logged)],
     )
 
 
-def _snapshot_pages(columns: list[Any]) -> int:
-    """Pages from the heap's base to the end of the snapshot's last span."""
-    kind, _, a, b, _ = columns
-    at = kind == SPAN
-    return int((a[at] + b[at]).max(initial=0))
+def _run(trace: Trace) -> Tables:
+    """The tables of a finished replay. It begins anew each time it has to infer a P's page cache at the start."""
+    recorded = _events(trace)
+    nprocs = max(1, trace.gomaxprocs, int(trace.p.max()) + 1)
+    caches: dict[int, tuple[int, int]] = {}
+    while True:
+        heap = Heap("go1.27", nprocs)
+        room = _most_pages(recorded) + NEAR_PAGES
+        heap.make_room(room)
+        run = state.new_run(recorded, trace.min_heap >> PAGE_SHIFT, nprocs, len(heap.arrays["spans"]))
+        for p, (first, bits) in caches.items():
+            proc = run.arrays["rprocs"][p]
+            proc["start_known"], proc["start_base"], proc["start_bits"] = 1, first, bits
+        at = 0
+        while at < len(recorded):
+            at = replay_events(heap.header, run.header, at)
+            if run.fields.want >= 0 and _infer_page_cache(recorded, run, caches):
+                break
+            run.fields.want = -1
+            heap.make_room(room)
+            run.allocate("noted", len(heap.arrays["spans"]))
+        else:
+            return run
+
+
+def _infer_page_cache(recorded: Any, run: Tables, caches: dict[int, tuple[int, int]]) -> bool:
+    """After a small span elsewhere: add the page cache at the start that explains it, if there is one.
+
+    Either the P itself had another block cached, or the rooms chose free pages that some other P had.
+    """
+    procs, p = run.arrays["rprocs"], int(run.fields.want)
+    event, chosen = int(run.fields.event), int(run.fields.chosen - run.fields.base_page)
+    if recorded["b"][event] < PAGE_CACHE_MAX_PAGES and not procs["start_known"][p] and procs["loads"][p] <= 1:
+        caches[p] = page_cache_at_start(recorded, p)
+        return True
+    if not was_free_until(recorded, chosen, event):
+        return False
+    for q in np.flatnonzero((procs["start_known"] == 0) & (procs["loads"] == 0)).tolist():
+        first, bits = page_cache_at_start(recorded, q)
+        if bits == 0:
+            first, bits = idle_page_cache(recorded, chosen)
+        if q != p and bits and first == chosen & ~63:
+            caches[q] = first, bits
+            return True
+    return False
+
+
+def _events(trace: Trace) -> Any:
+    """The columns a replay needs, as an array of records."""
+    recorded = np.zeros(len(trace.kind), state.EVENT)
+    for name in ("kind", "p", "m", "g", "a", "b", "c"):
+        recorded[name] = getattr(trace, name)
+    recorded["kind"][_flushes(trace)] = state.FLUSH_ALL
+    return recorded
+
+
+def _most_pages(recorded: Any) -> int:
+    """Pages to make room for at a time: the snapshot and the longest span."""
+    at_start = recorded[recorded["kind"] == SPAN]
+    longest = recorded["b"][np.isin(recorded["kind"], (SPAN, SPAN_ALLOC))].max(initial=1)
+    return int((at_start["a"] + at_start["b"]).max(initial=0)) + int(longest)
 
 
 def _flushes(trace: Trace) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import simpy
 
 from experiments.machine import load_machine
+from experiments.result import SCHEMA
 from sim import __version__
 from sim.engine.clock import OBSERVE, after, priority
 from sim.go.check import check_heap
@@ -28,7 +29,6 @@ from workloads.drive import Load
 from workloads.scenario import Scenario
 from workloads.spec import Service
 
-SCHEMA = 1
 _STEP_SECONDS = 0.05  # how long a step should take on the wall
 _FIRST_STEP = 100 * US
 _GAUGES = ("mallocs", "heap_in_use", "heap_free", "heap_released", "mapped_ready", "live_bytes", "goroutines", "runnable")
@@ -40,6 +40,7 @@ class Result:
 
     ``latency``: mallocgc by cause; ``response`` and ``queued``: a service's requests, else None. ``counts``: the
     histograms behind ``latency``, causes x buckets. ``series``: gauges over time. ``metrics``: by runtime/metrics names.
+    ``machine``: what the machine file calls itself.
     """
 
     scenario: Scenario
@@ -50,10 +51,16 @@ class Result:
     queued: Summary | None
     counts: dict[str, Any]
     series: Series
+    machine: str
     assumed: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """The shape of ``allocsim run --json``: everything but histograms and series; nothing of the host or wall time."""
+        """The shape of ``allocsim run --json``: everything but histograms and series; nothing of the host or wall time.
+
+        ``config`` is `Scenario.resolved`, with the machine by its own name wherever its file stands.
+        """
+        config = self.scenario.resolved()
+        config["machine"]["prices"] = self.machine
         whole = self.latency["all"].total if "all" in self.latency else 0
         answer: dict[str, Any] = {
             "schema": SCHEMA,
@@ -61,6 +68,7 @@ class Result:
             "scenario": self.scenario.name,
             "seed": self.scenario.seed,
             "cut_short": self.cut_short,
+            "config": config,
             "metrics": self.metrics,
             "latency": {name: _summary(one, whole) for name, one in self.latency.items()},
         }
@@ -97,6 +105,7 @@ def build(scenario: Scenario) -> World:
         scenario.seed,
         cpus=scenario.cpus,
         max_run_ahead=scenario.max_run_ahead_ps,
+        memprofilerate=scenario.memprofilerate,
     )
 
 
@@ -195,5 +204,16 @@ def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_sh
         queued=load.queued.summary() if load.queued is not None else None,
         counts=counts,
         series=series,
-        assumed=dict(world.prices.assumed),
+        machine=world.prices.machine,
+        assumed=_assumed(scenario, world),
     )
+
+
+def _assumed(scenario: Scenario, world: World) -> dict[str, str]:
+    """The assumed prices, without those that such a run cannot have paid."""
+    never = {"lock.handoff"}  # no lock of the runtime is fifo
+    if not world.central_locks:
+        never.add("central")
+    if scenario.cpus >= scenario.gomaxprocs:
+        never.add("os_switch")
+    return {name: reason for name, reason in world.prices.assumed.items() if name not in never}

@@ -24,12 +24,13 @@ STEPS = (
     "page_alloc",  # mheap.lock held for one search of the page allocator
     "page_level",  # and per level of the radix tree walked in it
     "mspan_refill",  # and for taking 64 span records
-    "grow",  # mheap.lock held while the heap grows by 4 MiB (sysMap), per 4 MiB
+    "grow",  # mheap.lock held while the heap grows (sysMap), by whatever multiple of 4 MiB
     "grow_arena",  # and, on top, for each 64 MiB arena reserved
     "first_touch",  # the system's page fault on a 4 KiB page never touched
     "huge_touch",  # the same on a 2 MiB huge page
     "meta_touch",  # the same on a page of the runtime's own metadata
     "large",  # a large object beyond its pages: span initialisation and accounting
+    "profile_sample",  # recording an allocation in the heap profile: a stack trace and two locks
     "central",  # mcentral's lock held for taking or returning a span (go1.14)
     "goroutine_new",  # go statement that makes a g and a stack
     "goroutine_reused",  # go statement that reuses a dead one

@@ -62,17 +62,25 @@ def parse_size(text: str) -> Bytes:
     return Bytes(_scaled(text, _SIZE_UNITS, "size"))
 
 
-def format_time(ps: int) -> str:
-    """Picoseconds for people: three significant digits and a unit."""
+def significant(value: float) -> str:
+    """A number >= 1 with three significant digits, more where it has more before the point, and no exponent."""
+    rounded = float(f"{value:.3g}")
+    if rounded >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.{0 if rounded >= 100 else 1 if rounded >= 10 else 2}f}"
+
+
+def format_time(ps: float) -> str:
+    """Picoseconds >= 0 for people: three significant digits and a unit."""
     for unit, name in ((SEC, "s"), (MS, "ms"), (US, "us"), (NS, "ns")):
-        if abs(ps) >= unit:
-            return f"{ps / unit:.3g}{name}" if abs(ps) < 1000 * unit else f"{ps / unit:.0f}{name}"
-    return f"{ps}ps"
+        if ps >= 0.9995 * unit:  # what would be rounded to 1000 of a unit is 1 of the next
+            return significant(ps / unit) + name
+    return f"{ps:.0f}ps" if ps else "0s"
 
 
-def format_size(n: int) -> str:
-    """Bytes for people: three significant digits and a binary unit."""
+def format_size(n: float) -> str:
+    """Bytes >= 0 for people: three significant digits (four from 1000 on) and a binary unit."""
     for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
-        if abs(n) >= unit:
-            return f"{n / unit:.3g}{name}" if abs(n) < 1000 * unit else f"{n / unit:.0f}{name}"
-    return f"{n}B"
+        if n >= (1 - 1 / 2048) * unit:  # what would be rounded to 1024 of a unit is 1 of the next
+            return significant(n / unit) + name
+    return f"{n:.0f}B"

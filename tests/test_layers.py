@@ -18,7 +18,10 @@ LAYERS = """
     experiments
     tests
 """
-SIMPY = "sim.engine sim.go.goroutine sim.go.proc sim.go.world workloads.drive experiments.run tests"  # where processes are written
+# where processes are written
+SIMPY = (
+    "sim.engine sim.go.goroutine sim.go.proc sim.go.world workloads.drive experiments.run experiments.bench tests"
+)
 OUTSIDE = "io os pathlib random secrets tempfile time"  # what a room of an allocator never asks for
 TOPS = {"sim", "workloads", "experiments", "tests"}
 

@@ -90,7 +90,7 @@ class Load:
 
 def _worker(g: Goroutine, stream: WorkerStream, mallocs: int | None) -> Body:
     """Goroutine: run a stream, to its so many-th malloc if there is a limit."""
-    ops = operations(BATCH)
+    ops = operations(BATCH if mallocs is None else min(BATCH, 3 * mallocs + 64))
     while mallocs is None or stream.mallocs < mallocs:
         before = stream.mallocs
         stream.fill(ops)

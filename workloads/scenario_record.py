@@ -36,6 +36,7 @@ class Scenario:
     gogc: Literal["off"]  # no collector yet
     layout: Literal["sparse", "linear"]
     mcentral_mutex: bool
+    memprofilerate: int  # mean bytes between heap-profile samples, 0 = no profile
     machine: str  # the name of a shipped machine file, or an absolute path of one
     cpus: int  # fewer than Ps: the system's scheduler shares them out
     seed: int  # in [0, 2**64)
@@ -61,6 +62,7 @@ class Scenario:
                 "gogc": self.gogc,
                 "layout": self.layout,
                 "mcentral_mutex": self.mcentral_mutex,
+                "memprofilerate": exact_size(self.memprofilerate) if self.memprofilerate else "off",
             },
             "machine": {"prices": self.machine, "cpus": self.cpus},
             "run": run,

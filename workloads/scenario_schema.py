@@ -8,6 +8,7 @@
     gogc = "off"                             # the collector is not modelled yet
     layout = "sparse"                        # "linear": one reservation, as before Go 1.11
     mcentral_mutex = false                   # default: as the version has it
+    memprofilerate = "off"                   # mean bytes between heap-profile samples, "512KiB" as Go has it by default
 
     [machine]
     prices = "epyc-2core"                    # a shipped machine file, or a path, from this file's folder
@@ -84,6 +85,7 @@ from workloads.scenario_values import (
     Name,
     Share,
     Size,
+    SizeOrOff,
     Weight,
     normal_sizes,
     normal_weights,
@@ -114,6 +116,7 @@ class Runtime(_Table):
     gogc: Gogc = "off"
     layout: Literal["sparse", "linear"] = "sparse"
     mcentral_mutex: bool | None = None
+    memprofilerate: SizeOrOff = 0
 
 
 class Machine(_Table):
@@ -501,6 +504,7 @@ def resolve(raw: Mapping[str, Any], file: str, name: str) -> Scenario:
         gogc=runtime.gogc,
         layout=runtime.layout,
         mcentral_mutex=VERSIONS[runtime.version].mcentral_mutex if mutex is None else mutex,
+        memprofilerate=runtime.memprofilerate,
         machine=machine.prices,
         cpus=runtime.gomaxprocs if machine.cpus is None else machine.cpus,
         seed=run.seed,

@@ -86,6 +86,15 @@ def _quantity(parse: Callable[[str], int], low: int, high: int, limits: str, exa
     return BeforeValidator(check)
 
 
+def off_or(quantity: Any) -> Any:
+    """The word ``off``, which is 0, or a quantity."""
+
+    def check(value: Any) -> int:
+        return 0 if value == "off" else int(quantity.func(value))
+
+    return BeforeValidator(check)
+
+
 def time(low: int, high: int, example: str) -> Any:
     """A duration from low to high picoseconds; the example is shown to who wrote no duration."""
     most = exact_time(high) if high < MAX_TIME else "106 days"
@@ -121,6 +130,7 @@ Line = Annotated[str, BeforeValidator(_line)]
 Gogc = Annotated[Literal["off"], BeforeValidator(_gogc)]
 Name = Annotated[str, BeforeValidator(_text)]
 Size = Annotated[int, _quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB", "64B")]
+SizeOrOff = Annotated[int, off_or(_quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB, or off", "512KiB"))]
 MeanTime = Annotated[int, time(0, MAX_MEAN, "500ns")]
 Share = Annotated[float, real(0, 1)]
 Count = Annotated[int, whole(1, MAX_COUNT)]

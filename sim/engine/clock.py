@@ -5,6 +5,9 @@ each: what happens first at a tie then depends on who asked first, so on how far
 every event carries ``rank * 2**20 + owner`` instead, and ties order by (time, rank, owner, sequence) however the
 simulation got there. SimPy's own events (0 urgent, 1 normal: process starts, ``until``) come before all of ours.
 
+Compiled code that advances many processors by itself is a second source of events beside SimPy's queue (`Environment`):
+it says when its next turn is, and is driven when that comes before the head of the queue.
+
 Invariants: time is an ``int`` (SimPy keeps it exact past 2**53; pass an ``int`` to ``env.run`` too); delays are never
 negative; an event is triggered once.
 
@@ -13,6 +16,7 @@ Left out: cancelling. A process that no longer wants its event ignores it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import simpy
@@ -28,6 +32,51 @@ WAKE = 2  # a parked thread goes on
 RUN = 3  # the next step of a running thread
 OBSERVE = 4  # samplers: they see what everybody did at this instant
 _LAST_RANK = OBSERVE
+
+NO_TURN = (1 << 62, 0)  # after everything that happens
+
+
+class Environment(simpy.Environment):
+    """SimPy's environment with a second source of events, whose next one is due at the key ``turn``.
+
+    ``turn`` is (time, priority), `NO_TURN` for none. When it is not after the head of the queue, a step is one call of
+    ``drive()`` instead, which may do all that comes before `limit` and sets ``turn`` anew.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn: tuple[int, int] = NO_TURN
+        self.drive: Callable[[], None] | None = None
+        self._step = super().step
+
+    def step(self) -> None:
+        """Do what comes next of the two."""
+        if self.drive is not None and self.turn < (self._queue[0] if self._queue else NO_TURN):
+            self.drive()
+        else:
+            self._step()
+
+    def peek(self) -> float:
+        """When the next event is due, of either source; infinity if there is none."""
+        return min(super().peek(), self.turn[0] if self.turn < NO_TURN else float("inf"))
+
+    def limit(self) -> tuple[int, int]:
+        """The key of the head of the queue."""
+        return self._queue[0][:2] if self._queue else NO_TURN  # type: ignore[return-value]
+
+    def fire(self, event: simpy.Event, time: int, value: Any) -> None:
+        """Succeed an event and run what waits for it, at a time that nothing in the queue precedes.
+
+        To call from ``drive`` alone: it is what `wake` and the next step would do, without the queue between them.
+        """
+        if event._value is not PENDING or time < self._now:
+            throw(f"event fired at {time} ps, at {self._now} ps and with value {event._value!r}")
+        self._now = time
+        event._ok = True
+        event._value = value
+        callbacks, event.callbacks = event.callbacks, None  # type: ignore[assignment]
+        for callback in callbacks:
+            callback(event)
 
 
 def priority(rank: int, owner: int) -> EventPriority:
@@ -78,7 +127,7 @@ def wake(
 
 def now(env: simpy.Environment) -> int:
     """The current time in picoseconds; Throw if something made it a float."""
-    time = env.now
+    time = env._now  # as env.now, without a property's call
     if type(time) is not int:
         throw(f"time {time!r} is a {type(time).__name__}, not an int of picoseconds; pass ints to env.run")
     return int(time)

@@ -38,8 +38,7 @@ HINT_BASE = 0x00C0 << 32
 HINT_STEP_SHIFT = 40
 RAND_HEAP_ADDR_BITS = 46  # random heap addresses are below (malloc.go:mallocinit, amd64)
 ARENA_INDEX_BYTES = 8 << 22  # the L2 arena map
-USER_ADDR_END = 0x7FFF_FFFF_F000
-MMAP_TOP = 0x7FFF_F7FF_F000  # where Linux places mappings downwards from, without its own randomization
+MMAP_TOP = 0x7FFF_F7FF_F000  # where Linux places mappings downwards from, without its own randomization: stacks above
 MMAP_MIN = 64 << 10
 
 LINEAR_SPANS = 512 << 20
@@ -56,7 +55,7 @@ _PAGE_BITS_PAGE = 528
 @jit
 def is_taken(h: Any, base: Any, end: Any) -> Any:
     """Whether an arena or somebody else holds part of [base, end)."""
-    if end > USER_ADDR_END:
+    if end > MMAP_TOP:
         return True
     for i in range(h[0].noccupied):
         if base < h[0].occupied[2 * i + 1] and h[0].occupied[2 * i] < end:

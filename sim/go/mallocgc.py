@@ -8,7 +8,7 @@ span is only counted (``fast_calls``), since all of a span class cost the same.
 Time that malloc causes and does not spend itself, the program's own first touch of new memory, is paid by the P but
 is no part of the allocation's latency.
 
-Left out: the price of a heap-profile sample, write barriers, debug hooks.
+Left out: write barriers, debug hooks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sim.costs import STEPS
-from sim.engine.rng import draw64
+from sim.engine.rng import draw64, exponential
 from sim.go.malloc import TINY_SIZE
 from sim.go.mcache import cache_fresh, update_heap_live
 from sim.go.mheap import (
@@ -35,7 +35,6 @@ from sim.go.mspanset import place_swept
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.go.state import (
     ALL,
-    CHUNK_PAGES,
     FAST,
     FIRST_TOUCH,
     FRESH,
@@ -51,6 +50,7 @@ from sim.go.state import (
     PRICE_FRESH,
     PRICE_PARTIAL,
     PRICE_STEPS,
+    PROFILE,
     SPAN_IN_USE,
     TINY_SPAN_CLASS,
     ZEROING,
@@ -74,7 +74,7 @@ from sim.jit import inlined, jit
 from sim.metrics.histogram import BUCKETS, bucket_of
 from sim.ops import NEEDZERO, NOSCAN, SHARED, TOUCH
 from sim.words import ALL as ALL_ONES
-from sim.words import ZERO, bit64, shr64
+from sim.words import ZERO, bit64, ones, shl64, shr64
 
 STEP = {name: PRICE_STEPS + i for i, name in enumerate(STEPS)}
 _TINY = STEP["tiny"]
@@ -87,6 +87,7 @@ _GROW_ARENA = STEP["grow_arena"]
 _FIRST_TOUCH = STEP["first_touch"]
 _HUGE_TOUCH = STEP["huge_touch"]
 _META_TOUCH = STEP["meta_touch"]
+_PROFILE_SAMPLE = STEP["profile_sample"]
 _LARGE = STEP["large"]
 
 CLEAR_CHUNK = 256 << 10  # bytes of a large object cleared between two preemption checks (memclrNoHeapPointersChunked)
@@ -99,7 +100,7 @@ def pay(h: Any, p: Any, row: Any) -> Any:
     """The price of a step: its mean, or a draw from the P's own stream where it varies. Picoseconds."""
     price = prices(h)[row]
     if price.row < 0:
-        return price.mean
+        return price["mean"]
     pr = procs(h)[p]
     cell = np.int64(shr64(draw64(pr.draw_key, pr.draws), 54))
     pr.draws += np.uint64(1)
@@ -140,6 +141,21 @@ def touch(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
             touched[word] |= bit64(page & 63)
             cost += pay(h, p, _FIRST_TOUCH)
     return cost
+
+
+@jit
+def is_resident(h: Any, sp: Any) -> Any:
+    """Whether memory stands behind all of a span: a span used before may have been given back without being written."""
+    first = sp.start_page << (PAGE_SHIFT - OS_PAGE_SHIFT)
+    end = first + (sp.npages << (PAGE_SHIFT - OS_PAGE_SHIFT))
+    while first < end:
+        n = min(end - first, 64 - (first & 63))
+        mask = shl64(ones(n), first & 63)
+        touched = arenas(h)[arena_of(h, first >> (PAGE_SHIFT - OS_PAGE_SHIFT))].touched
+        if touched[(first & 16383) >> 6] & mask != mask:
+            return False
+        first += n
+    return True
 
 
 @jit
@@ -235,7 +251,7 @@ def combine_tiny(h: Any, p: Any, g: Any, op: Any, off: Any) -> Any:
     assign(h, g, op, (s << 16) | slot)
     h[0].live_objects += 1
     h[0].tiny_calls += 1
-    return prices(h)[_TINY].mean
+    return prices(h)[_TINY]["mean"]
 
 
 @jit
@@ -247,6 +263,25 @@ def start_tiny_block(h: Any, p: Any, size: Any, s: Any, slot: Any) -> None:
         c.tiny_span = s
         c.tiny_slot = slot
         c.tinyoffset = size
+
+
+@jit
+def next_sample(h: Any, p: Any) -> None:
+    """Draw the bytes until the P's next heap-profile sample. (mcache.go:nextSample)"""
+    pr = procs(h)[p]
+    c = mcaches(h)[p]
+    c.next_sample, pr.samples = exponential(pr.sample_key, pr.samples, h[0].memprofilerate)
+
+
+@jit
+def profile_sample(h: Any, p: Any, nbytes: Any) -> Any:
+    """Count an allocation towards the next sample; picoseconds if it is the one. (malloc.go:profilealloc)"""
+    c = mcaches(h)[p]
+    c.next_sample -= nbytes
+    if c.next_sample >= 0:
+        return np.int64(0)
+    next_sample(h, p)
+    return pay(h, p, _PROFILE_SAMPLE)
 
 
 @inlined
@@ -267,8 +302,11 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
             faults = touch(h, p, sp, offset, sp.elemsize)
         elif h[0].malloc_header and spc & 1 == 0 and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER:
             faults = touch(h, p, sp, offset, np.int64(8))
-    if slow or faults > 0:
+    sampled = profile_sample(h, p, sp.elemsize) if h[0].memprofilerate > 0 else np.int64(0)
+    if slow or faults > 0 or sampled > 0:
         g.spent[FAST] += cost
+        g.spent[PROFILE] += sampled
+        cost += sampled
         g.spent[FIRST_TOUCH] += faults
         cost += faults
         if zeroed:
@@ -304,6 +342,7 @@ def got_partial(h: Any, p: Any, g: Any) -> Any:
     """A refill found a span with room: cache it; picoseconds."""
     cost = pay(h, p, PRICE_PARTIAL + np.int64(g.spanclass))
     g.spent[PARTIAL] += cost
+    cost += touch_meta(h, p, g)  # a block for the span given back, mark bits of spans swept on the way
     procs(h)[p].malloc_time += cost
     cache_fresh(h, p, np.int64(g.spanclass), np.int64(g.span))
     return cost
@@ -318,6 +357,8 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
     s = np.int64(g.span)
     finish_span(h, s, g.page, g.npages, np.int64(g.spanclass), SPAN_IN_USE, g.scav)
     sp = spans(h)[s]
+    if not sp.fresh and not is_resident(h, sp):
+        sp.fresh = 1
     row = PRICE_FRESH + np.int64(g.spanclass) if g.spanclass >= 2 else _LARGE
     cost = pay(h, p, row)
     g.spent[FRESH if g.spanclass >= 2 else LARGE] += cost
@@ -332,6 +373,15 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
     cost += touch_meta(h, p, g)
     procs(h)[p].malloc_time += cost
     return cost
+
+
+@jit
+def touch_cleared(h: Any, p: Any, g: Any, offset: Any, nbytes: Any) -> Any:
+    """Page faults of clearing part of a large object where no memory stands behind all of it; picoseconds."""
+    sp = spans(h)[np.int64(g.span)]
+    faults = touch(h, p, sp, offset, nbytes) if sp.fresh else np.int64(0)
+    g.spent[FIRST_TOUCH] += faults
+    return faults
 
 
 @jit
@@ -357,6 +407,10 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     assign(h, g, op, s << 16)
     cost = pay_bytes(h, p, op.arg, h[0].large_fresh_noscan if noscan else h[0].large_fresh_scan)
     g.spent[LARGE] += cost
+    if h[0].memprofilerate > 0:
+        sampled = profile_sample(h, p, nbytes)
+        g.spent[PROFILE] += sampled
+        cost += sampled
     g.left = 0
     if op["flags"] & NEEDZERO and sp.needzero:
         if noscan or h[0].clears_scan_in_chunks:
@@ -364,7 +418,8 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
         else:
             cleared = pay_bytes(h, p, op.arg, h[0].large_zero_scan)
             g.spent[ZEROING] += cleared
-            cost += cleared
+            cost += cleared + touch_cleared(h, p, g, np.int64(0), op.arg)
+    cost += touch_meta(h, p, g)
     procs(h)[p].malloc_time += cost
     return cost
 
@@ -373,9 +428,11 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
 def clear_chunk(h: Any, p: Any, g: Any, op: Any) -> Any:
     """Clear the next 256 KiB of a large object; picoseconds."""
     n = min(g.left, np.int64(CLEAR_CHUNK))
+    faults = touch_cleared(h, p, g, op.arg - g.left, n)
     g.left -= n
     cost = pay_bytes(h, p, n, h[0].large_zero_noscan if op["flags"] & NOSCAN else h[0].large_zero_scan)
     g.spent[ZEROING] += cost
+    cost += faults
     procs(h)[p].malloc_time += cost
     return cost
 
@@ -421,8 +478,9 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
     c = mcaches(h)[p]
     g.spent[HEAP_WAIT] += waited
     if g.page < 0 and g.npages < PAGE_CACHE_MAX_PAGES and c.pcache == ZERO and not tried:
+        walked = h[0].levels_walked
         refill_page_cache_locked(h, p)
-        held = pay(h, p, _PAGE_CACHE_REFILL)
+        held = pay(h, p, _PAGE_CACHE_REFILL) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL]["mean"]
         g.spent[PAGE_CACHE] += held
         g.page, g.scav = page_cache_alloc(h, p, g.npages)
         if g.page < 0 or c.mspancache_len == 0:
@@ -435,11 +493,9 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
         h[0].fact_grown = 0
         h[0].fact_arenas = 0
         g.page, g.scav = alloc_pages_locked(h, g.npages)
-        held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL].mean
+        held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL]["mean"]
         g.spent[PAGE_SEARCH] += held
-        grown = np.int64(0)
-        for _ in range(h[0].fact_grown // CHUNK_PAGES):
-            grown += pay(h, p, _GROW)
+        grown = pay(h, p, _GROW) if h[0].fact_grown > 0 else np.int64(0)
         for _ in range(h[0].fact_arenas):
             grown += pay(h, p, _GROW_ARENA)
         g.spent[GROW] += grown

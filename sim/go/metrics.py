@@ -117,7 +117,7 @@ def _scheduler(world: World) -> dict[str, int | float]:
 
 
 def _simulation(world: World) -> dict[str, int | float]:
-    fields, procs, sched = world.heap.fields, world.heap.arrays["procs"], world.sched
+    fields, procs = world.heap.fields, world.heap.arrays["procs"]
     mallocs = int(procs["mallocs"].sum())
     times = _times(world)
     central = world.central_locks
@@ -145,5 +145,4 @@ def _simulation(world: World) -> dict[str, int | float]:
         "/sim/locks/mcentral/waits:events": sum(lock.waits for lock in central),
         "/sim/locks/mcentral/wait:seconds": sum(lock.total_wait for lock in central) / SEC,
         "/sim/segments:segments": int(procs["segments"].sum()),
-        "/sim/pump:events": sched.driver.events,
     }

@@ -319,7 +319,7 @@ class Proc:
             yield from lock.acquire(self.index, asked)
             held, complete = kernel.with_heap_lock(header, self.index, self.world.now - asked, tried)
             tried = 1
-            yield after(env, held, self.order)
+            yield after(env, int(held), self.order)
             yield from self._unlock(lock, HEAP_WAIT)
 
     def _central_lock(self, g: Goroutine) -> Step:
@@ -329,7 +329,7 @@ class Proc:
         asked = self.world.now
         yield from lock.acquire(self.index, asked)
         held = kernel.with_central_lock(heap.header, self.index, self.world.now - asked)
-        yield after(env, held, self.order)
+        yield after(env, int(held), self.order)
         yield from self._unlock(lock, CENTRAL_WAIT)
 
     def _unlock(self, lock: Any, cause: int) -> Step:
@@ -341,55 +341,44 @@ class Proc:
 
 
 class Driver:
-    """Runs the pump as one SimPy event at a time, at the turn of the P that is due first."""
+    """Runs the pump whenever a P's turn comes before the next event of the world."""
 
-    def __init__(self, env: simpy.Environment, header: Any) -> None:
-        self.env = env
-        self.header = header
+    def __init__(self, world: World) -> None:
+        self.env = world.env
+        self.header = world.heap.header
+        self.times = world.heap.arrays["p_time"]
         self.procs: list[Proc] = []
         self.events = 0
-        self._armed = (NEVER, 0)
+        self.env.drive = self.drive
 
-    def enter(self, p: Proc) -> None:
+    def enter(self, p: Proc, _: simpy.Event | None = None) -> None:
         """Put a P into the pump from now on."""
-        kernel.enter(self.header, p.index, now(self.env))
-        self._arm(now(self.env), p.index)
-
-    def _enter_again(self, p: Proc, _: simpy.Event) -> None:
-        """The next operation's event of a P (run-ahead off)."""
-        self.enter(p)
-
-    def _arm(self, time: int, p: int) -> None:
-        """See to it that the pump runs at a P's turn."""
-        key = (time, priority(RUN, p))
-        if time < NEVER and key < self._armed:
-            self._armed = key
-            event = after(self.env, time - now(self.env), key[1])
-            event.callbacks.append(partial(self._fire, key))
+        time = now(self.env)
+        self.times[p.index] = time
+        self.env.turn = min(self.env.turn, (time, p.order))
 
     def rearm(self) -> None:
         """A P's turn has moved forward (a compute was cut)."""
-        self._arm(*map(int, kernel.next_turn(self.header)))
+        self._next(*map(int, kernel.next_turn(self.header)))
 
-    def _fire(self, key: tuple[int, int], _: simpy.Event) -> None:
-        """Run the pump up to the next event of the world. Events that an earlier one replaced do nothing."""
-        if key != self._armed:
-            return
-        self._armed = (NEVER, 0)
+    def _next(self, p: int, time: int) -> None:
+        """The next turn is this P's."""
+        self.env.turn = (time, self.procs[p].order)
+
+    def drive(self) -> None:
+        """Run the pump up to the next event of the world, or until a P needs Python: it goes on at once."""
         self.events += 1
-        queue = self.env._queue
-        limit_time, limit_priority = queue[0][:2] if queue else (NEVER, 0)
-        answer = kernel.pump(self.header, int(limit_time), int(limit_priority))
-        if answer >= 0:
-            reason, index = answer >> kernel.REASON_SHIFT, answer & ((1 << kernel.REASON_SHIFT) - 1)
-            p = self.procs[index]
-            due = int(p.fields["at"]) - now(self.env)
-            if reason == kernel.OP_EVENT:
-                after(self.env, due, p.order).callbacks.append(partial(self._enter_again, p))
-            else:
-                assert p.back is not None
-                wake(self.env, p.back, p.order, reason, due)
-        self.rearm()
+        answer = map(int, kernel.pump(self.header, *self.env.limit()))  # numpy integers in plain mode
+        reason, index, time, next_index, next_time = answer
+        self._next(next_index, next_time)
+        if reason == kernel.STAY:
+            return
+        p = self.procs[index]
+        if reason == kernel.OP_EVENT:
+            after(self.env, time - now(self.env), p.order).callbacks.append(partial(self.enter, p))
+        else:
+            assert p.back is not None
+            self.env.fire(p.back, time, reason)
 
 
 class Cpus:
@@ -455,7 +444,7 @@ class Sched:
         self.idle: list[Proc] = []  # the last one to go idle is woken first
         self.stopping = False
         self.created = self.alive = 0
-        self.driver = Driver(world.env, world.heap.header)
+        self.driver = Driver(world)
         self.cpus = Cpus(world, cpus)
         self.spinning = 0  # Ps that look for work
         self.keeps_stopped = world.heap.facts.stop_keeps_goroutine

@@ -8,8 +8,8 @@ begun to touch shared state runs to its end, as mallocgc does; a compute longer 
 anywhere (`cut`), and so can the clearing of a large object between two chunks.
 
 What is lock-free in the runtime is done here. What takes a runtime lock, ends a batch or reaches a safepoint that
-somebody waits at goes to Python: `pump` returns the P, with the reason in its upper bits, at the very instant its clock
-says. `pump` never goes past ``(limit_time, limit_priority)``, the key of the next event of the world, so the order of
+somebody waits at goes to Python: `pump` returns the P, with the reason, at the very instant its clock says.
+`pump` never goes past ``(limit_time, limit_priority)``, the key of the next event of the world, so the order of
 everything shared is (time, rank, P) whoever does it. With ``event_per_op`` every operation comes back to Python as an
 event of its own; nothing else changes, and the log is the same (tested).
 
@@ -35,6 +35,7 @@ from sim.go.mallocgc import (
     got_partial,
     heap_locked,
     hold,
+    next_sample,
     pages_without_lock,
     pay,
     place_large,
@@ -87,7 +88,6 @@ NEED_CENTRAL = 5
 NEED_HEAP = 6
 NEED_ROOM = 7  # a table must grow
 OP_EVENT = 8  # event_per_op
-REASON_SHIFT = 32
 
 MAX_SIZE = 1 << 40  # bytes of an allocation
 MAX_ARG = 1 << 61  # picoseconds of a compute
@@ -301,9 +301,13 @@ def step(h: Any, p: Any, now: Any) -> Any:
     pr = procs(h)[p]
     g = goroutines(h)[pr.g]
     lag = np.int64(0)
+    start = now
+    if g.stage == INSERT:  # mheap.lock gave the pages; mcentral's comes after it
+        return NEED_CENTRAL
     if g.stage == MIDDLE:
-        return run_ops(h, p, g, now - pr.lag, pr.lag)
-    if g.stage == SEGMENT or g.stage == COMPUTING or g.stage == CLEARING:
+        lag = pr.lag
+        start = now - lag
+    elif g.stage == SEGMENT or g.stage == COMPUTING or g.stage == CLEARING:
         reason = safepoint(h, p, now)
         if reason != STAY:
             return reason
@@ -338,47 +342,49 @@ def step(h: Any, p: Any, now: Any) -> Any:
         pr.mallocs += 1
         g.pos += 1
     g.stage = SEGMENT
-    return run_ops(h, p, g, now, lag)
+    return run_ops(h, p, g, start, lag)
 
 
-@entry(int64(heap_type, int64, int64))
+@inlined
+def first(times: Any, nprocs: Any) -> Any:
+    """The P that is due first, and when; P 0 at NEVER if none is."""
+    p = np.int64(0)
+    time = times[0]
+    for i in range(1, nprocs):
+        if times[i] < time:
+            time = times[i]
+            p = np.int64(i)
+    return p, time
+
+
+@entry(types.UniTuple(int64, 5)(heap_type, int64, int64))
 def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
     """Advance the Ps in the pump, in the order of (time, P), as long as they are before the limit's key.
 
-    An event with the key of a P itself is a left-over of this pump. Returns -1 there, or ``reason << 32 | p`` of a P that needs Python now: its clock is in ``procs[p].at`` and it has
-    left the pump (`enter` puts it back).
+    Returns (reason, p, time, next p, next time). Reason is STAY there, else why P p needs Python at that time: it has
+    left the pump, until ``p_time[p]`` puts it back. The P that is due next, and when, is as `first` says.
     """
     h = bare(h)
     times = p_time(h)
     while True:
-        p = np.int64(0)
-        time = times[0]
-        for i in range(1, h[0].nprocs):
-            if times[i] < time:
-                time = times[i]
-                p = np.int64(i)
+        p, time = first(times, h[0].nprocs)
         if time > limit_time or (time == limit_time and RUN * OWNERS + p > limit_priority) or time == NEVER:
-            return np.int64(-1)
+            return np.int64(STAY), p, time, p, time
         reason = step(h, p, time)
         if reason == STAY and h[0].event_per_op and goroutines(h)[procs(h)[p].g].stage == MIDDLE:
             time = times[p]
             reason = OP_EVENT
         if reason != STAY:
-            procs(h)[p].at = time
             times[p] = NEVER
-            return (np.int64(reason) << REASON_SHIFT) | p
+            next_p, next_time = first(times, h[0].nprocs)
+            return np.int64(reason), p, time, next_p, next_time
 
 
 @entry(types.UniTuple(int64, 2)(heap_type))
 def next_turn(h: Any) -> Any:
-    """When the next P in the pump is due, and which: (NEVER, 0) if none is."""
+    """The P in the pump that is due first, and when; (0, NEVER) if none is."""
     h = bare(h)
-    times = p_time(h)
-    p = np.int64(0)
-    for i in range(1, h[0].nprocs):
-        if times[i] < times[p]:
-            p = np.int64(i)
-    return times[p], p
+    return first(p_time(h), h[0].nprocs)
 
 
 @entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64))
@@ -405,13 +411,6 @@ def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
     g.span = take_listed(h, np.int64(g.spanclass))
     g.stage = LISTED if g.span != 0 else HAVE_NONE
     return held
-
-
-@entry(void(heap_type, int64, int64))
-def enter(h: Any, p: Any, time: Any) -> None:
-    """Put a P into the pump, its next turn at ``time``."""
-    h = bare(h)
-    p_time(h)[p] = time
 
 
 @entry(int64(heap_type, int64, int64))
@@ -459,6 +458,14 @@ def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any
     g.left = 0
     g.stage = SEGMENT
     return np.int64(-1)
+
+
+@entry(void(heap_type))
+def start_profile(h: Any) -> None:
+    """Every P draws the bytes until its first heap-profile sample. (mcache.go:allocmcache)"""
+    h = bare(h)
+    for p in range(h[0].nprocs):
+        next_sample(h, p)
 
 
 @entry(void(heap_type, int64, int64))

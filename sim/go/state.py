@@ -163,9 +163,10 @@ CAUSES = (
     "zero",  # clearing used memory
     "large",  # a large object beyond its pages
     "off_p",  # off the P in the middle of mallocgc
+    "profile",  # recording it for the heap profile
 )
 ALL, TINY, FAST, PARTIAL, FRESH, CENTRAL_WAIT, HEAP_WAIT, PAGE_CACHE, PAGE_SEARCH, GROW, FIRST_TOUCH = range(11)
-ZEROING, LARGE, OFF_P = range(11, 14)
+ZEROING, LARGE, OFF_P, PROFILE = range(11, 15)
 NUM_CAUSES = len(CAUSES)
 
 # rows of the price table: by span class, then sim.costs.STEPS in order
@@ -197,12 +198,13 @@ GOROUTINE = np.dtype(
 PROC = np.dtype(
     [
         ("g", "i4"),  # the goroutine it runs
-        ("at", "i8"),  # when it left the pump
         ("lag", "i8"),  # picoseconds run ahead in the segment in progress
         ("slice_end", "i8"),  # the goroutine's 10 ms are over
         ("cpu_end", "i8"),  # another thread may have the CPU from here on
         ("draw_key", "u8"),  # the stream of price draws of this P
         ("draws", "u8"),
+        ("sample_key", "u8"),  # the stream of distances between heap-profile samples
+        ("samples", "i8"),  # values of it used
         ("rest", "i8"),  # femtoseconds carried over by per-byte prices, so that time adds up exactly
         ("malloc_time", "i8"),  # picoseconds inside mallocgc on this P's own clock (lock waits not included)
         ("compute_time", "i8"),
@@ -366,7 +368,7 @@ SCALARS = [
     ("arena_meta_bytes", "i8"),
     ("spanset_block_bytes", "i8"),
     ("spanset_block_align", "i8"),
-    ("memprofilerate", "i8"),
+    ("memprofilerate", "i8"),  # mean bytes between heap-profile samples, 0 = no profile
 ]
 
 HEAP = header_dtype(SCALARS, TABLES)  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ from sim.costs import STEPS, Price, Prices
 from sim.engine import clock
 from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
+from sim.go import pump as kernel
 from sim.go.goroutine import Body, Goroutine
 from sim.go.params import VERSIONS, Facts
 from sim.go.proc import Sched
@@ -63,7 +64,8 @@ class World:
 
     ``cpus``: CPUs of the machine, by default one for every P. ``max_run_ahead``: how long a P runs before it waits for
     the others, picoseconds; a stop-the-world waits that long for an allocating P at most. ``run_ahead=False`` makes
-    every operation an event (slow, for tests). ``log_lines``: room for a log of what happened, for tests.
+    every operation an event (slow, for tests). ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
+    profile. ``log_lines``: room for a log of what happened, for tests.
     """
 
     def __init__(
@@ -77,18 +79,22 @@ class World:
         max_run_ahead: int = MAX_RUN_AHEAD,
         run_ahead: bool = True,
         mcentral_mutex: bool | None = None,
+        memprofilerate: int = 0,
         log_lines: int = 0,
     ) -> None:
         facts = VERSIONS[version] if isinstance(version, str) else version
         if mcentral_mutex is not None:
             facts = replace(facts, mcentral_mutex=mcentral_mutex)
-        self.env = simpy.Environment()
+        self.env = clock.Environment()
         self.seed = seed
         self.prices = prices
         self.heap = Heap(facts, gomaxprocs)
         install_prices(self.heap, prices)
         self._prepare(gomaxprocs, max_run_ahead, run_ahead, log_lines)
         self.roots = Roots(self.heap)
+        if memprofilerate:
+            self.heap.fields.memprofilerate = memprofilerate
+            kernel.start_profile(self.heap.header)
         self.lock_order = LockOrder()
         discipline = "spinbit" if facts.spinbit_mutex else "futex"
         self.heap_lock = self._lock("mheap.lock", _HEAP_RANK, discipline)
@@ -104,6 +110,7 @@ class World:
         tables, fields = self.heap.tables, self.heap.fields
         fields.max_run_ahead = max_run_ahead
         fields.event_per_op = not run_ahead
+        fields.fact_meta_pages = 0  # touched before the program began
         tables.allocate("histograms", NUM_CAUSES * BUCKETS)
         tables.allocate("cause_time", NUM_CAUSES)
         tables.allocate("cause_max", NUM_CAUSES)
@@ -112,6 +119,7 @@ class World:
             tables.allocate("log", log_lines)
         for index, proc in enumerate(self.heap.arrays["procs"]):
             proc["draw_key"] = self.stream(f"prices/p{index}").key
+            proc["sample_key"] = self.stream(f"profile/p{index}").key
 
     def _lock(self, name: str, rank: int, discipline: str) -> TimedLock:
         below = self.stream(f"lock/{name}").below if discipline == "spinbit" else None

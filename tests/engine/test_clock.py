@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 import simpy
 
-from sim.engine.clock import LOCK, OBSERVE, OWNERS, RUN, WAKE, after, now, priority, wake
+from sim.engine.clock import (
+    LOCK,
+    NO_TURN,
+    OBSERVE,
+    OWNERS,
+    RUN,
+    WAKE,
+    Environment,
+    after,
+    now,
+    priority,
+    wake,
+)
 from sim.units import Throw
 
 
@@ -93,3 +105,58 @@ def test_a_float_time_is_noticed():
     env.run(until=2.5)
     with pytest.raises(Throw, match=r"time 2\.5 is a float"):
         now(env)
+
+
+def driven(turns, log):
+    """An environment with a second source whose turns are at these (time, rank, owner); it logs and takes one a step."""
+    env = Environment()
+    keys = sorted((time, priority(rank, owner)) for time, rank, owner in turns)
+
+    def drive():
+        assert keys[0] < env.limit()
+        time, order = keys.pop(0)
+        event = simpy.Event(env)
+        event.callbacks.append(lambda e: log.append((env.now, e.value)))
+        env.turn = keys[0] if keys else NO_TURN
+        env.fire(event, time, order)
+
+    env.turn = keys[0]
+    env.drive = drive
+    return env
+
+
+def test_both_sources_in_one_order():
+    log = []
+    turns = [(5, RUN, 1), (7, LOCK, 3), (7, RUN, 0), (7, RUN, 2), (9, RUN, 0)]
+    queued = [(7, RUN, 1), (7, LOCK, 2), (8, WAKE, 0), (9, OBSERVE, 0)]
+    env = driven(turns, log)
+    for time, rank, owner in queued:
+        order = priority(rank, owner)
+        after(env, time, order).callbacks.append(lambda _, order=order: log.append((env.now, order)))
+    assert env.peek() == 5
+    env.run(until=9)  # SimPy's own events come before all of ours
+    assert len(log) == 7
+    env.run()
+    assert log == sorted((time, priority(rank, owner)) for time, rank, owner in turns + queued)
+    assert env.peek() == float("inf")
+
+
+def test_a_source_alone_keeps_time_passing():
+    log = []
+    env = driven([(3, RUN, 0), (4, RUN, 0)], log)
+    assert env.peek() == 3
+    env.run()
+    assert [time for time, _ in log] == [3, 4]
+    with pytest.raises(simpy.core.EmptySchedule):
+        env.step()
+
+
+def test_fired_in_the_past_or_twice_refused():
+    env = Environment()
+    event = simpy.Event(env)
+    env.fire(event, 5, "once")
+    assert (env.now, event.value, event.processed) == (5, "once", True)
+    with pytest.raises(Throw, match="event fired at 6 ps, at 5 ps and with value 'once'"):
+        env.fire(event, 6, "twice")
+    with pytest.raises(Throw, match="event fired at 4 ps, at 5 ps"):
+        env.fire(simpy.Event(env), 4, None)

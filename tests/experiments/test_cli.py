@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments import cli
 from workloads import gotrace
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,10 +49,10 @@ def refusal(*arguments, cwd):
 def test_help_is_there_for_every_command(tmp_path):
     run = allocsim("--help", cwd=tmp_path)
     assert run.returncode == 0 and run.stderr == ""
-    for command in ("import", "replay", "conform"):
+    for command in ("run", "list", "show", "import", "replay", "conform"):
         assert f"  {command} " in run.stdout
         inner = allocsim(command, "--help", cwd=tmp_path)
-        assert inner.returncode == 0 and inner.stdout.startswith(f"Usage: allocsim {command} [OPTIONS] ")
+        assert inner.returncode == 0 and inner.stdout.startswith(f"Usage: allocsim {command} [OPTIONS]")
 
 
 def test_help_starts_at_once(tmp_path):
@@ -231,15 +230,6 @@ def test_output_to_a_full_disk_is_no_success(tmp_path):
         run = allocsim("conform", name, cwd=tmp_path, stdout=full)
     assert run.returncode == 2
     assert said(run) == "allocsim: output: No space left on device; make room or name another file\n"
-
-
-@pytest.mark.parametrize("cold", [True, False])
-def test_the_first_compile_is_announced(monkeypatch, capsys, cold):
-    monkeypatch.setattr("sim.jit.cache_is_cold", lambda: cold)
-    cli._announce_compile()
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err == ("compiling the allocator for this machine (once, some 20 s) ...\n" if cold else "")
 
 
 @pytest.mark.parametrize(

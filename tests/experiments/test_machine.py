@@ -48,22 +48,29 @@ def objects_per_span(version, size, kind):
 def span_costs(prices, version, size, npages, n, kind):
     """Nanoseconds a fresh span costs besides its refill: on recycled memory, and on memory never touched."""
     mean = {name: price.mean / 1000 for name, price in prices.steps.items()}
-    recycled = mean["page_cache_refill"] * npages / 64 + mean["mspan_refill"] / 64
+    caches = mean["page_cache_refill"] * npages / 64 + mean["mspan_refill"] / 64
+    marks = 2 * 8 * ((n + 63) // 64)
+    recycled = caches + marks / 4096 * mean["meta_touch"] + npages / 512 * 5 * mean["page_level"]
+    # span record, place in allspans (with its copies), share of a span-set block
     if version == "go1.19":
         touched = 0
-        metadata = 136 + 2 * 8 * ((n + 63) // 64) + npages * 256
+        metadata = 144 + 24 + 4120 / 512 + marks + npages * 256
     else:
-        metadata = 160 + 2 * 8 * ((n + 63) // 64)
+        metadata = 160 + 24 + 4608 / 512 + marks
         if size > 512 and kind == "scan":
             touched = min(n, 2 * npages)  # a header at each slot: one page each, until all pages are touched
         else:
             touched = int(size <= 512)  # mark bits or pointer bitmap in the last 256 bytes
+    # a page cache refilled in vain at the root, a search, a page of spans[] and a 32nd of one of chunk bitmaps
+    chunk = mean["page_cache_refill"] + mean["page_level"] + mean["page_alloc"] + mean["grow"]
+    chunk += (1 + 1 / 32) * mean["meta_touch"]
+    arena = mean["grow_arena"] + (1 if version == "go1.19" else 2) * mean["meta_touch"]
     fresh = (
-        recycled
+        caches
         + touched * mean["first_touch"]
         + metadata / 4096 * mean["meta_touch"]
-        + mean["grow"] * npages / 512
-        + mean["grow_arena"] * npages / 8192
+        + chunk * npages / 512
+        + arena * npages / 8192
     )
     return recycled, fresh
 
@@ -92,12 +99,14 @@ def loop_means(prices, version, size, kind):
 SIZES = (8, 16, 32, 64, 128, 256, 512, 1024, 4096, 8192, 32768)
 TOLERANCE = 0.10
 # rows the prices do not meet exactly: two loops share the price of tiny objects (what a cold and a warm loop leave for
-# it differ), and clearing large objects costs 45 to 60 ps a byte by size, but is one rate
+# it differ); large objects of 32 and 64 KiB share a price on fresh memory (medians 300 and 341 to 351 ns), and clearing
+# them costs 45 to 60 ps a byte by size, but is one rate
 INEXACT = {
     ("go1.19", 8, "noscan", "cold"),
     ("go1.19", 8, "noscan", "warm"),
     ("go1.27", 8, "noscan", "cold"),
     ("go1.27", 8, "noscan", "warm"),
+    ("go1.27", 32768, "noscan", "cold"),
     ("go1.27", 32768, "noscan", "warm"),
 }
 
@@ -140,7 +149,7 @@ def test_refills_on_fresh_memory(prices, machine, version, name):
         mine.steps["first_touch"]
     )
     measured = machine.tables[version]["refill"].row("cold", name, "page cache")["p50"].median
-    assert predicted == pytest.approx(float(measured), rel=0.25), (predicted, measured)
+    assert predicted == pytest.approx(float(measured), rel=0.30), (predicted, measured)
 
 
 def test_a_page_of_heap_bitmap_is_what_go119_pays_every_16_pages(prices, machine):
@@ -150,21 +159,22 @@ def test_a_page_of_heap_bitmap_is_what_go119_pays_every_16_pages(prices, machine
         assert cold - warm == pytest.approx(median(prices["go1.19"].steps["meta_touch"]), rel=0.25), name
 
 
-# How far prices of large objects may be off the measured medians. Fresh: the line goes through 64 KiB and 1 MiB; what
-# does not lie on it grows the heap by 16 MiB at a time, which the system does at the price of 6 MiB (go1.27, where a
-# fresh object costs nothing else). Cleared: 45 to 60 ps a byte by size (go1.19 scan 64 to 90), but one rate; the worst
-# row, go1.19 scan of 1 MiB, was measured from 66.5 to 99.0 us.
-FRESH, FRESH_16MIB_GO127, CLEARED = 0.10, 1.50, 0.26
+# How far prices of large objects may be off the measured medians. Fresh: the line goes through 64 KiB and 1 MiB; go1.19's
+# 16 MiB were measured from 304 to 438 us. Cleared: 45 to 60 ps a byte by size (go1.19 scan 64 to 90), but one rate; the
+# worst row, go1.19 scan of 1 MiB, was measured from 66.5 to 99.0 us.
+FRESH, FRESH_16MIB_GO119, CLEARED = 0.10, 0.16, 0.26
 
 
 def large_median(mine, version, kind, size, cleared):
     steps = {name: price.mean / 1000 for name, price in mine.steps.items()}
     noscan = kind == "noscan"
-    total = median(mine.steps["large"]) + steps["page_alloc"] + mine.large_fresh[noscan] * size / 1e6
+    total = median(mine.steps["large"]) + mine.large_fresh[noscan] * size / 1e6
+    if size >= 128 << 10:  # smaller ones come from the page cache
+        total += steps["page_alloc"]
     if cleared:
         return total + mine.large_zero[noscan] * size / 1e6
     if size >= 4 << 20:
-        total += steps["grow"] * size / (4 << 20)  # at each allocation; smaller ones seldom
+        total += steps["grow"] + size / (4 << 20) * steps["meta_touch"]  # at each allocation; smaller ones seldom
     if version == "go1.19":
         total += max(1, size // (128 << 10)) * steps["meta_touch"]  # of 64 KiB objects half touch a page: the median
     return total
@@ -178,7 +188,7 @@ def test_large_objects(prices, machine, version, kind, size):
     for mode in ("cold", "warm"):
         measured = float(table.row(mode, size, kind)["p50"].median)
         predicted = large_median(prices[version], version, kind, size, mode == "warm")
-        fresh = FRESH_16MIB_GO127 if (version, size) == ("go1.27", 16 << 20) else FRESH
+        fresh = FRESH_16MIB_GO119 if (version, size) == ("go1.19", 16 << 20) else FRESH
         assert abs(predicted / measured - 1) <= (CLEARED if mode == "warm" else fresh), (mode, measured, predicted)
 
 
@@ -234,7 +244,7 @@ def test_first_touch_has_the_measured_quantiles(prices, machine):
 
 
 def test_prices_nobody_measured_are_listed_with_their_reason(prices, machine):
-    steps = {"page_alloc", "mspan_refill", "central", "goroutine_exit", "switch", "steal", "wake_p", "os_switch"}
+    steps = {"page_alloc", "mspan_refill", "profile_sample", "central", "goroutine_exit", "switch", "steal", "wake_p", "os_switch"}
     for mine in prices.values():
         assert set(mine.assumed) == steps | {f"lock.{name}" for name in mine.lock.__slots__}
         assert all(len(reason) > 10 for reason in mine.assumed.values())

@@ -2,15 +2,24 @@
 
 from numba import int64, types, void
 
+from sim.go.collect import mark_at_once
 from sim.go.malloc import small_slot, span_class_of
-from sim.go.mcache import prepare_for_sweep, release_all
+from sim.go.mcache import cache_fresh, release_all, uncache_full
+from sim.go.mcentral import cache_span
 from sim.go.mgcscavenge import scavenge
-from sim.go.mgcsweep import finish_sweep, sweep_one
-from sim.go.mheap import alloc_span, free_span_locked
-from sim.go.mpagecache import page_cache_flush
-from sim.go.mspan import mark_live, next_free_index, set_dead
+from sim.go.mheap import (
+    alloc_mspan_locked,
+    alloc_pages_locked,
+    alloc_span,
+    finish_span,
+    free_span_locked,
+    refill_page_cache_locked,
+)
+from sim.go.mpagecache import page_cache_alloc, page_cache_flush
+from sim.go.mspan import next_free_index, set_dead
 from sim.go.mspanset import place_swept
-from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, heap_type, spans
+from sim.go.sizeclasses import class_to_allocnpages
+from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, heap_type, mcaches
 from sim.jit import entry
 
 
@@ -24,6 +33,50 @@ def malloc(h, p, size, noscan):
     slot = next_free_index(h, s)
     place_swept(h, s)
     return s, slot
+
+
+# what a malloc did, beside span and slot: where its slot came from, then 1 for each step taken and levels walked in it
+HIT, PARTIAL, FRESH = range(3)
+STEPS = ("source", "cache_refills", "cache_levels", "searches", "search_levels", "record_refills")
+
+
+@entry(types.UniTuple(int64, 8)(heap_type, int64, int64, int64))
+def malloc_by_steps(h, p, size, noscan):
+    """A slot for a request, room by room: (span, slot, *STEPS). (malloc.go:nextFree, mcache.go:refill, mheap.go:allocSpan)"""
+    spc = span_class_of(h, size, noscan)
+    npages = (size + 8191) >> PAGE_SHIFT
+    if spc >= 2:
+        npages = class_to_allocnpages[spc >> 1]
+        s = int(mcaches(h)[p].alloc[spc])
+        slot = next_free_index(h, s) if s != 0 else -1
+        if slot >= 0:
+            return s, slot, HIT, 0, 0, 0, 0, 0
+        uncache_full(h, p, spc)
+        s = cache_span(h, p, spc)
+        if s != 0:
+            cache_fresh(h, p, spc, s)
+            return s, next_free_index(h, s), PARTIAL, 0, 0, 0, 0, 0
+    page, scav = -1, 0
+    refills = 0
+    start = h[0].levels_walked
+    if npages < 16:
+        if mcaches(h)[p].pcache == 0:
+            refills = 1
+            refill_page_cache_locked(h, p)
+        page, scav = page_cache_alloc(h, p, npages)
+    middle = h[0].levels_walked
+    searches = int(page < 0)
+    if searches:
+        page, scav = alloc_pages_locked(h, npages)
+    records = int(mcaches(h)[p].mspancache_len == 0)
+    s = alloc_mspan_locked(h, p)
+    finish_span(h, s, page, npages, spc, SPAN_IN_USE, scav)
+    if spc >= 2:
+        cache_fresh(h, p, spc, s)
+    slot = next_free_index(h, s)
+    if spc < 2:
+        place_swept(h, s)
+    return s, slot, FRESH, refills, middle - start, searches, h[0].levels_walked - middle, records
 
 
 @entry(int64(heap_type, int64, int64))
@@ -65,16 +118,7 @@ def release(h, nbytes):
 @entry(void(heap_type))
 def cycle(h):
     """A whole collection without a clock: the old sweep is finished, everything is marked, a new sweep begins."""
-    while sweep_one(h, -1) != 0:
-        pass
-    finish_sweep(h)
-    for s in range(1, h[0].nspans):
-        if spans(h)[s].state == SPAN_IN_USE:
-            mark_live(h, s)
-    h[0].sweepgen += 2
-    h[0].central_index = 0
-    for p in range(h[0].nprocs):
-        prepare_for_sweep(h, p)
+    mark_at_once(h, -1)
 
 
 def address(heap, s, slot):

@@ -38,11 +38,17 @@ class Machine(RuleBasedStateMachine):
         self.heap.make_room(1 << 14)
         return self.heap.header
 
-    @rule(p=PS, size=SIZES, noscan=st.integers(0, 1), count=st.sampled_from([1, 3, 40, 40 if PLAIN else 600]))
+    @rule(p=PS, size=st.sampled_from([8, 16, 48, 200, 1000]), noscan=st.integers(0, 1))
+    def fill(self, p, size, noscan):
+        self.malloc_many(p, size, noscan, 70 if PLAIN else 600)
+
+    @rule(p=PS, size=SIZES, noscan=st.integers(0, 1), count=st.sampled_from([1, 1, 3, 40]))
     def malloc(self, p, size, noscan, count):
-        if int(self.heap.fields.heap_in_use) + size > MEMORY_LIMIT:
-            return
-        for _ in range(count if size <= 4096 else 1):
+        if int(self.heap.fields.heap_in_use) + size <= MEMORY_LIMIT:
+            self.malloc_many(p, size, noscan, count if size <= 4096 else 1)
+
+    def malloc_many(self, p, size, noscan, count):
+        for _ in range(count):
             s, slot = malloc(self.ready(), p, size, noscan)
             span = self.heap.arrays["spans"][s]
             at = address(self.heap, s, slot)
@@ -55,15 +61,17 @@ class Machine(RuleBasedStateMachine):
             self.held[at] = (end, s, slot, True)
 
     @precondition(lambda self: self.starts)
-    @rule(data=st.data())
-    def drop(self, data):
-        first = data.draw(st.integers(0, len(self.starts) - 1))
-        step = data.draw(st.sampled_from([1, 1, 2, 7]))
+    @rule(first=st.integers(0, 1 << 10), step=st.sampled_from([1, 1, 2, 7]), cycles=st.sampled_from([0, 1, 2, 3]))
+    def drop(self, first, step, cycles):
+        first %= len(self.starts)
         for at in self.starts[first : first + 400 : step]:
             end, s, slot, alive = self.held[at]
             if alive:
                 drop(self.heap.header, s, slot)
                 self.held[at] = (end, s, slot, False)
+
+        for _ in range(cycles):
+            self.collect()
 
     @rule()
     def collect(self):
@@ -107,7 +115,7 @@ def test_every_invariant_after_every_operation(version, linear):
     class Chosen(Machine):
         facts = replace(VERSIONS[version], linear_layout=linear)
 
-    examples, steps = (10, 40) if PLAIN else (25, 50)
+    examples, steps = (10, 40) if PLAIN else (15, 50)
     run_state_machine_as_test(
         Chosen,
         settings=settings(

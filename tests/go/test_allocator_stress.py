@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 
-from sim.go.check import check_heap
+from sim.go.check import check_heap, check_layout
 from sim.go.runtime import Heap
 from sim.go.sizeclasses import class_to_size
-from sim.go.state import SPAN_IN_USE
+from sim.go.state import SPAN_DEAD, SPAN_IN_USE, SPANALLOC
 from sim.jit import PLAIN
 from sim.units import Throw
 from tests.go.heap_ops import address, cycle, drop, flush_all, free_stack, malloc, stack
@@ -62,6 +62,8 @@ def used_heap():
     for size in (16, 64, 600, 40000):
         for _ in range(3):
             malloc(heap.header, 0, size, 1)
+    free_stack(heap.header, -1, stack(heap.header, -1, 4))
+    stack(heap.header, 0, 4)
     check_heap(heap)
     return heap
 
@@ -108,6 +110,85 @@ def break_a_tail(heap):
     queue.tail[int(np.flatnonzero(queue.head)[0])] = 0
 
 
+def close_a_ring(heap):
+    queue = heap.arrays["spansets"]
+    s = int(queue.head[np.flatnonzero(queue.head)[0]])
+    heap.arrays["spans"].next[s] = s
+
+
+def miscount_a_set(heap):
+    heap.arrays["spansets"].pushed[0] += 1
+
+
+def kill_a_cached_span(heap):
+    heap.arrays["spans"].state[int(heap.arrays["mcaches"].alloc[0].max())] = SPAN_DEAD
+
+
+def move_out_of_the_heap(heap):
+    heap.arrays["spans"].start_page[first_in_use(heap)] += 1 << 20
+
+
+def mislead_the_page_map(heap):
+    heap.arrays["page_span"][int(heap.arrays["spans"].start_page[first_in_use(heap)]) % 8192] = 0
+
+
+def remember_a_freed_span(heap):
+    heap.arrays["page_span"][8191] = 1
+
+
+def set_a_bit_beyond(heap):
+    span = heap.arrays["spans"][first_in_use(heap)]
+    heap.arrays["words"][int(span.alloc_bits) + (int(span.nelems) - 1) // 64] |= np.uint64(1 << 63)
+
+
+def leak_a_page(heap):
+    heap.arrays["chunks"].bits[0, 7] |= np.uint64(1 << 63)
+
+
+def forget_the_lowest_free_page(heap):
+    heap.fields.search_addr += 512
+
+
+def spoil_a_summary(heap):
+    heap.arrays["summary4"][int(heap.arrays["chunks"]["index"][0])] ^= np.uint64(1)
+
+
+def charge_stacks_twice(heap):
+    heap.fields.stacks_in_use += 8192
+    heap.fields.heap_free -= 8192
+
+
+def release_on_paper_only(heap):
+    heap.fields.heap_free -= 8192
+    heap.fields.heap_released += 8192
+
+
+def ring_of_records(heap):
+    s = int(heap.arrays["fixallocs"].list[SPANALLOC])
+    heap.arrays["spans"].next[s] = s
+
+
+def lose_a_record(heap):
+    heap.arrays["fixallocs"].list[SPANALLOC] = 0
+
+
+def charge(field, nbytes):
+    def damage(heap):
+        heap.fields[field] += nbytes
+
+    damage.__name__ = field
+    return damage
+
+
+def lose_an_arena(heap):
+    heap.arrays["arena_map"][int(heap.arrays["arenas"]["index"][0])] = 7
+
+
+def lay_something_over_the_heap(heap):
+    heap.fields.occupied[:2] = (0xC000001000, 0xC000002000)
+    heap.fields.noccupied = 1
+
+
 @pytest.mark.parametrize(
     ("damage", "predicate"),
     [
@@ -119,6 +200,33 @@ def break_a_tail(heap):
         (lose_bytes, "heap_in_use says"),
         (invent_bytes, "ledger sums"),
         (break_a_tail, "tail says"),
+        (close_a_ring, "is a ring"),
+        (miscount_a_set, "by its counts"),
+        (kill_a_cached_span, "is not in use but in"),
+        (move_out_of_the_heap, "outside every arena"),
+        (mislead_the_page_map, "does not lead to span"),
+        (remember_a_freed_span, "the page map leads to spans from"),
+        (set_a_bit_beyond, "bits at or above"),
+        (leak_a_page, "pages are in use, holders have"),
+        (forget_the_lowest_free_page, "below the search address"),
+        (spoil_a_summary, "differs from its bitmap"),
+        (charge_stacks_twice, "stacks_in_use says"),
+        (release_on_paper_only, "heap_released says"),
+        (ring_of_records, "free span records is a ring"),
+        (lose_a_record, "records are in use, inuse says"),
+        (charge("mspan_sys", 160), "mspan_sys says"),
+        (charge("mcache_sys", -2296), "mcache_sys says"),
+        (charge("spanset_pool", 1), "span-set blocks are used or free"),
+        (charge("gc_sys", 64 << 10), "gc_sys says"),
+        (charge("gcbits_next", 1), "gc_sys says"),
+        (charge("other_sys", 8), "other_sys says"),
+        (charge("allspans_cap", 1), "other_sys says"),
+        (charge("mapped_ready", 4096), "mapped_ready says"),
+        (charge("reserved", 4096), "reserved says"),
+        (lose_an_arena, "arena index does not lead"),
+        (lay_something_over_the_heap, "which others hold"),
+        (charge("arena_index", 8), "arena_index says"),
+        (charge("arena_hints_left", -1), "arena hints, inuse says"),
     ],
 )
 def test_each_invariant_notices_its_damage(damage, predicate):
@@ -126,3 +234,10 @@ def test_each_invariant_notices_its_damage(damage, predicate):
     damage(heap)
     with pytest.raises(Throw, match=predicate):
         check_heap(heap)
+
+
+def test_a_chunk_outside_every_arena_is_noticed():
+    heap = used_heap()
+    heap.arrays["chunks"]["index"][0] += 1 << 10
+    with pytest.raises(Throw, match="a chunk lies outside every arena"):
+        check_layout(heap)

@@ -1,0 +1,366 @@
+"""A result as a person reads it in a terminal: what was run, where malloc's time went, how long one took, the heap.
+
+Plain text of at most `Look.width` columns, made from a `Report` alone, so that a run and its stored result read alike.
+Block characters where the encoding has them, else ASCII; colours point out and never tell anything by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, TextIO
+
+from experiments.errors import visible
+from experiments.result import Buckets, Report
+from sim.units import NS, SEC, format_size, format_time, significant
+
+_CAUSES = {
+    "all": "all",
+    "tiny": "tiny, combined",
+    "fast": "fast path",
+    "refill_partial": "refill, swept",
+    "refill_fresh": "refill, fresh",
+    "central_wait": "mcentral lock",
+    "heap_wait": "heap lock wait",
+    "page_cache": "page cache",
+    "page_search": "page search",
+    "grow": "heap growth",
+    "first_touch": "first touch",
+    "zero": "zeroing",
+    "large": "large object",
+    "off_p": "off the P",
+    "profile": "heap profile",
+}
+_TIMES = ("mean", "p50", "p99", "p99.9", "p99.99", "max")
+_MARKS = ("p50", "p99", "p99.9", "p99.99", "max")
+_ROWS = 8  # of the histogram, or as many as there are powers of ten
+_BESIDE = 96  # columns that two blocks side by side take
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the terminal can do."""
+
+    width: int = 100
+    unicode: bool = True
+    colour: bool = False
+
+    def paint(self, text: str, code: str) -> str:
+        """Text in a colour or weight (an SGR code), where that can be seen."""
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colour and text else text
+
+    def bold(self, text: str) -> str:
+        """Text that stands out."""
+        return self.paint(text, "1")
+
+    def dim(self, text: str) -> str:
+        """Text that steps back."""
+        return self.paint(text, "2")
+
+    def bar(self, share: float, width: int) -> str:
+        """A bar of a share of ``width`` columns, padded to them; what is not nothing can be seen."""
+        eighths = min(round(share * width * 8), width * 8)
+        if self.unicode:
+            eighths = max(eighths, 1) if share > 0 else 0
+            full, part = divmod(eighths, 8)
+            return ("█" * full + " ▏▎▍▌▋▊▉"[part]).rstrip().ljust(width)
+        return ("#" * max(round(eighths / 8), share > 0)).ljust(width)
+
+
+def look_of(stream: TextIO) -> Look:
+    """What a stream can show: 100 columns or what the terminal has, from 80 on."""
+    width, terminal = 100, stream.isatty()
+    if terminal:
+        width = min(width, max(shutil.get_terminal_size((width, 24)).columns, 80))
+    try:
+        "█▏┤▲".encode(stream.encoding or "ascii")
+        unicode = True
+    except UnicodeEncodeError:
+        unicode = False
+    colour = terminal and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    return Look(width, unicode, colour)
+
+
+def render(report: Report, look: Look) -> str:
+    """The whole text, without a line break at its end."""
+    summary = report.summary
+    blocks = [
+        _headline(summary, look),
+        _times(summary, look),
+        _histogram(summary, report.malloc, look),
+        _where_and_heap(summary, look),
+        _assumed(summary, look),
+    ]
+    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block)
+
+
+# What was run
+
+
+def _headline(summary: Mapping[str, Any], look: Look) -> list[str]:
+    config, metrics = summary["config"], summary["metrics"]
+    name, purpose = visible(summary["scenario"]), visible(config["purpose"])
+    wrapped = textwrap.wrap(f"{name}: {purpose}", look.width) or [name]
+    lines = [look.bold(wrapped[0][: len(name)]) + wrapped[0][len(name) :], *wrapped[1:]]
+    ps, cpus = metrics["/sched/gomaxprocs:threads"], config["machine"]["cpus"]
+    seconds, mallocs = metrics["/sim/time:seconds"], metrics["/sim/mallocs:objects"]
+    runtime = [
+        visible(config["runtime"]["version"]),
+        f"{_counted(ps, 'P')} on {_counted(cpus, 'CPU')}",
+        f"machine {visible(config['machine']['prices'])}",
+        f"seed {summary['seed']}",
+    ]
+    heap, mapped = (metrics[f"/memory/classes/{name}:bytes"] for name in ("heap/objects", "total"))
+    figures = [
+        f"{format_time(seconds * SEC)} simulated",
+        f"{_counted(mallocs, 'malloc')} ({_rate(metrics['/sim/throughput:mallocs-per-second'])}/s)",
+        f"heap {format_size(heap)} of {format_size(mapped)} mapped",
+    ]
+    lines += [*textwrap.wrap(", ".join(runtime), look.width), *textwrap.wrap(", ".join(figures), look.width)]
+    if summary["cut_short"]:
+        run = config["run"]
+        whole = [visible(run["duration"])] if "duration" in run else []
+        whole += [_counted(run["mallocs"], "malloc")] if "mallocs" in run else []
+        text = f"CUT SHORT after {format_time(seconds * SEC)} of {' or '.join(whole)}: this is what there was"
+        lines.append(look.paint(text, "1;31"))
+    return lines
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _rate(per_second: float) -> str:
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if per_second >= 0.9995 * unit:
+            return significant(per_second / unit) + name
+    return f"{per_second:.0f}"
+
+
+def _percent(share: float) -> str:
+    return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+# Times by cause
+
+
+def _times(summary: Mapping[str, Any], look: Look) -> list[str]:
+    """The table of causes, and of response times below it in the same columns."""
+    latency = summary["latency"]
+    groups = [[(_CAUSES.get(key, visible(key)), row) for key, row in latency.items()]]
+    if "response" in summary and "run_queue" in summary:
+        groups.append([("response", summary["response"]), ("in run queue", summary["run_queue"])])
+    body = [[_row(i, name, row) for i, (name, row) in enumerate(group)] for group in groups]
+    heads = (["malloc by cause", "calls", "of time"], ["requests", "count", "of time"])
+    columns = list(zip(*(row for group in (*body, heads) for row in group), strict=False))
+    widths = [max(map(len, column)) for column in columns[:3]]
+    times = 8 if sum(widths) + 4 + 8 * len(_TIMES) <= look.width else 7
+    bar = min(look.width - sum(widths) - 5 - times * len(_TIMES), 12)
+    lines: list[str] = []
+    for head, group, rows in zip(heads, groups, body, strict=False):
+        if not rows:
+            lines.append("no malloc was made")
+            continue
+        if lines:
+            lines.append("")
+        gap = " " * (bar + 1 if bar >= 4 else 0)
+        cells = [head[0].ljust(widths[0]), head[1].rjust(widths[1]), head[2].rjust(widths[2])]
+        lines.append(look.bold("  ".join(cells) + gap + "".join(name.rjust(times) for name in _TIMES)))
+        for i, (cells, (_, row)) in enumerate(zip(rows, group, strict=True)):
+            text = "  ".join([cells[0].ljust(widths[0]), cells[1].rjust(widths[1]), cells[2].rjust(widths[2])])
+            if bar >= 4:
+                text += " " + (look.paint(look.bar(row["share"], bar), "36") if i else " " * bar)
+            lines.append(text + "".join(cell.rjust(times) for cell in cells[3:]))
+    return lines
+
+
+def _row(i: int, name: str, row: Mapping[str, Any]) -> list[str]:
+    """The cells of one row; all but a group's first are parts of it."""
+    if not row["count"]:
+        return [("  " if i else "") + name, "0", "-", *["-"] * len(_TIMES)]
+    times = [format_time(row[f"{name}_ns"] * NS) for name in _TIMES]
+    return [("  " if i else "") + name, f"{row['count']:,}", _percent(row["share"]), *times]
+
+
+# Histogram
+
+
+def _histogram(summary: Mapping[str, Any], malloc: Buckets, look: Look) -> list[str]:
+    """How often malloc took how long: both axes logarithmic, the percentiles marked below."""
+    if not malloc:
+        return []
+    margin = 8
+    first = math.floor(math.log10(max(malloc[0][0], 100)) + 1e-9)
+    last = max(math.ceil(math.log10(max(malloc[-1][1], 101)) - 1e-9), first + 1)
+    step = min((look.width - margin - len(_tick(last)) + 1) // (last - first), 40)
+    columns = [0] * ((last - first) * step)
+
+    def column(ps: float) -> int:
+        return min(max(int((math.log10(max(ps, 1)) - first) * step + 1e-9), 0), len(columns) - 1)
+
+    for low, high, count in malloc:
+        columns[column((low + high) / 2)] += count
+    decades = math.floor(math.log10(max(columns))) + 1
+    per_decade = max(round(_ROWS / decades), 1)
+    rows = decades * per_decade
+    eighths = [max(round(math.log10(n) * per_decade * 8), 1) if n else 0 for n in columns]
+    marked = [(name, column(summary["latency"]["all"][f"{name}_ns"] * NS)) for name in _MARKS]
+    colours = ["31" if i > marked[2][1] else "33" if i > marked[1][1] else "32" for i in range(len(columns))]
+    tick, side, corner, line, notch = "┤│└─┬" if look.unicode else "||+-+"
+    lines = [look.bold("malloc latency") + ": number of calls, both axes logarithmic"]
+    for row in reversed(range(rows)):
+        label = _power(row // per_decade) if row % per_decade == 0 else ""
+        bars = [_block(height - 8 * row, look) for height in eighths]
+        lines.append(f"{label:>{margin - 2}} {tick if label else side}{_painted(bars, colours, look)}")
+    axis = "".join(notch if i % step == 0 else line for i in range(len(columns) + 1))
+    lines.append(" " * (margin - 1) + corner + axis[1:])
+    ticks = [(i * step, _tick(first + i)) for i in range(last - first + 1)]
+    lines.append(" " * (margin - 1) + _labels(ticks)[0])
+    arrow = "▲" if look.unicode else "^"
+    marks = [
+        (at, arrow + name) if margin + at + len(name) < look.width else (at - len(name), name + arrow)
+        for name, at in marked
+    ]
+    return lines + [" " * margin + look.dim(text) for text in _labels(marks)]
+
+
+def _block(height: int, look: Look) -> str:
+    """One character of a bar that is so many eighths higher than the foot of its row."""
+    if height <= 0:
+        return " "
+    if not look.unicode:
+        return "#" if height >= 4 else "."
+    return " ▁▂▃▄▅▆▇█"[min(height, 8)]
+
+
+def _power(exponent: int) -> str:
+    """A power of ten, short."""
+    thousands, rest = divmod(exponent, 3)
+    return f"{10**rest}{' kMGTPE'[thousands]}".strip()
+
+
+def _painted(bars: Sequence[str], colours: Sequence[str], look: Look) -> str:
+    """Bars in their colours, one code for each run of the same."""
+    text, start = "", 0
+    for i in range(1, len(bars) + 1):
+        if i == len(bars) or colours[i] != colours[start]:
+            text += look.paint("".join(bars[start:i]), colours[start])
+            start = i
+    return text
+
+
+def _tick(power: int) -> str:
+    """A power of ten of picoseconds."""
+    unit = min(power // 3, 4)
+    return f"{10 ** (power - 3 * unit)}{('ps', 'ns', 'us', 'ms', 's')[unit]}"
+
+
+def _labels(places: Sequence[tuple[int, str]]) -> list[str]:
+    """Texts at their columns, on as many lines as they need not to run into each other."""
+    lines: list[str] = []
+    for at, text in places:
+        for i in range(len(lines) + 1):
+            if i == len(lines):
+                lines.append("")
+            if len(lines[i]) <= max(at - 1, 0):
+                lines[i] = lines[i].ljust(at) + text
+                break
+    return lines
+
+
+# Where the Ps' time went, and the heap
+
+
+def _where_and_heap(summary: Mapping[str, Any], look: Look) -> list[str]:
+    beside = look.width >= _BESIDE
+    left, right = list(_where(summary, look)), list(_heap(summary, look))
+    if not beside:
+        return [text for _, text in left] + [""] + [text for _, text in right]
+    gap = 54
+    return [
+        text + " " * (gap - length) + other
+        for (length, text), (_, other) in zip_longest(left, right, fillvalue=(0, ""))
+    ]
+
+
+Line = tuple[int, str]
+"""A line and its length without colours."""
+
+
+def _where(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
+    """What the Ps did."""
+    metrics, latency = summary["metrics"], summary["latency"]
+    total = metrics["/cpu/classes/total:cpu-seconds"]
+    in_malloc, off = (_total(latency.get(cause)) for cause in ("all", "off_p"))
+    locks = metrics["/sim/locks/mheap/wait:seconds"] + metrics["/sim/locks/mcentral/wait:seconds"]
+    malloc = in_malloc - off
+    compute = metrics["/sim/time/compute:cpu-seconds"]
+    touches = metrics["/sim/time/first-touch-by-program:cpu-seconds"]
+    no_cpu = metrics["/sim/time/no-cpu:cpu-seconds"]
+    idle = metrics["/cpu/classes/idle:cpu-seconds"]
+    rows = [
+        ("malloc", malloc),
+        ("  of it waiting for locks", locks),
+        ("compute", compute),
+        ("first touches by the program", touches),
+        ("scheduling", max(total - malloc - compute - touches - no_cpu - idle, 0)),
+        ("waiting for a CPU", no_cpu),
+        ("idle", idle),
+    ]
+    ps = _counted(metrics["/sched/gomaxprocs:threads"], "P")
+    heading = f"where the time of {ps} went"
+    heading = f"{heading:<30}{format_time(total * SEC):>8}"
+    yield len(heading), look.bold(heading)
+    for name, seconds in rows:
+        if not seconds:
+            continue
+        share = seconds / total if total else 0.0
+        text = f"{name:<30}{format_time(seconds * SEC):>8}{_percent(share):>8} "
+        bar = look.bar(share, 6)
+        yield len(text) + len(bar), text + look.paint(bar, "36")
+
+
+def _total(row: Mapping[str, Any] | None) -> float:
+    """Seconds of all calls of a cause together."""
+    return row["mean_ns"] * row["count"] * NS / SEC if row is not None else 0.0
+
+
+def _heap(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
+    """What is in the memory that was mapped."""
+    metrics = summary["metrics"]
+    total = metrics["/memory/classes/total:bytes"]
+    names = ("objects", "unused", "free", "released", "stacks")
+    parts = {name: metrics[f"/memory/classes/heap/{name}:bytes"] for name in names}
+    rows = [
+        ("objects, dead ones too", parts["objects"]),
+        ("  of them live", metrics["/sim/live:bytes"]),
+        ("unused in spans", parts["unused"]),
+        ("free pages", parts["free"]),
+        ("never used, or given back", parts["released"]),
+        ("stacks", parts["stacks"]),
+        ("the runtime's own", max(total - sum(parts.values()), 0)),
+    ]
+    heading = f"{'memory at the end':<26}{format_size(total):>8}"
+    yield len(heading), look.bold(heading)
+    for name, size in rows:
+        if not size:
+            continue
+        text = f"{name:<26}{format_size(size):>8}{_percent(size / total if total else 0.0):>8}"
+        yield len(text), text
+
+
+def _assumed(summary: Mapping[str, Any], look: Look) -> list[str]:
+    """Which prices nobody measured: a result must say so."""
+    names = sorted(visible(name) for name in summary["assumed_prices"])
+    if not names:
+        return ["every price was measured"]
+    locks = sum(name.startswith("lock.") for name in names)
+    others = [name for name in names if not name.startswith("lock.")]
+    told = [f"{_counted(locks, 'lock step')}"] * (locks > 0) + others
+    text = f"assumed, not measured: {', '.join(told)}"
+    return [look.dim(line) for line in textwrap.wrap(text, look.width, subsequent_indent="  ", break_on_hyphens=False)]

@@ -1,0 +1,138 @@
+"""What a replay keeps beside the heap: the recorded events, each P as the record shows it, counts and misses.
+
+Everything stands in tables behind one header ``r``, as the heap does behind ``h`` (sim.jit), so that the compiled
+functions of a replay take two arguments and the event's number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.go.state import NUM_SPAN_CLASSES
+from sim.jit import Tables, header_dtype, header_type, jit, table
+
+# what is counted
+SPANS = 0
+SPANS_MATCHED = 1
+SLOTS = 2
+SLOTS_MATCHED = 3
+TINY = 4
+EXCEPTED = 5
+MISS_SPAN_BASE = 6  # a fresh span where the rooms chose other pages
+MISS_PARTIAL = 7  # a fresh span where the rooms had a partly free one
+MISS_NO_REFILL = 8  # a fresh span where the rooms' cached span had room
+MISS_OTHER_SPAN = 9  # the object lies in another span than the rooms chose
+MISS_SLOT = 10  # the right span, another slot
+MISS_LATE = 11  # the slot was taken before: its goroutine was stopped before it announced the object
+MISS_UNKNOWN_SPAN = 12  # an object in no span the record told of
+NUM_COUNTERS = 13
+
+FLUSH_ALL = 255  # kind of an event that flushes every P's cache
+MAX_LOGGED = 100_000  # misses kept with their places
+MAX_ASKED = 100  # misses that may be for want of a page cache at the start
+
+EVENT = np.dtype(
+    [("kind", "i8"), ("p", "i8"), ("m", "i8"), ("g", "i8"), ("a", "i8"), ("b", "i8"), ("c", "i8")], align=True
+)
+PROC = np.dtype(
+    [
+        ("seen", "u1", (NUM_SPAN_CLASSES,)),  # the record has shown this P's cached span of the class
+        ("running", "i8"),
+        ("idle_since_stop", "i8"),  # has not started since the stop of the last mark termination
+        ("in_sweep", "i8"),  # within a sweep on behalf of an allocation ...
+        ("sweep_last", "i8"),  # ... and whose last free lies on this page, -1 none
+        ("sweep_page", "i8"),  # ... which will get a slot of the old span at this page, -1 none
+        ("sweep_fresh", "i8"),  # ... or a fresh span of this class, -1 none
+        ("sweeps_more", "i8"),  # another sweep comes before that
+        ("loads", "i8"),  # page caches taken so far
+        ("start_known", "i8"),  # the page cache at the start is inferred, or cannot be any more
+        ("start_base", "i8"),  # the page cache at the start, as inferred: first of its 64 pages, and the free ones
+        ("start_bits", "u8"),
+        ("last_kind", "i8"),  # of the P's last event, while the start is surveyed
+    ],
+    align=True,
+)
+MISS = np.dtype(
+    [
+        ("event", "i8"),  # its number
+        ("cause", "i8"),
+        ("page", "i8"),  # recorded page, and slot of an object
+        ("slot", "i8"),
+        ("chosen_page", "i8"),  # what the rooms chose
+        ("chosen_slot", "i8"),
+    ],
+    align=True,
+)
+
+TABLES: dict[str, Any] = {
+    "events": EVENT,
+    "rprocs": PROC,
+    "misses": MISS,
+    "noted": np.uint8,  # by span: see the flags below
+    "order": np.int64,  # spans of the snapshot in the order in which the record first touches them
+    "fresh_at": np.int64,  # by span class: how many spans of ``order`` came before its first fresh one, -1 none
+}
+SCALARS = [
+    ("count", "i8", (NUM_COUNTERS,)),
+    ("base_page", "i8"),  # page number of the lowest heap address
+    ("nprocs", "i8"),
+    ("event", "i8"),  # the event at hand
+    ("ordered", "i8"),  # spans in ``order``
+    ("aside", "i8"),  # spans in ``order`` after the start: swept by reclaiming, not by the rooms yet
+    ("logged", "i8"),
+    ("want", "i8"),  # P whose small span lies elsewhere, for want of a page cache at the start, perhaps; -1 none
+    ("chosen", "i8"),  # the page the rooms chose for it
+    ("asked", "i8"),  # how often that was put to the caller
+    ("gc_began", "i8"),  # sweep termination is under way
+    ("gc_ended", "i8"),  # mark termination is under way
+    ("finish_m", "i8"),  # thread that has still to flush idle Ps after mark termination, -1 none
+]
+# flags of ``noted``
+OLD = 1  # in the snapshot
+TOUCHED = 2  # the record has shown it since
+UNSWEPT = 4  # the sweep that was under way at the start had not reached it
+CACHED = 8  # some P had it cached at the start
+GONE = 16  # freed since
+PROMISED = 32  # fresh, and its first slot went with the refill, but its object is not announced yet
+
+REPLAY = header_dtype(SCALARS, TABLES)  # type: ignore[arg-type]
+replay_type = header_type(REPLAY)
+
+events = table("events", EVENT)
+rprocs = table("rprocs", PROC)
+misses = table("misses", MISS)
+noted = table("noted", np.uint8)
+order = table("order", np.int64)
+fresh_at = table("fresh_at", np.int64)
+
+
+def new_run(recorded: Any, base: int, nprocs: int, nspans: int) -> Tables:
+    """Tables of a replay that has not begun; ``recorded`` is an array of EVENT, ``nspans`` room for spans."""
+    tables = Tables(REPLAY, TABLES)
+    tables.allocate("events", len(recorded))[:] = recorded
+    tables.allocate("rprocs", nprocs)
+    tables.allocate("misses", MAX_LOGGED)
+    tables.allocate("noted", nspans)
+    tables.allocate("order", 1 + int(np.count_nonzero(recorded["kind"] == 1)))
+    tables.allocate("fresh_at", NUM_SPAN_CLASSES)[:] = -1
+    fields = tables.fields
+    fields.base_page, fields.nprocs = base, nprocs
+    fields.want = fields.finish_m = -1
+    return tables
+
+
+@jit
+def note_miss(r: Any, cause: Any, page: Any, slot: Any, chosen_page: Any, chosen_slot: Any) -> None:
+    """Count a miss at the event at hand, and keep where it was; pages and slots that do not apply are -1."""
+    r[0].count[cause] += 1
+    if r[0].logged < MAX_LOGGED:
+        miss = misses(r)[r[0].logged]
+        miss.event = r[0].event
+        miss.cause = cause
+        miss.page = page
+        miss.slot = slot
+        miss.chosen_page = chosen_page
+        miss.chosen_slot = chosen_slot
+        r[0].logged += 1

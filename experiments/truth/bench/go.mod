@@ -1,0 +1,3 @@
+module allocsim/bench
+
+go 1.21
