@@ -330,6 +330,8 @@ def step(h: Any, p: Any, now: Any) -> Any:
                 g.stage = CENTRAL
                 return NEED_CENTRAL
             g.stage = HAVE_PARTIAL
+        elif g.stage == INSERT:
+            return NEED_CENTRAL
         elif g.stage == HAVE_NONE:
             reason = fresh_step(h, p, g)
             if reason != STAY:

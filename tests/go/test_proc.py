@@ -961,12 +961,12 @@ def busy_world(nprocs, seed, checks):
 
     def observer():
         while True:
-            yield after(world.env, rng.randrange(1, 60 * US if cpus is None else 2 * MS), priority(OBSERVE, 0))
+            yield after(world.env, rng.randrange(1, 60 * US if cpus is None else 300 * US), priority(OBSERVE, 0))
             checks(world)
 
     def stopper():
         while True:
-            yield world.env.timeout(rng.randrange(200 * US if cpus is None else 5 * MS))
+            yield world.env.timeout(rng.randrange(200 * US if cpus is None else 1 * MS))
             yield from world.sched.stop_the_world()
             checks(world)
             yield world.env.timeout(rng.choice((0, 3 * US)))
