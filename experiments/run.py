@@ -19,7 +19,7 @@ from experiments.result import SCHEMA
 from sim import __version__
 from sim.engine.clock import OBSERVE, after, priority
 from sim.go.check import check_heap
-from sim.go.metrics import latency, latency_counts, read_metrics
+from sim.go.metrics import latency_counts, read_metrics, summaries
 from sim.go.mstats import flush_all_mcaches
 from sim.go.params import VERSIONS
 from sim.go.state import CAUSES
@@ -205,14 +205,15 @@ def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_sh
     if load.response is not None:
         metrics["/sim/requests/arrived:requests"] = load.requests
         metrics["/sim/requests/done:requests"] = load.response.summary().count
-    counts = dict(zip(CAUSES, latency_counts(world)[0], strict=True))
+    counted = latency_counts(world)
+    counts = dict(zip(CAUSES, counted[0], strict=True))
     if load.response is not None and load.queued is not None:
         counts |= {"response": load.response.counts, "run_queue": load.queued.counts}
     return Result(
         scenario=scenario,
         cut_short=cut_short,
         metrics=metrics,
-        latency=latency(world),
+        latency=summaries(*counted),
         response=load.response.summary() if load.response is not None else None,
         queued=load.queued.summary() if load.queued is not None else None,
         counts=counts,

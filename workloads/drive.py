@@ -14,10 +14,8 @@ from sim.go.goroutine import Body, Goroutine
 from sim.go.world import World
 from sim.metrics.histogram import Histogram
 from sim.ops import ALLOC
-from workloads.drive_trace import Player
 from workloads.spec import Recorded, Service, Workers
 from workloads.streams import Arrivals, RequestStream, WorkerStream, operations
-from workloads.tracestream import build, read
 
 BATCH = 4096  # operations a worker hands over at once; at 1024 a run of 8 Ps takes a third longer, more gain nothing
 
@@ -45,20 +43,23 @@ class Load:
         if self._left == 0:
             self.done.succeed()
 
+    def _await(self, process: simpy.Process) -> None:
+        """One more that must end before the workload is done."""
+        self._left += 1
+        assert process.callbacks is not None
+        process.callbacks.append(self._ended)
+
     # workers
 
     def start_workers(self, workers: Workers, mallocs: int | None) -> None:
         """Start the workers; together they end after so many mallocs, or never."""
         self.mallocs = mallocs
-        self._left = workers.goroutines
         for i in range(workers.goroutines):
             share = None
             if mallocs is not None:
                 share = mallocs // workers.goroutines + (i < mallocs % workers.goroutines)
             stream = WorkerStream(workers.mix, workers.round_mallocs, self.world.seed, f"worker/{i}")
-            g = self.world.go(_worker, stream, share, name=f"worker/{i}")
-            assert g.callbacks is not None
-            g.callbacks.append(self._ended)
+            self._await(self.world.go(_worker, stream, share, name=f"worker/{i}"))
 
     # trace
 
@@ -67,6 +68,10 @@ class Load:
 
         TraceError, one line, if the file has become one that cannot be replayed.
         """
+        # only here: importing them compiles the reader of traces
+        from workloads.drive_trace import Player
+        from workloads.tracestream import build, read
+
         program = build(read(recorded.trace), mallocs)
         self.mallocs, self.figures = program.mallocs, program.figures
         player = Player(self.world, program)
@@ -79,10 +84,7 @@ class Load:
         """Start requests arriving, until a time or until those that arrived make so many mallocs together."""
         self.mallocs = mallocs
         self.response, self.queued = Histogram(), Histogram()
-        self._left = 1
-        source = self.world.env.process(self._arrive(service, duration, mallocs))
-        assert source.callbacks is not None
-        source.callbacks.append(self._ended)
+        self._await(self.world.env.process(self._arrive(service, duration, mallocs)))
 
     def _arrive(self, service: Service, duration: int | None, mallocs: int | None) -> Any:
         """Process: each request is a goroutine from its intended arrival on."""
@@ -95,10 +97,7 @@ class Load:
             ops = stream.next()
             world.roots.reserve_shared_up_to(stream.shared_ids)
             self.requests += 1
-            self._left += 1
-            g = world.go(self._request, ops, stream.ids, int(time), name=f"request/{self.requests}")
-            assert g.callbacks is not None
-            g.callbacks.append(self._ended)
+            self._await(world.go(self._request, ops, stream.ids, int(time), name=f"request/{self.requests}"))
 
     def _request(self, g: Goroutine, ops: Any, variables: int, arrived: int) -> Body:
         """Goroutine: one request."""

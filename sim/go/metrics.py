@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.go.mallocgc import STEP
 from sim.go.mstats import mem_stats
-from sim.go.state import ALL, CAUSES, FAST, PRICE_STEPS, TINY, ZEROING
+from sim.go.state import ALL, CAUSES, FAST, TINY, ZEROING
 from sim.metrics.histogram import BUCKETS, Summary, bucket_of_int, summarize
 from sim.units import SEC
 
@@ -44,13 +45,17 @@ def latency_counts(world: World) -> tuple[Any, Any, Any]:
     tiny_calls = int(world.heap.fields.tiny_calls)
     if tiny_calls:
         for cause in (TINY, ALL):
-            enter(cause, int(arrays["prices"][PRICE_STEPS]["mean"]), tiny_calls)
+            enter(cause, int(arrays["prices"][STEP["tiny"]]["mean"]), tiny_calls)
     return counts, times, maxima
 
 
 def latency(world: World) -> dict[str, Summary]:
     """Latency of mallocgc, whole (``all``) and by cause, for the causes that occurred."""
-    counts, times, maxima = latency_counts(world)
+    return summaries(*latency_counts(world))
+
+
+def summaries(counts: Any, times: Any, maxima: Any) -> dict[str, Summary]:
+    """The same, of what `latency_counts` gave."""
     found = {}
     for cause, name in enumerate(CAUSES):
         summary = summarize(counts[cause], int(times[cause]), int(maxima[cause]))
@@ -61,7 +66,8 @@ def latency(world: World) -> dict[str, Summary]:
 
 def read_metrics(world: World) -> dict[str, int | float]:
     """Memory, scheduler and simulation figures at this instant."""
-    return _memory(world) | _scheduler(world) | _simulation(world)
+    times = _times(world)
+    return _memory(world) | _scheduler(world, times) | _simulation(world, times)
 
 
 def _memory(world: World) -> dict[str, int | float]:
@@ -98,9 +104,8 @@ def _times(world: World) -> dict[str, int]:
     return {kind: sum(one[kind] for one in times) for kind in times[0]}
 
 
-def _scheduler(world: World) -> dict[str, int | float]:
+def _scheduler(world: World, times: dict[str, int]) -> dict[str, int | float]:
     sched = world.sched
-    times = _times(world)
     user = times["malloc"] + times["compute"] + times["first_touch"] + times["ahead"]
     latencies = sched.latencies.summary()
     return {
@@ -116,10 +121,9 @@ def _scheduler(world: World) -> dict[str, int | float]:
     }
 
 
-def _simulation(world: World) -> dict[str, int | float]:
+def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
     fields, procs = world.heap.fields, world.heap.arrays["procs"]
     mallocs = int(procs["mallocs"].sum())
-    times = _times(world)
     central = world.central_locks
     return {
         "/sim/time:seconds": world.now / SEC,

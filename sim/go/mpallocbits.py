@@ -12,7 +12,7 @@ import numpy as np
 
 from sim.go.state import CHUNK_PAGES
 from sim.jit import jit
-from sim.words import ZERO, bit64, clz64, ctz64, ones, popcount64, shl64, shr64
+from sim.words import ZERO, clz64, ctz64, ones, popcount64, shl64, shr64
 
 SUM_BITS = 21
 MAX_PACKED = 1 << SUM_BITS  # pages of a root entry: does not fit into 21 bits, has a word of its own
@@ -158,9 +158,3 @@ def find_run(bits: Any, npages: Any, search: Any) -> Any:
         else:
             run += 64
     return np.int64(-1), first_free
-
-
-@jit
-def chunk_bit(bits: Any, page: Any) -> Any:
-    """One bit of a chunk."""
-    return bits[page >> 6] & bit64(page & 63) != ZERO

@@ -96,9 +96,7 @@ MAX_ARG = 1 << 61  # picoseconds of a compute
 LOG_OBJECT = 1  # address
 LOG_REFILL = 2  # span class
 LOG_LARGE = 3  # pages
-LOG_CENTRAL = 4  # span class
-LOG_HEAP = 5  # pages wanted
-LOG_DEAD = 6  # variable
+LOG_DEAD = 4  # variable
 
 _CENTRAL_PRICE = STEP["central"]
 ops_at = view_at(OP)
@@ -302,8 +300,6 @@ def step(h: Any, p: Any, now: Any) -> Any:
     g = goroutines(h)[pr.g]
     lag = np.int64(0)
     start = now
-    if g.stage == INSERT:  # mheap.lock gave the pages; mcentral's comes after it
-        return NEED_CENTRAL
     if g.stage == MIDDLE:
         lag = pr.lag
         start = now - lag
@@ -330,7 +326,7 @@ def step(h: Any, p: Any, now: Any) -> Any:
                 g.stage = CENTRAL
                 return NEED_CENTRAL
             g.stage = HAVE_PARTIAL
-        elif g.stage == INSERT:
+        elif g.stage == INSERT:  # mheap.lock gave the pages; mcentral's comes after it
             return NEED_CENTRAL
         elif g.stage == HAVE_NONE:
             reason = fresh_step(h, p, g)

@@ -354,7 +354,6 @@ SCALARS = [
     ("nprocs", "i8"),
     ("log_used", "i8"),
     ("tiny_calls", "i8"),  # mallocs combined into a tiny block
-    ("program_touches", "i8"),  # pages the program was first to touch
     ("large_fresh_scan", "i8"),  # femtoseconds a byte
     ("large_fresh_noscan", "i8"),
     ("large_zero_scan", "i8"),
