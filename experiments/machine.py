@@ -36,6 +36,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from experiments.errors import InputError
+from experiments.machine_gc import mark_prices, pauses, sweep_prices
 from experiments.machine_file import LOCK_STEPS, Machine, Reading, Table, read_machine
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, LockPrices, Price, Prices
@@ -71,7 +72,7 @@ def derive(machine: Machine, version: str) -> Prices:
     """Prices of a Go version from a machine file that was read before; InputError if its tables contradict."""
     tables = machine.tables[machine.measured(version)]
     facts = VERSIONS[version]
-    steps = _steps(machine, tables, facts)
+    steps = _steps(machine, tables, facts) | pauses(tables["mark"])
     spans = _Spans(facts, steps)
     base = _refill_fresh(tables["refill"], spans)
     large = _large(tables, spans)
@@ -87,6 +88,7 @@ def derive(machine: Machine, version: str) -> Prices:
             zero.append(round(at.zero))
             fresh.append(scaled(base, round(at.refill)))
             partial.append(_partial_at(measured[kind], _SIZES[sizeclass]))
+    kept, freed = sweep_prices(tables["sweep"], [_LARGEST, *_SIZES[1:]])  # class 0: large objects
     assumed = {f"lock.{name}": price.reason for name, price in machine.lock.items()}
     assumed |= {name: price.reason for name, price in machine.steps.items()}
     assumed["switch"] = "spawn+run+exit less a reused g and less goroutine_exit, which is assumed"
@@ -100,6 +102,9 @@ def derive(machine: Machine, version: str) -> Prices:
         refill_partial=tuple(partial),
         large_fresh=large.fresh,
         large_zero=large.zero,
+        sweep_kept=kept,
+        sweep_freed=freed,
+        mark=mark_prices(tables["mark"]),
         steps={name: steps[name] for name in STEPS},
         lock=LockPrices(**{name: picoseconds(machine.lock[name].ns) for name in LOCK_STEPS}),
         assumed=assumed,

@@ -39,6 +39,11 @@ STEPS = (
     "steal",  # taking half of another P's run queue
     "wake_p",  # from readying work until an idle P's thread runs (futex wake and its latency)
     "os_switch",  # the system switches a CPU from one thread to another
+    "assist",  # an allocation in debt while marking: looking for credit, entering and leaving the assist
+    "flush_span",  # giving one cached span back when a P's cache is flushed for a new sweep
+    "stw_sweep_term",  # work with the world stopped before marking, sweeping not counted
+    "stw_mark_term",  # and after it
+    "mark_stack",  # scanning a goroutine's stack, apart from its bytes
 )
 
 
@@ -75,13 +80,26 @@ class LockPrices:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkPrices:
+    """Marking one shape of heap: picoseconds a scannable and a pointer-free object, and femtoseconds a byte of scan work
+    of objects up to 512 B and of longer ones."""
+
+    scan_object: int
+    noscan_object: int
+    small_byte: int
+    large_byte: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
     """Everything a simulation of one Go version on one machine pays.
 
     By span class (136 entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``zero`` what
     clearing the slot adds, ``refill_fresh`` trading a full span for a fresh one whose pages come from the P's page
     cache, ``refill_partial`` for a swept span with room. Per byte, in femtoseconds, by (scan, noscan):
-    ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds.
+    ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds. By span class again:
+    ``sweep_kept`` sweeping a span of which something survives, ``sweep_freed`` one that goes back to the heap.
+    ``mark``: by the shape of the heap.
     ``steps`` has a price for each of `STEPS`. ``assumed`` names the prices nobody measured, with the reason.
     """
 
@@ -94,6 +112,9 @@ class Prices:
     refill_partial: tuple[Price, ...]
     large_fresh: tuple[int, int]
     large_zero: tuple[int, int]
+    sweep_kept: tuple[int, ...]
+    sweep_freed: tuple[int, ...]
+    mark: Mapping[str, MarkPrices]
     steps: Mapping[str, Price]
     lock: LockPrices
     assumed: Mapping[str, str] = field(default_factory=dict)

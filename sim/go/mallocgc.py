@@ -21,6 +21,7 @@ from sim.costs import STEPS
 from sim.engine.rng import draw64, exponential
 from sim.go.malloc import TINY_SIZE
 from sim.go.mcache import cache_fresh, update_heap_live
+from sim.go.mgcmark import mark_new_object
 from sim.go.mheap import (
     PAGE_CACHE_MAX_PAGES,
     alloc_mspan_locked,
@@ -38,6 +39,7 @@ from sim.go.state import (
     FAST,
     FIRST_TOUCH,
     FRESH,
+    GC_OFF,
     GROW,
     HEAP_WAIT,
     LARGE,
@@ -52,6 +54,8 @@ from sim.go.state import (
     PRICE_STEPS,
     PROFILE,
     SPAN_IN_USE,
+    SWEEP,
+    TINY,
     TINY_SPAN_CLASS,
     ZEROING,
     arenas,
@@ -65,6 +69,8 @@ from sim.go.state import (
     mcaches,
     prices,
     procs,
+    scan_bytes,
+    scan_count,
     shared_variables,
     spans,
     variables,
@@ -77,7 +83,7 @@ from sim.words import ALL as ALL_ONES
 from sim.words import ZERO, bit64, ones, shl64, shr64
 
 STEP = {name: PRICE_STEPS + i for i, name in enumerate(STEPS)}
-_TINY = STEP["tiny"]
+_TINY_PRICE = STEP["tiny"]
 _PAGE_CACHE_REFILL = STEP["page_cache_refill"]
 _PAGE_ALLOC = STEP["page_alloc"]
 _PAGE_LEVEL = STEP["page_level"]
@@ -240,7 +246,7 @@ def tiny_offset(h: Any, p: Any, size: Any) -> Any:
 
 @inlined
 def combine_tiny(h: Any, p: Any, g: Any, op: Any, off: Any) -> Any:
-    """Put a tiny object into the current block; picoseconds."""
+    """Put a tiny object into the current block; picoseconds. Not counted as a call here if time was spent before."""
     c = mcaches(h)[p]
     c.tinyoffset = off + op.arg
     c.tiny_allocs += 1
@@ -250,8 +256,14 @@ def combine_tiny(h: Any, p: Any, g: Any, op: Any, off: Any) -> Any:
         set_alive(h, s, slot)
     assign(h, g, op, (s << 16) | slot)
     h[0].live_objects += 1
-    h[0].tiny_calls += 1
-    return prices(h)[_TINY]["mean"]
+    cost = prices(h)[_TINY_PRICE]["mean"]
+    if g.assist_paid == 2:
+        g.spent[TINY] += cost
+        finish_malloc(h, p, g)
+    else:
+        h[0].tiny_calls += 1
+    g.assist_paid = 0
+    return cost
 
 
 @jit
@@ -312,7 +324,8 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
         if zeroed:
             g.spent[ZEROING] += zero_price(h)[spc]
             cost += zero_price(h)[spc]
-        finish_malloc(h, p, g)
+        if not h[0].gc_test_due:
+            finish_malloc(h, p, g)
     else:
         fast_calls(h)[2 * spc + zeroed] += 1
         if zeroed:
@@ -322,6 +335,12 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
     if op["flags"] & NOSCAN == 0:
         long = h[0].malloc_header and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER
         mcaches(h)[p].scan_alloc += sp.elemsize if long else op.ptr_bytes
+        scan_bytes(h)[spc] += op.ptr_bytes
+        scan_count(h)[spc] += 1
+    if h[0].gc_phase != GC_OFF:
+        mark_new_object(h, s, slot)
+        g.assist_bytes -= sp.elemsize - op.arg
+    g.assist_paid = 0
     if spc == TINY_SPAN_CLASS:
         if tiny:
             start_tiny_block(h, p, op.arg, s, slot)
@@ -338,10 +357,20 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
 
 
 @jit
+def pay_sweeps(h: Any, g: Any) -> Any:
+    """Picoseconds of the sweeping that the last steps did. (mgcsweep.py adds them up)"""
+    cost = h[0].fact_sweep_time
+    h[0].fact_sweep_time = 0
+    g.spent[SWEEP] += cost
+    return cost
+
+
+@jit
 def got_partial(h: Any, p: Any, g: Any) -> Any:
     """A refill found a span with room: cache it; picoseconds."""
     cost = pay(h, p, PRICE_PARTIAL + np.int64(g.spanclass))
     g.spent[PARTIAL] += cost
+    cost += pay_sweeps(h, g)
     cost += touch_meta(h, p, g)  # a block for the span given back, mark bits of spans swept on the way
     procs(h)[p].malloc_time += cost
     cache_fresh(h, p, np.int64(g.spanclass), np.int64(g.span))
@@ -370,6 +399,7 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
         cost += faults
     if g.spanclass >= 2:
         cache_fresh(h, p, np.int64(g.spanclass), s)
+    cost += pay_sweeps(h, g)
     cost += touch_meta(h, p, g)
     procs(h)[p].malloc_time += cost
     return cost
@@ -404,6 +434,12 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     noscan = op["flags"] & NOSCAN != 0
     if not noscan:
         mcaches(h)[p].scan_alloc += sp.elemsize if h[0].malloc_header else op.ptr_bytes
+        scan_bytes(h)[0] += op.ptr_bytes
+        scan_count(h)[0] += nbytes
+    if h[0].gc_phase != GC_OFF:
+        mark_new_object(h, s, np.int64(0))
+        g.assist_bytes -= nbytes - op.arg
+    g.assist_paid = 0
     assign(h, g, op, s << 16)
     cost = pay_bytes(h, p, op.arg, h[0].large_fresh_noscan if noscan else h[0].large_fresh_scan)
     g.spent[LARGE] += cost

@@ -44,6 +44,11 @@ SPAN_DEAD = 0
 SPAN_IN_USE = 1
 SPAN_MANUAL = 2
 
+# gcphase
+GC_OFF = 0
+GC_MARK = 1  # write barrier on, new objects black
+GC_MARK_TERMINATION = 2
+
 SPAN = np.dtype(
     [
         ("start_page", "i8"),  # startAddr >> 13
@@ -164,9 +169,14 @@ CAUSES = (
     "large",  # a large object beyond its pages
     "off_p",  # off the P in the middle of mallocgc
     "profile",  # recording it for the heap profile
+    "assist",  # marking for the collector, to pay for what the goroutine allocates
+    "assist_parked",  # parked until background workers have paid the debt
+    "sweep",  # sweeping spans on the way to one with room, or to pay for the heap's growth
+    "stw",  # stopped with the world, or stopping it to start a collection
+    "gc_worker",  # off the P in the middle of mallocgc while a collection is marking
 )
 ALL, TINY, FAST, PARTIAL, FRESH, CENTRAL_WAIT, HEAP_WAIT, PAGE_CACHE, PAGE_SEARCH, GROW, FIRST_TOUCH = range(11)
-ZEROING, LARGE, OFF_P, PROFILE = range(11, 15)
+ZEROING, LARGE, OFF_P, PROFILE, ASSIST, ASSIST_PARKED, SWEEP, STW, GC_WORKER = range(11, 20)
 NUM_CAUSES = len(CAUSES)
 
 # rows of the price table: by span class, then sim.costs.STEPS in order
@@ -189,6 +199,10 @@ GOROUTINE = np.dtype(
         ("page", "i8"),  # pages taken for it, NO_PAGE if none yet
         ("npages", "i8"),
         ("scav", "i8"),  # how many of them were scavenged
+        ("assist_bytes", "i8"),  # bytes it may allocate before it has to assist (gcAssistBytes)
+        ("assist_work", "i8"),  # scan work of the assist in progress
+        ("assist_start", "i8"),  # when it began
+        ("assist_paid", "u1"),  # the allocation at ``pos`` has been charged to assist_bytes: 1, and 2 if that took time
         ("spent", "i8", (NUM_CAUSES,)),  # picoseconds of the allocation so far, by cause
     ],
     align=True,
@@ -209,6 +223,7 @@ PROC = np.dtype(
         ("malloc_time", "i8"),  # picoseconds inside mallocgc on this P's own clock (lock waits not included)
         ("compute_time", "i8"),
         ("touch_time", "i8"),  # first touches by the program
+        ("assist_time", "i8"),  # marking inside mallocgc
         ("mallocs", "i8"),
         ("segments", "i8"),
     ],
@@ -240,6 +255,8 @@ TABLES: dict[str, Any] = {
     "cells": np.int64,  # equally likely values of prices that vary, 1024 a row
     "fast_price": np.int64,  # by span class
     "zero_price": np.int64,
+    "mark_object": np.int64,  # picoseconds a marked object, by span class
+    "mark_byte": np.int64,  # femtoseconds a byte of scan work, by span class
     "small_alloc_count": np.int64,  # by size class, flushed at refill
     "small_free_count": np.int64,
     "fast_calls": np.int64,  # mallocs that were nothing but a fast-path hit: span class * 2 + (1 if cleared)
@@ -247,7 +264,13 @@ TABLES: dict[str, Any] = {
     "cause_time": np.int64,  # their picoseconds by cause
     "cause_max": np.int64,
     "procs": PROC,  # by P
-    "p_time": np.int64,  # by P: when its next step is due, NEVER if it is not in the pump
+    # by P: when its next step is due, NEVER if it is not in the pump; behind them the collector's next turn
+    "p_time": np.int64,
+    "scan_bytes": np.int64,  # bytes up to their last pointer of all objects allocated so far, by span class
+    "scan_count": np.int64,  # how many those are; for large objects their bytes
+    "mark_counts": np.int64,  # objects of the last mark set-up, by span class
+    "assist_queue": np.int32,  # goroutines parked in an assist: a ring
+    "assist_ready": np.int32,  # those whose debt was paid since Python looked last
     "goroutines": GOROUTINE,
     "log": LOG,  # what happened in order, for tests; length 1 = off
 }
@@ -358,6 +381,24 @@ SCALARS = [
     ("large_fresh_noscan", "i8"),
     ("large_zero_scan", "i8"),
     ("large_zero_noscan", "i8"),
+    # marking on the clock (mgcmark.py)
+    ("now", "i8"),  # when the step in progress happens
+    ("gc_phase", "u1"),  # GC_OFF, GC_MARK, GC_MARK_TERMINATION
+    ("gc_starting", "u1"),  # a goroutine is on its way to stop the world for a collection
+    ("gc_test_due", "u1"),  # the allocation in progress is to test whether a collection begins
+    ("bytes_marked", "i8"),
+    ("mark_time", "i8"),  # up to when marking was advanced
+    ("mark_cpu", "i8"),  # picoseconds of CPU it was given so far
+    ("mark_total", "i8"),  # picoseconds of CPU that all of it takes
+    ("mark_cpus", "i8", (3,)),  # of them until the end of stacks, of globals, of the heap
+    ("mark_works", "i8", (3,)),  # scan work of each, bytes
+    ("mark_workers", "i8"),  # background workers marking now
+    ("mark_assists", "i8"),  # assists marking now
+    ("mark_unflushed", "i8"),  # work of background workers not yet given as credit
+    ("mark_rest", "i8"),  # remainder of that division
+    ("assist_head", "i8"),  # ring assist_queue: next to be paid, and end
+    ("assist_tail", "i8"),
+    ("assist_nready", "i8"),
     # what the last locked step did, for the shell to price; the shell clears them
     ("fact_grown", "i8"),  # pages the heap grew by
     ("fact_arenas", "i8"),  # arenas it reserved
@@ -402,6 +443,13 @@ histograms = table("histograms", np.int64)
 cause_time = table("cause_time", np.int64)
 cause_max = table("cause_max", np.int64)
 procs = table("procs", PROC)
+scan_bytes = table("scan_bytes", np.int64)
+scan_count = table("scan_count", np.int64)
+mark_object = table("mark_object", np.int64)
+mark_byte = table("mark_byte", np.int64)
+mark_counts = table("mark_counts", np.int64)
+assist_queue = table("assist_queue", np.int32)
+assist_ready = table("assist_ready", np.int32)
 p_time = table("p_time", np.int64)
 goroutines = table("goroutines", GOROUTINE)
 log = table("log", LOG)
@@ -429,6 +477,8 @@ def new_tables() -> Tables:
     tables.allocate("small_alloc_count", NUM_SIZE_CLASSES)
     tables.allocate("small_free_count", NUM_SIZE_CLASSES)
     tables.allocate("fast_calls", 2 * NUM_SPAN_CLASSES)
+    for name in ("scan_bytes", "scan_count", "mark_counts", "mark_object", "mark_byte"):
+        tables.allocate(name, NUM_SPAN_CLASSES)
     fields = tables.fields
     fields.nspans = 1  # span 0 is emptymspan: no slot, never in a set
     fields.nwords = 1

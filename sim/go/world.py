@@ -55,6 +55,8 @@ def install_prices(heap: Heap, prices: Prices) -> None:
         rows["row"][index] = -1 if price.cells is None else varying.setdefault(price.cells, len(varying))
     if varying:
         tables.allocate("cells", 1024 * len(varying))[:] = np.concatenate([np.array(x, np.int64) for x in varying])
+    tables.allocate("sweep_kept", NUM_SPAN_CLASSES)[:] = prices.sweep_kept
+    tables.allocate("sweep_freed", NUM_SPAN_CLASSES)[:] = prices.sweep_freed
     fields.large_fresh_scan, fields.large_fresh_noscan = prices.large_fresh
     fields.large_zero_scan, fields.large_zero_noscan = prices.large_zero
 
