@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sim.go.mcentral import uncache_span
+from sim.go.mgcpacer import update
 from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT, TINY_SPAN_CLASS, mcaches, small_alloc_count, spans
 from sim.jit import jit
 from sim.units import Throw
@@ -33,10 +34,9 @@ def flush_stats(h: Any, p: Any, s: Any) -> None:
 
 @jit
 def update_heap_live(h: Any, p: Any, live: Any) -> None:
-    """Charge heapLive, and heapScan with what the P allocated since. (mgcpacer.go:update)"""
+    """Charge heapLive, and heapScan with what the P allocated since. (the end of mcache.go:refill and releaseAll)"""
     c = mcaches(h)[p]
-    h[0].heap_live += live
-    h[0].heap_scan += c.scan_alloc
+    update(h, live, c.scan_alloc)
     c.scan_alloc = 0
 
 

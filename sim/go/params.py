@@ -28,6 +28,9 @@ class Facts:
     max_small_size: int  # largest request served from a size class (malloc.go:mallocgc)
     stop_keeps_goroutine: bool  # who is stopped with the world goes on on its P; else it queues up again (goschedImpl)
     scavenge_index_bits: bool  # a bit a chunk, mapped up from index 0 (mpagealloc_64bit.go:scavengeIndex.grow, 1.19)
+    pi_pacer: bool  # cons/mark smoothed by a PI controller; else the largest of the last five (mgcpacer.go:endCycle)
+    triggered_is_heap_live: bool  # a cycle starts from heapLive as it is, not from the computed trigger (startCycle)
+    memory_limit_headroom_percent: int  # of the limit's goal kept free, at least 1 MiB (mgcpacer.go:memoryLimitHeapGoal)
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
     # that addresses start at 0xc000000000 and runs and versions compare.
@@ -46,6 +49,9 @@ _GO119 = Facts(
     max_small_size=32768,
     stop_keeps_goroutine=False,
     scavenge_index_bits=True,
+    pi_pacer=True,
+    triggered_is_heap_live=False,
+    memory_limit_headroom_percent=0,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -62,6 +68,9 @@ VERSIONS: dict[str, Facts] = {
         max_small_size=32760,
         stop_keeps_goroutine=True,
         scavenge_index_bits=False,
+        pi_pacer=False,
+        triggered_is_heap_live=True,
+        memory_limit_headroom_percent=3,
     ),
 }
 

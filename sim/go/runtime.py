@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import int64, void
 
-from sim.go import mheap
+from sim.go import mgcpacer, mheap
 from sim.go.params import VERSIONS, Facts, set_facts
 from sim.go.state import ARENA_PAGES, CHUNK_PAGES, MAX_OCCUPIED, heap_type, new_tables
 from sim.jit import entry
@@ -22,8 +22,9 @@ SPANSET_BLOCK = {True: (4608, 512), False: (4120, 64)}  # and its alignment
 
 @entry(void(heap_type, int64, int64))
 def mallocinit(h: Any, mspan_size: Any, mcache_size: Any) -> None:
-    """mheap.mallocinit, for Python to call."""
+    """mheap.mallocinit, for Python to call; the collector is off and no memory limit set."""
     mheap.mallocinit(h, mspan_size, mcache_size)
+    mgcpacer.init(h, -1, mgcpacer.NO_LIMIT)
 
 
 class Heap:

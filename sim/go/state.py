@@ -288,6 +288,9 @@ SCALARS = [
     ("randomized_heap_base", "u1"),
     ("scavenge_index_bits", "u1"),
     ("max_small_size", "i8"),
+    ("pi_pacer", "u1"),
+    ("triggered_is_heap_live", "u1"),
+    ("memory_limit_headroom_percent", "i8"),
     # mheap_
     ("sweepgen", "u4"),
     ("central_index", "i8"),  # sweep class the background sweeper is at, 272 = done
@@ -366,6 +369,39 @@ SCALARS = [
     ("gcbits_spare", "i8"),
     ("spanset_blocks", "i8"),  # blocks of span sets made so far
     ("spanset_pool", "i8"),  # of them unused
+    # the pacer (mgcpacer.py); heap_live, heap_scan, total_alloc, total_free, mapped_ready, heap_free are its inputs too
+    ("gc_blacken_enabled", "u1"),  # marking: heap_scan stands still, each change of heap_live revises the assist ratio
+    ("gc_percent", "i8"),  # GOGC, -1 = off
+    ("memory_limit", "i8"),  # bytes, 2**63 - 1 = none
+    ("heap_minimum", "i8"),
+    ("runway", "u8"),  # bytes the program is expected to allocate while marking goes on
+    ("cons_mark", "f8"),  # bytes allocated per bytes marked, both per CPU time
+    ("last_cons_mark", "f8", (4,)),  # as measured, the oldest first (without pi_pacer)
+    ("cons_mark_err_integral", "f8"),  # of the PI controller (with pi_pacer)
+    ("gc_percent_heap_goal", "i8"),  # 2**63 - 1 = none
+    ("sweep_dist_min_trigger", "i8"),
+    ("triggered", "i8"),  # where the cycle in progress began, -1 = none is
+    ("last_heap_goal", "i8"),
+    ("last_heap_scan", "i8"),
+    ("last_stack_scan", "i8"),
+    ("max_stack_scan", "i8"),
+    ("globals_scan", "i8"),
+    ("heap_marked", "i8"),
+    ("heap_scan_work", "i8"),
+    ("stack_scan_work", "i8"),
+    ("globals_scan_work", "i8"),
+    ("bg_scan_credit", "i8"),
+    ("assist_time", "i8"),  # these times in picoseconds
+    ("dedicated_mark_time", "i8"),
+    ("fractional_mark_time", "i8"),
+    ("idle_mark_time", "i8"),
+    ("mark_start_time", "i8"),
+    ("dedicated_mark_workers_needed", "i8"),
+    ("idle_mark_workers", "i8"),  # at work now
+    ("max_idle_mark_workers", "i8"),
+    ("assist_work_per_byte", "f8"),
+    ("assist_bytes_per_work", "f8"),
+    ("fractional_utilization_goal", "f8"),
     # what the workload holds
     ("live_objects", "i8"),
     ("live_bytes", "i8"),  # slot bytes; of tiny objects none
