@@ -24,7 +24,7 @@ import numpy as np
 from experiments.replay_repair import NO_P, cached_by, forget_span, free_later, sweep_directly
 from experiments.replay_state import events, order, rprocs
 from sim.go.mcache import prepare_for_sweep, release_all
-from sim.go.mgcsweep import sweep, try_acquire
+from sim.go.mgcsweep import begin_sweep, sweep, try_acquire
 from sim.go.mheap import free_span_locked, span_of_page
 from sim.go.mpagecache import page_cache_flush
 from sim.go.mspan import mark_live, span_words
@@ -271,8 +271,7 @@ def on_gc_end(h: Any, r: Any, i: Any) -> None:
         if spans(h)[s].state == SPAN_IN_USE and is_unswept(h, np.int64(s)):
             sweep_directly(h, np.int64(s))
     mark_dead_until(h, r, i + 1)
-    h[0].sweepgen += 2
-    h[0].central_index = 0
+    begin_sweep(h)
     r[0].gc_ended = 1
 
 

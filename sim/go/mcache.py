@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sim.go.mcentral import uncache_span
+from sim.go.mgcmark import advance, arm
 from sim.go.mgcpacer import update
 from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT, TINY_SPAN_CLASS, mcaches, small_alloc_count, spans
 from sim.jit import jit
@@ -36,7 +37,11 @@ def flush_stats(h: Any, p: Any, s: Any) -> None:
 def update_heap_live(h: Any, p: Any, live: Any) -> None:
     """Charge heapLive, and heapScan with what the P allocated since. (the end of mcache.go:refill and releaseAll)"""
     c = mcaches(h)[p]
+    if h[0].gc_blacken_enabled:
+        advance(h, h[0].now)
     update(h, live, c.scan_alloc)
+    if h[0].gc_blacken_enabled:
+        arm(h)
     c.scan_alloc = 0
 
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from sim.costs import STEPS
 from sim.go.mgcpacer import revise, trigger
-from sim.go.mgcsweep import mark_span
-from sim.go.mspan import mark_slot, span_words
+from sim.go.mheap import clear_page_marks, mark_page, mark_span
+from sim.go.mspan import mark_slot
 from sim.go.state import (
     ASSIST,
     GC_MARK,
@@ -48,10 +48,8 @@ from sim.go.state import (
     scan_bytes,
     scan_count,
     spans,
-    words,
 )
 from sim.jit import jit
-from sim.words import popcount64
 
 CREDIT_SLACK = 2000  # scan work a background worker gathers before it gives it as credit (gcCreditSlack)
 OVER_ASSIST_WORK = 64 << 10  # least scan work of an assist (gcOverAssistWork)
@@ -85,10 +83,7 @@ def mark_live_objects(h: Any) -> Any:
         sp = spans(h)[s]
         if sp.state != SPAN_IN_USE:
             continue
-        mark_span(h, s)
-        live = np.int64(0)
-        for i in range(span_words(sp.nelems)):
-            live += popcount64(words(h)[np.int64(sp.mark_bits) + i])
+        live = mark_span(h, s)
         counts[sp.spanclass] += live
         h[0].bytes_marked += live * sp.elemsize
         if sp.spanclass == 0:
@@ -103,18 +98,27 @@ def mark_live_objects(h: Any) -> Any:
 
 
 @jit
+def mark_new_object(h: Any, s: Any, slot: Any) -> None:
+    """An object allocated while marking is born black. (gcmarknewobject)"""
+    if mark_slot(h, s, slot):
+        h[0].bytes_marked += spans(h)[s].elemsize
+        mark_page(h, s)
+
+
+@jit
 def grey_tiny_blocks(h: Any) -> None:
     """Mark every P's current tiny block: more may be put into it. (gcMarkTinyAllocs)"""
     for p in range(h[0].nprocs):
         c = mcaches(h)[p]
-        if c.tiny_span != 0 and mark_slot(h, np.int64(c.tiny_span), np.int64(c.tiny_slot)):
-            h[0].bytes_marked += spans(h)[np.int64(c.tiny_span)].elemsize
+        if c.tiny_span != 0:
+            mark_new_object(h, np.int64(c.tiny_span), np.int64(c.tiny_slot))
 
 
 @jit
 def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globals_cpu: Any, now: Any) -> None:
     """Settle what this cycle marks and how long it takes. (gcResetMarkState, gcMarkRootPrepare, and all that follows)"""
     h[0].bytes_marked = 0
+    clear_page_marks(h)
     heap_cpu, heap_work = mark_live_objects(h)
     grey_tiny_blocks(h)
     h[0].mark_works[STACKS] = stack_work
@@ -359,10 +363,3 @@ def ready_all_assists(h: Any) -> None:
 def assist_price(h: Any) -> Any:
     """What an assist costs besides its marking: the look at the credit."""
     return prices(h)[_ASSIST]["mean"]
-
-
-@jit
-def mark_new_object(h: Any, s: Any, slot: Any) -> None:
-    """An object allocated while marking is born black. (gcmarknewobject)"""
-    if mark_slot(h, s, slot):
-        h[0].bytes_marked += spans(h)[s].elemsize

@@ -46,7 +46,7 @@ from sim.go.mfixalloc import (
 )
 from sim.go.mpagealloc import mark_random_padding_pages, page_alloc, page_alloc_grow, page_alloc_init, page_free
 from sim.go.mpagecache import alloc_to_cache, page_cache_alloc
-from sim.go.mspan import init_span, pool_words, release_bits
+from sim.go.mspan import init_span, mark_live, pool_words, release_bits
 from sim.go.state import (
     ARENA_HINT_ALLOC,
     ARENA_PAGES,
@@ -279,6 +279,34 @@ def free_span_locked(h: Any, p: Any, s: Any) -> None:
     page_free(h, sp.start_page, sp.npages)
     release_bits(h, s)
     free_mspan_locked(h, p, s)
+
+
+@jit
+def mark_page(h: Any, s: Any) -> None:
+    """A span has a marked object. (mgcmark.go:greyobject, its pageMarks)"""
+    page = np.int64(spans(h)[s].start_page)
+    bit = page & (ARENA_PAGES - 1)
+    arenas(h)[arena_of(h, page)].page_marks[bit >> 6] |= bit64(bit & 63)
+
+
+@jit
+def mark_span(h: Any, s: Any) -> Any:
+    """Mark what is not dead in an in-use span, and its page if that is anything: how many objects. (mgcmark.go:greyobject)
+
+    A span without its page mark is what the page reclaimer looks for (sim/go/reclaim.py).
+    """
+    live = mark_live(h, s)
+    if live > 0:
+        mark_page(h, s)
+    return live
+
+
+@jit
+def clear_page_marks(h: Any) -> None:
+    """Before a mark phase: no span has a marked object. (mgc.go:gcResetMarkState)"""
+    for i in range(h[0].narenas):
+        for j in range(ARENA_PAGES // 64):
+            arenas(h)[i].page_marks[j] = ZERO
 
 
 @jit

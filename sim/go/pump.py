@@ -44,6 +44,7 @@ from sim.go.mallocgc import (
     touch_large,
 )
 from sim.go.mcache import uncache_full
+from sim.go.mcentral import cache_span, pay_for_refill, ready_listed, take_listed
 from sim.go.mgcmark import (
     DRAINING,
     PAID,
@@ -54,9 +55,10 @@ from sim.go.mgcmark import (
     park_assist,
     test_trigger,
 )
-from sim.go.mcentral import cache_span, ready_listed, take_listed
+from sim.go.mgcsweep import deduct_sweep_credit, sweep_done
 from sim.go.mheap import room_is_short
 from sim.go.mspan import next_free_index
+from sim.go.reclaim import reclaim
 from sim.go.sizeclasses import class_to_allocnpages
 from sim.go.state import (
     ASSIST,
@@ -146,7 +148,9 @@ def await_turn(h: Any, p: Any, g: Any, pos: Any, time: Any) -> Any:
 
 @jit
 def fresh_step(h: Any, p: Any, g: Any) -> Any:
-    """The span must be fresh: from the P's own caches at once, else Python takes a lock first."""
+    """The span must be fresh: from the P's own caches at once, else Python takes a lock first. (mheap.go:alloc)"""
+    if not sweep_done(h):
+        reclaim(h, p, np.int64(g.npages))
     if not pages_without_lock(h, p, g):
         g.stage = PAGES
         return NEED_HEAP
@@ -167,6 +171,7 @@ def refill_step(h: Any, p: Any, g: Any, spc: Any, now: Any) -> Any:
     g.spanclass = spc
     g.npages = class_to_allocnpages[spc >> 1]
     if h[0].mcentral_mutex:
+        pay_for_refill(h, p, spc)
         g.stage = CENTRAL
         return NEED_CENTRAL
     g.span = cache_span(h, p, spc)
@@ -184,6 +189,7 @@ def large_step(h: Any, p: Any, g: Any, op: Any, now: Any) -> Any:
         return NEED_ROOM
     note(h, now, p, LOG_LARGE, g.npages)
     g.spanclass = op["flags"] & NOSCAN
+    deduct_sweep_credit(h, p, g.npages << PAGE_SHIFT, np.int64(g.npages))
     return fresh_step(h, p, g)
 
 

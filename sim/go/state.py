@@ -257,6 +257,8 @@ TABLES: dict[str, Any] = {
     "zero_price": np.int64,
     "mark_object": np.int64,  # picoseconds a marked object, by span class
     "mark_byte": np.int64,  # femtoseconds a byte of scan work, by span class
+    "sweep_kept": np.int64,  # picoseconds to sweep a span that stays in use, by span class
+    "sweep_freed": np.int64,  # and one whose pages go back to the heap
     "small_alloc_count": np.int64,  # by size class, flushed at refill
     "small_free_count": np.int64,
     "fast_calls": np.int64,  # mallocs that were nothing but a fast-path hit: span class * 2 + (1 if cleared)
@@ -293,6 +295,8 @@ SCALARS = [
     ("memory_limit_headroom_percent", "i8"),
     # mheap_
     ("sweepgen", "u4"),
+    ("sweep_drained", "u1"),  # nothing is left in the sets to sweep (sweep.active's drained bit)
+    ("sweepers", "i4"),  # sweepers that keep the sweep from being done, beyond the one at work (sweep.active)
     ("central_index", "i8"),  # sweep class the background sweeper is at, 272 = done
     ("pages_in_use", "i8"),
     ("pages_swept", "i8"),
@@ -440,6 +444,12 @@ SCALARS = [
     ("fact_arenas", "i8"),  # arenas it reserved
     ("fact_spans", "i8"),  # spans initialised
     ("fact_meta_pages", "i8"),  # 4 KiB pages of metadata touched for the first time (mfixalloc)
+    ("fact_swept", "i8"),  # spans swept
+    ("fact_swept_free", "i8"),  # of them, whose pages went back to the heap: a hold of mheap.lock each
+    ("fact_freed", "i8"),  # objects freed
+    ("fact_sweep_time", "i8"),  # picoseconds of that, by sweep_kept and sweep_freed
+    ("fact_drained", "i8"),  # sweeps that were the first to find nothing left: the scavenger is woken then
+    ("fact_reclaim_chunks", "i8"),  # chunks of 512 pages searched for dead spans, mheap.lock held
     # sizes of records of the version
     ("arena_meta_bytes", "i8"),
     ("spanset_block_bytes", "i8"),
@@ -472,6 +482,8 @@ prices = table("prices", PRICE)
 cells = table("cells", np.int64)
 fast_price = table("fast_price", np.int64)
 zero_price = table("zero_price", np.int64)
+sweep_kept = table("sweep_kept", np.int64)
+sweep_freed = table("sweep_freed", np.int64)
 small_alloc_count = table("small_alloc_count", np.int64)
 small_free_count = table("small_free_count", np.int64)
 fast_calls = table("fast_calls", np.int64)
@@ -510,6 +522,8 @@ def new_tables() -> Tables:
     tables.allocate("arenas", 4)
     tables.allocate("arena_map", 1 << 22)
     tables.allocate("page_span", 4 * ARENA_PAGES)
+    tables.allocate("sweep_kept", NUM_SPAN_CLASSES)
+    tables.allocate("sweep_freed", NUM_SPAN_CLASSES)
     tables.allocate("small_alloc_count", NUM_SIZE_CLASSES)
     tables.allocate("small_free_count", NUM_SIZE_CLASSES)
     tables.allocate("fast_calls", 2 * NUM_SPAN_CLASSES)
@@ -520,4 +534,5 @@ def new_tables() -> Tables:
     fields.nwords = 1
     fields.free_words[:] = -1
     fields.search_addr = 1 << 35
+    fields.sweep_drained = 1  # no sweep before the first cycle (mgc.go:gcinit)
     return tables
