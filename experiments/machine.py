@@ -36,8 +36,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from experiments.errors import InputError
-from experiments.machine_gc import mark_prices, pauses, sweep_prices
 from experiments.machine_file import LOCK_STEPS, Machine, Reading, Table, read_machine
+from experiments.machine_gc import mark_prices, pauses, sweep_prices
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, LockPrices, Price, Prices
 from sim.go.mspanset import BLOCK_ENTRIES

@@ -41,9 +41,18 @@ TABLES = {
 }
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
 LOCK_STEPS = tuple(field.name for field in fields(LockPrices))
-ASSUMABLE = tuple(
-    """page_alloc mspan_refill profile_sample central goroutine_exit steal wake_p os_switch
-    assist flush_span mark_stack""".split()
+ASSUMABLE = (
+    "page_alloc",
+    "mspan_refill",
+    "profile_sample",
+    "central",
+    "goroutine_exit",
+    "steal",
+    "wake_p",
+    "os_switch",
+    "assist",
+    "flush_span",
+    "mark_stack",
 )
 assert set(ASSUMABLE) < set(STEPS)
 

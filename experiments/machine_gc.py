@@ -20,7 +20,13 @@ from experiments.machine_file import Table
 from sim.costs import MarkPrices, Price
 from sim.units import throw
 
-SHAPES = {"list": "list64", "list-shuffled": "list64shuf", "tree": "tree16", "array": "objs64", "array-shuffled": "objs64shuf"}
+SHAPES = {
+    "list": "list64",
+    "list-shuffled": "list64shuf",
+    "tree": "tree16",
+    "array": "objs64",
+    "array-shuffled": "objs64shuf",
+}
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
 _NOSCAN = "leaf64"
 _MIB = 1 << 20

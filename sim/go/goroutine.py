@@ -43,6 +43,17 @@ class Work(simpy.Event):
         self.then = then  # what happens when it is done
 
 
+class Call(simpy.Event):
+    """What a goroutine of the runtime asks of its P: to run a process step of its own on it, which nobody preempts.
+
+    The step returns True to go on, False to let others run first (Gosched); that is the value of the yield.
+    """
+
+    def __init__(self, g: Goroutine, step: Callable[[Proc], Body]) -> None:
+        super().__init__(g.world.env)
+        self.step = step
+
+
 class Goroutine(simpy.Process):
     """A goroutine: a SimPy process that runs when a P runs it. Made by ``world.go`` or, from inside, ``g.go``.
 
@@ -50,18 +61,23 @@ class Goroutine(simpy.Process):
     ``waited`` is the picoseconds it has spent runnable without a P.
     """
 
-    def __init__(self, world: World, name: str, function: Callable[..., Body], args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, world: World, name: str, function: Callable[..., Body], args: tuple[Any, ...], system: bool = False
+    ) -> None:
         # NOTE: SimPy's Process starts when it is made; a goroutine is made by its go statement and starts at its end
         simpy.Event.__init__(self, world.env)
         self.world = world
         self.id = 0  # its row in the table of goroutines, from its start to its end
         self.p: Proc | None = None  # the P it runs on
+        self.system = system  # the runtime's own: not counted
         self.waited = 0
         self.label = name
         self.settling = False  # its P waits whether this instant brings the event it yielded
         self.cause: simpy.Event | None = None  # the event it goes on with
         self.queued = 0  # when it became runnable
         self.off_since = -1  # when it lost its P in the middle of mallocgc
+        self.off_in = 0  # and why
+        self.queued_marking = False  # it was a mark worker's P whose queue it last joined
         self._generator = function(self, *args)
         if not hasattr(self._generator, "throw"):
             throw(f"goroutine {name} is no generator: {function} must yield at least once")
@@ -71,7 +87,7 @@ class Goroutine(simpy.Process):
 
     def start(self) -> None:
         """Let it be runnable from this instant on. (newproc, its end)"""
-        self.id = self.world.sched.new_id()
+        self.id = self.world.sched.new_id(not self.system)
         self._target = Initialize(self.env, self)
 
     # what its own code yields
@@ -108,6 +124,10 @@ class Goroutine(simpy.Process):
         child = Goroutine(self.world, name or function.__name__, function, args)
         return Work(self, _one(COMPUTE, 0, 0, price, 0), 0, child, child.start)
 
+    def call(self, step: Callable[[Proc], Body]) -> Call:
+        """Run a process step on the P (see `Call`); for the runtime's own goroutines."""
+        return Call(self, step)
+
     def interrupt(self, cause: Any = None) -> None:
         """Goroutines cannot be interrupted, as in Go: send them something they wait for."""
         throw(f"goroutine {self.label} cannot be interrupted ({cause!r})")
@@ -122,13 +142,13 @@ class Goroutine(simpy.Process):
         if not self.settling:
             self.world.sched.ready(self)
 
-    def advance(self) -> Work | None:
-        """Run its Python code up to the next yield, on its P; the work it then asks for, None if it parked or ended."""
+    def advance(self) -> Work | Call | None:
+        """Run its Python code up to the next yield, on its P; what it then asks of that, None if it parked or ended."""
         cause, self.cause = self.cause, None
         assert cause is not None
         super()._resume(cause)
         target = self._target
-        if isinstance(target, Work):
+        if isinstance(target, Work | Call):
             return target
         if isinstance(target, Condition) and any(isinstance(event, Work) for event in target._events):
             throw(f"goroutine {self.label} waits for work together with other events; work is yielded alone")
@@ -142,8 +162,12 @@ class Goroutine(simpy.Process):
         """Its work is done: the value of the yield is the work's result."""
         if work.then is not None:
             work.then()
+        self.answer(work, work.result)
+
+    def answer(self, work: Work | Call, value: Any) -> None:
+        """What it asked of its P is done, with this value of the yield."""
         work._ok = True
-        work._value = work.result
+        work._value = value
         work.callbacks = None  # type: ignore[assignment]
         self.cause = work
 

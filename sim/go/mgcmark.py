@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from sim.costs import STEPS
-from sim.go.mgcpacer import revise, trigger
+from sim.go.mgcpacer import scan_work, trigger
 from sim.go.mheap import clear_page_marks, mark_page, mark_span
 from sim.go.mspan import mark_slot
 from sim.go.state import (
@@ -148,12 +148,6 @@ def work_by(h: Any, part: Any, cpu: Any) -> Any:
 
 
 @jit
-def all_work(h: Any) -> Any:
-    """Scan work done so far in this cycle."""
-    return h[0].stack_scan_work + h[0].globals_scan_work + h[0].heap_scan_work
-
-
-@jit
 def cpu_for(h: Any, work: Any) -> Any:
     """CPU picoseconds, from here on, until so much more scan work is done: to the end of marking if there is less."""
     at = h[0].mark_cpu
@@ -232,11 +226,11 @@ def advance(h: Any, now: Any) -> None:
     if passed <= 0 or k == 0 or is_marked(h):
         return
     h[0].mark_cpu = min(h[0].mark_cpu + k * passed, h[0].mark_total)
-    before = all_work(h)
+    before = scan_work(h)
     h[0].stack_scan_work = work_by(h, STACKS, h[0].mark_cpu)
     h[0].globals_scan_work = work_by(h, GLOBALS, h[0].mark_cpu)
     h[0].heap_scan_work = work_by(h, HEAP_PART, h[0].mark_cpu)
-    share = (all_work(h) - before) * h[0].mark_workers + h[0].mark_rest
+    share = (scan_work(h) - before) * h[0].mark_workers + h[0].mark_rest
     h[0].mark_unflushed += share // k
     h[0].mark_rest = share % k
     while h[0].mark_unflushed >= CREDIT_SLACK:
@@ -271,14 +265,6 @@ def arm(h: Any) -> None:
             left = min(left, cpu_for(h, work * k // h[0].mark_workers + 1))
         due = h[0].mark_time + (left + k - 1) // k
     p_time(h)[h[0].nprocs] = due
-
-
-@jit
-def update_pace(h: Any) -> None:
-    """heapLive has changed while marking: bring marking up to now, and revise the assist ratio. (mgcpacer.go:update)"""
-    advance(h, h[0].now)
-    revise(h)
-    arm(h)
 
 
 @jit

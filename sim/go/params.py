@@ -30,7 +30,9 @@ class Facts:
     scavenge_index_bits: bool  # a bit a chunk, mapped up from index 0 (mpagealloc_64bit.go:scavengeIndex.grow, 1.19)
     pi_pacer: bool  # cons/mark smoothed by a PI controller; else the largest of the last five (mgcpacer.go:endCycle)
     triggered_is_heap_live: bool  # a cycle starts from heapLive as it is, not from the computed trigger (startCycle)
-    memory_limit_headroom_percent: int  # of the limit's goal kept free, at least 1 MiB (mgcpacer.go:memoryLimitHeapGoal)
+    memory_limit_headroom_percent: int  # of the limit's goal kept free, at least 1 MiB (memoryLimitHeapGoal)
+    sweep_batch: int  # spans the background sweeper sweeps between two looks whether to yield; 1: it yields after each
+    flushes_idle_page_caches: bool  # after each mark termination (mgc.go:gcMarkTermination)
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
     # that addresses start at 0xc000000000 and runs and versions compare.
@@ -52,6 +54,8 @@ _GO119 = Facts(
     pi_pacer=True,
     triggered_is_heap_live=False,
     memory_limit_headroom_percent=0,
+    sweep_batch=1,
+    flushes_idle_page_caches=False,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -71,6 +75,8 @@ VERSIONS: dict[str, Facts] = {
         pi_pacer=False,
         triggered_is_heap_live=True,
         memory_limit_headroom_percent=3,
+        sweep_batch=10,
+        flushes_idle_page_caches=True,
     ),
 }
 

@@ -108,6 +108,7 @@ OP_EVENT = 8  # event_per_op
 GC_START = 9  # it is the one to start a collection
 PARK = 10  # its assist parks
 MARK_DONE = 11  # its assist found nothing left to mark
+BARRIER = 13  # somebody waits for every P to come to a safepoint
 COLLECTOR = 12  # no P's: the collector's own turn
 
 MAX_SIZE = 1 << 40  # bytes of an allocation
@@ -392,6 +393,9 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
 def safepoint(h: Any, p: Any, now: Any) -> Any:
     """Whether something waits for this P at the end of its segment."""
     pr = procs(h)[p]
+    if pr.barrier:
+        pr.barrier = 0
+        return BARRIER
     if h[0].stop:
         return STOPPED
     if now >= pr.slice_end:

@@ -219,6 +219,7 @@ PROC = np.dtype(
         ("draws", "u8"),
         ("sample_key", "u8"),  # the stream of distances between heap-profile samples
         ("samples", "i8"),  # values of it used
+        ("barrier", "u1"),  # somebody waits for it to come to a safepoint
         ("rest", "i8"),  # femtoseconds carried over by per-byte prices, so that time adds up exactly
         ("malloc_time", "i8"),  # picoseconds inside mallocgc on this P's own clock (lock waits not included)
         ("compute_time", "i8"),
@@ -421,6 +422,7 @@ SCALARS = [
     ("large_fresh_noscan", "i8"),
     ("large_zero_scan", "i8"),
     ("large_zero_noscan", "i8"),
+    ("limiter_enabled", "u1"),
     # marking on the clock (mgcmark.py)
     ("now", "i8"),  # when the step in progress happens
     ("gc_phase", "u1"),  # GC_OFF, GC_MARK, GC_MARK_TERMINATION

@@ -28,13 +28,15 @@ from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
 from sim.go import pump as kernel
 from sim.go.goroutine import Body, Goroutine
+from sim.go.mgc import Collector
 from sim.go.params import VERSIONS, Facts
 from sim.go.proc import Sched
 from sim.go.roots import Roots
 from sim.go.runtime import Heap
+from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER, class_to_size
 from sim.go.state import NEVER, NUM_CAUSES, NUM_SPAN_CLASSES, PRICE_FRESH, PRICE_PARTIAL, PRICE_STEPS
 from sim.metrics.histogram import BUCKETS
-from sim.units import US
+from sim.units import US, throw
 
 MAX_RUN_AHEAD = 1 * US
 _CENTRAL_RANK, _HEAP_RANK = 10, 20  # a refill may take mheap.lock with none of mcentral's held (lockrank.go)
@@ -66,7 +68,9 @@ class World:
 
     ``cpus``: CPUs of the machine, by default one for every P. ``max_run_ahead``: how long a P runs before it waits for
     the others, picoseconds; a stop-the-world waits that long for an allocating P at most. ``run_ahead=False`` makes
-    every operation an event (slow, for tests). ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
+    every operation an event (slow, for tests). ``gogc``: GOGC, -1 for off; ``memory_limit``: GOMEMLIMIT, bytes.
+    ``heap_shape``: which of the machine's measured heaps marking costs as much as (`Prices.mark`). ``globals_bytes``:
+    the program's globals with pointers. ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
     profile. ``log_lines``: room for a log of what happened, for tests.
     """
 
@@ -81,6 +85,10 @@ class World:
         max_run_ahead: int = MAX_RUN_AHEAD,
         run_ahead: bool = True,
         mcentral_mutex: bool | None = None,
+        gogc: int = 100,
+        memory_limit: int | None = None,
+        heap_shape: str = "tree",
+        globals_bytes: int = 128 << 10,
         memprofilerate: int = 0,
         log_lines: int = 0,
     ) -> None:
@@ -104,6 +112,11 @@ class World:
             self._lock(f"mcentral[{i}].lock", _CENTRAL_RANK, discipline)
             for i in range(NUM_SPAN_CLASSES if facts.mcentral_mutex else 0)
         ]
+        if heap_shape not in prices.mark:
+            throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
+        self.heap_shape = heap_shape
+        self._price_marking()
+        self.gc = Collector(self, gogc, memory_limit, globals_bytes)
         self.sched = Sched(self, gomaxprocs if cpus is None else cpus)
         self.sched.start(gomaxprocs)
 
@@ -116,12 +129,21 @@ class World:
         tables.allocate("histograms", NUM_CAUSES * BUCKETS)
         tables.allocate("cause_time", NUM_CAUSES)
         tables.allocate("cause_max", NUM_CAUSES)
-        tables.allocate("p_time", nprocs)[:] = NEVER
+        tables.allocate("p_time", nprocs + 1)[:] = NEVER
         if log_lines:
             tables.allocate("log", log_lines)
         for index, proc in enumerate(self.heap.arrays["procs"]):
             proc["draw_key"] = self.stream(f"prices/p{index}").key
             proc["sample_key"] = self.stream(f"profile/p{index}").key
+
+    def _price_marking(self) -> None:
+        """What marking costs by span class, for the heap's shape."""
+        prices = self.prices.mark[self.heap_shape]
+        arrays = self.heap.arrays
+        for spc in range(NUM_SPAN_CLASSES):
+            arrays["mark_object"][spc] = prices.noscan_object if spc & 1 else prices.scan_object
+            small = 2 <= spc and class_to_size[spc >> 1] <= MIN_SIZE_FOR_MALLOC_HEADER
+            arrays["mark_byte"][spc] = prices.small_byte if small else prices.large_byte
 
     def _lock(self, name: str, rank: int, discipline: str) -> TimedLock:
         below = self.stream(f"lock/{name}").below if discipline == "spinbit" else None
@@ -139,6 +161,12 @@ class World:
     def go(self, function: Callable[..., Body], *args: Any, name: str = "") -> Goroutine:
         """Start ``function(g, *args)`` as a goroutine from outside the program."""
         g = Goroutine(self, name or function.__name__, function, args)
+        g.start()
+        return g
+
+    def go_system(self, function: Callable[..., Body], *args: Any, name: str) -> Goroutine:
+        """Start a goroutine of the runtime's own, which nobody counts."""
+        g = Goroutine(self, name, function, args, system=True)
         g.start()
         return g
 

@@ -1,0 +1,296 @@
+"""The collector's cycle on the clock (mirrors mgc.go).
+
+    triggered -> sweep what is left -> [stop: finish sweeping, settle what is marked] -> mark, mutators assisting
+    -> ragged barrier -> [stop: pacing, generations advance] -> caches flushed -> sweeping, in the background and on demand
+
+The goroutine whose allocation meets the trigger begins the cycle on its P; whoever marks last, worker or assist, ends
+it. The two steps in brackets have the world stopped: the time until every P has reached a safepoint, and the work done
+then, are the pauses. What a cycle marks is settled in the first of them (mgcmark.py).
+
+Each P flushes its cache when it goes on after the second stop, before it allocates; for idle ones the P that ended the
+cycle does it, with their page caches where the version says so.
+
+Left out: sync.Pool and other caches cleared with the world stopped, finalizers and specials, the semaphores' queues (a
+goroutine that meets the trigger while another starts a cycle goes on; it is stopped at its next safepoint), debug
+modes of gcstoptheworld, and write barriers' cost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import simpy
+
+from sim.engine.clock import RUN, after, priority
+from sim.go import gccontroller, gcwork
+from sim.go.goroutine import Body, Goroutine
+from sim.go.mgcmark import GLOBALS, HEAP_PART, STACKS
+from sim.go.mgcpacer import NO_LIMIT
+from sim.go.mgcworker import CHECK_WORK, MarkWorkers
+from sim.units import SEC
+
+if TYPE_CHECKING:
+    from sim.go.proc import Proc, Step
+    from sim.go.world import World
+
+FORCE_PERIOD = 120 * SEC  # a cycle at least that often (proc.go:forcegcperiod)
+HEAP_TRIGGER, TIME_TRIGGER, FORCED = "heap", "time", "forced"
+STACK_BYTES = 2048  # of a goroutine
+
+
+class Collector:
+    """The collector of one world. ``cycles``: a record of each cycle so far, in order.
+
+    ``check_time``: picoseconds between two looks of a worker that may leave.
+    """
+
+    def __init__(self, world: World, gc_percent: int, memory_limit: int | None, globals_bytes: int) -> None:
+        self.world = world
+        self.workers = MarkWorkers(world)
+        self.cycles: list[dict[str, Any]] = []
+        self.check_time = 1
+        self.started = 0
+        self._finishing = False
+        self._ended = simpy.Event(world.env)  # the next cycle's marking is over
+        self._sweeper: Goroutine | None = None
+        self._sweep = simpy.Event(world.env)  # there is something to sweep
+        self._swept = simpy.Event(world.env)  # the background sweeper ran out of it
+        self._last_end = -1
+        self._parked: dict[int, Goroutine] = {}
+        self._record: dict[str, Any] = {}
+        self.order = priority(RUN, int(world.heap.fields.nprocs))
+        world.heap.fields.globals_scan = globals_bytes
+        gccontroller.init(world.heap.header, gc_percent, NO_LIMIT if memory_limit is None else memory_limit)
+
+    # settings
+
+    def set_gc_percent(self, percent: int) -> int:
+        """Set GOGC from now on, -1 for off; the old value. (debug.SetGCPercent)"""
+        old = int(gccontroller.set_gc_percent(self.world.heap.header, percent))
+        self._commit()
+        return old
+
+    def set_memory_limit(self, nbytes: int) -> int:
+        """Set the memory limit in bytes from now on; the old value. (debug.SetMemoryLimit)"""
+        old = int(gccontroller.set_memory_limit(self.world.heap.header, nbytes))
+        self._commit()
+        return old
+
+    def _commit(self) -> None:
+        """New goals and paces, and what follows for the collector's turn."""
+        self.world.heap.fields.now = self.world.now
+        gcwork.pace(self.world.heap.header)
+        self.world.sched.driver.rearm()
+
+    # the collector's own turn
+
+    def turn(self, _: simpy.Event) -> None:
+        """Parked assists were paid, or nothing is left to mark."""
+        nready, marked = map(int, gcwork.collector_turn(self.world.heap.header, self.world.now))
+        self._ready_assists(nready)
+        if marked and not self._finishing:
+            self.workers.end()
+        self.world.sched.driver.rearm()
+
+    def park(self, g: Goroutine) -> None:
+        """A goroutine's assist waits for credit. (gcParkAssist)"""
+        self._parked[g.id] = g
+
+    def _ready_assists(self, n: int) -> None:
+        """The first n of those that were paid may run again: on the queue of a P that marks. (gcFlushBgCredit)"""
+        sched, paid = self.world.sched, self.world.heap.arrays["assist_ready"]
+        for index in paid[:n].tolist():
+            g = self._parked.pop(index)
+            p = self.workers.lowest()
+            if p is None:
+                sched.ready_global(g)
+            else:
+                sched.ready_on(p, g)
+
+    # a cycle begins
+
+    def start(self, p: Proc, kind: str) -> Step:
+        """Process step on a P: begin a cycle, if its trigger still holds when the sweep is finished. (gcStart)"""
+        world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
+        if fields.gc_phase or fields.gc_starting:
+            return
+        fields.gc_starting = 1
+        while not self._has_swept(p):
+            cost = self._cost
+            yield after(world.env, cost, p.order)
+        fields.gc_starting = 0
+        if kind == HEAP_TRIGGER and not gcwork.heap_is_due(header):
+            return
+        fields.gc_starting = 1
+        begun = world.now
+        live = int(fields.heap_live)
+        yield from world.sched.stop_the_world(p)
+        stopped = world.now
+        cost = int(gcwork.finish_sweep_now(header, p.index)) + world.sched.pay("stw_sweep_term")
+        yield after(world.env, cost, p.order)
+        self._begin_marking(kind)
+        self._record = {"kind": kind, "t_sweep_term": begun, "t_stopped": stopped, "t_mark": world.now, "heap0": live}
+        world.sched.start_the_world()
+
+    def _has_swept(self, p: Proc) -> bool:
+        """Sweep one span of what the last cycle left; True when nothing is. ``_cost`` is its picoseconds."""
+        swept, cost = gcwork.sweep_some(self.world.heap.header, p.index, 1)
+        self._cost = int(cost)
+        return int(swept) == 0
+
+    def _begin_marking(self, kind: str) -> None:
+        """The world is stopped: settle what is marked and who marks."""
+        world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
+        n = world.sched.alive
+        fields.max_stack_scan = n * STACK_BYTES
+        stack_work = n * STACK_BYTES // 4
+        prices = world.prices.mark[world.heap_shape]
+        per_byte = prices.large_byte
+        stack_cpu = n * world.sched.pay("mark_stack") + stack_work * per_byte // 1000
+        nglobals = int(fields.globals_scan)
+        gcwork.begin_marking(header, world.now, stack_work, stack_cpu, nglobals, nglobals * per_byte // 1000)
+        gccontroller.start_cycle(header, world.now, int(fields.nprocs), kind == TIME_TRIGGER)
+        work = sum(int(x) for x in fields.mark_works)
+        self.check_time = max(int(fields.mark_total) * CHECK_WORK // max(work, 1), 1)
+        self.check_time = min(self.check_time, max(int(fields.mark_total), 1))
+        for p in world.sched.procs:
+            p.fractional_time = 0
+        self.started += 1
+        self._finishing = False
+        self.workers.marking = True
+
+    # a cycle ends
+
+    def mark_done(self, p: Proc) -> Step:
+        """Process step on the P of whoever marked last: end the cycle. (gcMarkDone, gcMarkTermination)"""
+        if self._finishing:
+            return
+        self._finishing = True
+        world, header = self.world, self.world.heap.header
+        yield from world.sched.for_each_p(p)
+        begun = world.now
+        yield from world.sched.stop_the_world(p)
+        stopped = world.now
+        self._terminate(p)
+        yield after(world.env, world.sched.pay("stw_mark_term"), p.order)
+        self._record |= {"t_mark_term": begun, "t_stopped2": stopped, "t_end": world.now}
+        self._last_end = world.now
+        self.cycles.append(self._record)
+        ended, self._ended = self._ended, simpy.Event(world.env)
+        ended.succeed(self.started)
+        world.sched.start_the_world()
+        yield from p.flush()
+        yield from self._flush_idle(p)
+        gcwork.release_sweep(header)
+        self._arm_timer()
+
+    def _terminate(self, p: Proc) -> None:
+        """The world is stopped: no more marking, what was learnt for the next cycle, and a new sweep begins."""
+        world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
+        self.workers.marking = False
+        self._ready_assists(int(gcwork.end_marking(header, world.now)))
+        gccontroller.end_cycle(header, world.now, int(fields.nprocs))
+        marked = int(fields.bytes_marked)
+        self._record |= {
+            "heap1": int(fields.heap_live),
+            "heap2": marked,
+            "goal": int(fields.last_heap_goal),
+            "assist_time": int(fields.assist_time),
+            "dedicated_time": int(fields.dedicated_mark_time),
+            "fractional_time": int(fields.fractional_mark_time),
+            "idle_time": int(fields.idle_mark_time),
+            "stack_work": int(fields.mark_works[STACKS]),
+            "globals_work": int(fields.mark_works[GLOBALS]),
+            "heap_work": int(fields.mark_works[HEAP_PART]),
+            "cons_mark": float(fields.cons_mark),
+        }
+        gccontroller.reset_live(header, marked)
+        gcwork.begin_sweeping(header)
+        self._record["trigger_next"] = int(gcwork.pace(header))
+        if self._sweeper is None:
+            self._sweeper = world.go_system(self._bgsweep, name="bgsweep")
+        elif not self._sweep.triggered:
+            world.sched.note_running(p)
+            self._sweep.succeed()
+
+    def _flush_idle(self, p: Proc) -> Step:
+        """Process step: flush the caches of idle Ps for them. (gcMarkTermination, forEachP)"""
+        world = self.world
+        pages_too = world.heap.facts.flushes_idle_page_caches
+        for other in world.sched.procs:
+            if other.wakeup is not None:
+                cost = int(gcwork.flush_cache(world.heap.header, other.index, world.now, int(pages_too)))
+                if cost:
+                    yield after(world.env, cost, p.order)
+
+    # sweeping in the background
+
+    def _bgsweep(self, g: Goroutine) -> Body:
+        """Goroutine: sweep whenever a cycle has left something to sweep. (bgsweep)"""
+        while True:
+            self._sweep = simpy.Event(self.world.env)
+            while not (yield g.call(self._sweep_on)):
+                pass
+            swept, self._swept = self._swept, simpy.Event(self.world.env)
+            swept.succeed()
+            yield self._sweep
+
+    def _sweep_on(self, p: Proc) -> Step:
+        """Process step of the sweeper: batches, until nothing is left (True) or the P is wanted (False)."""
+        world = self.world
+        batch = world.heap.facts.sweep_batch
+        while True:
+            swept, cost = map(int, gcwork.sweep_some(world.heap.header, p.index, batch))
+            yield after(world.env, cost, p.order)
+            if swept < batch:
+                return True
+            busy = not world.sched.idle or world.now >= int(p.fields["slice_end"])
+            if world.sched.stopping or batch == 1 or busy:
+                return False
+
+    # cycles on demand
+
+    def collect(self, g: Goroutine) -> Body:
+        """``yield from world.gc.collect(g)`` in a goroutine: a whole cycle and its sweep. (runtime.GC)"""
+        wanted = self.started + 1
+        while self.started < wanted:
+            if self.workers.marking or self.world.heap.fields.gc_starting:
+                yield self._ended  # of the cycle in progress, which began too early
+            else:
+                yield g.call(self._forced)
+        while len(self.cycles) < wanted:
+            yield self._ended
+        while not (yield g.call(self._sweep_one)):
+            pass
+
+    def _forced(self, p: Proc) -> Step:
+        yield from self.start(p, FORCED)
+        return True
+
+    def _sweep_one(self, p: Proc) -> Step:
+        """Process step: sweep one span, then let others run; True when nothing is left."""
+        swept, cost = map(int, gcwork.sweep_some(self.world.heap.header, p.index, 1))
+        yield after(self.world.env, cost, p.order)
+        return swept == 0
+
+    def _arm_timer(self) -> None:
+        """Two minutes after the last cycle comes one anyway, if anything was allocated since. (sysmon, forcegchelper)"""
+        end, allocated = self._last_end, self._allocated()
+        timer = after(self.world.env, max(end + FORCE_PERIOD - self.world.now, 0), self.order)
+
+        def due(_: simpy.Event) -> None:
+            if self._last_end == end and int(self.world.heap.fields.gc_percent) >= 0 and self._allocated() != allocated:
+                self.world.go_system(self._timed, name="forcegc")
+
+        assert timer.callbacks is not None
+        timer.callbacks.append(due)
+
+    def _allocated(self) -> int:
+        return int(self.world.heap.arrays["procs"]["mallocs"].sum())
+
+    def _timed(self, g: Goroutine) -> Body:
+        def step(p: Proc) -> Step:
+            yield from self.start(p, TIME_TRIGGER)
+            return True
+
+        yield g.call(step)
