@@ -311,12 +311,16 @@ def clear_page_marks(h: Any) -> None:
 
 @jit
 def room_is_short(h: Any, npages: Any) -> Any:
-    """Whether a table could overflow before the next check, npages being the longest span asked for meanwhile."""
+    """Whether a table could overflow before the next check, npages being the longest span asked for meanwhile.
+
+    Every P may be past its own check and waiting for the heap lock.
+    """
+    n = h[0].nprocs + 1
     return (
-        h[0].nspans + 2 * MSPAN_CACHE_LEN > h[0].spans_len
-        or h[0].nwords + 64 * pool_words(5, 512) > h[0].words_len
-        or h[0].nchunks + npages // CHUNK_PAGES + 2 * (ARENA_PAGES // CHUNK_PAGES) > h[0].chunks_len
-        or h[0].narenas + npages // ARENA_PAGES + 3 > h[0].arenas_len
+        h[0].nspans + n * MSPAN_CACHE_LEN > h[0].spans_len
+        or h[0].nwords + (n + 64) * pool_words(5, 512) > h[0].words_len
+        or h[0].nchunks + npages // CHUNK_PAGES + n * (ARENA_PAGES // CHUNK_PAGES) > h[0].chunks_len
+        or h[0].narenas + npages // ARENA_PAGES + n + 2 > h[0].arenas_len
     )
 
 

@@ -10,7 +10,7 @@ from numba import int64, void
 
 from sim.go import mgcpacer, mheap
 from sim.go.params import VERSIONS, Facts, set_facts
-from sim.go.state import ARENA_PAGES, CHUNK_PAGES, MAX_OCCUPIED, heap_type, new_tables
+from sim.go.state import ARENA_PAGES, CHUNK_PAGES, MAX_OCCUPIED, MSPAN_CACHE_LEN, heap_type, new_tables
 from sim.jit import entry
 
 # bytes of the runtime's own records, as the compiler lays them out on linux/amd64 (1.27.3; 1.19.8)
@@ -69,11 +69,12 @@ class Heap:
     def make_room(self, npages: int) -> None:
         """Grow every table that spans of npages could overflow (mheap.room_is_short says when)."""
         fields, lengths = self.fields, self.tables
+        n = int(fields.nprocs) + 8
         wanted = {
-            "spans": fields.nspans + 1024,
-            "words": fields.nwords + (1 << 14),
-            "chunks": fields.nchunks + npages // CHUNK_PAGES + 64,
-            "arenas": fields.narenas + npages // ARENA_PAGES + 4,
+            "spans": fields.nspans + n * MSPAN_CACHE_LEN,
+            "words": fields.nwords + (n << 10) + (1 << 14),
+            "chunks": fields.nchunks + npages // CHUNK_PAGES + n * (ARENA_PAGES // CHUNK_PAGES),
+            "arenas": fields.narenas + npages // ARENA_PAGES + n,
         }
         for name, need in wanted.items():
             if need > len(self.tables.arrays[name]):
