@@ -73,7 +73,7 @@ class Loop:
     """One goroutine at a time on one P of a program that does nothing but allocate."""
 
     def __init__(self, version: str, prices: Prices) -> None:
-        self.world = World(version, 1, prices, seed=1)
+        self.world = World(version, 1, prices, seed=1, gogc=-1)
         self.heap = self.world.heap
 
     def run(self, ops: Any, n: int) -> float:

@@ -42,3 +42,4 @@ def collect_at_once(h: Any, p: Any) -> None:
     while sweep_one(h, p) >= 0:
         pass
     h[0].fact_meta_pages = 0
+    h[0].fact_sweep_time = 0

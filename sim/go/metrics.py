@@ -12,6 +12,7 @@ import numpy as np
 
 from sim.go.mallocgc import STEP
 from sim.go.mstats import mem_stats
+from sim.go.proc import KINDS
 from sim.go.state import ALL, CAUSES, FAST, TINY, ZEROING
 from sim.metrics.histogram import BUCKETS, Summary, bucket_of_int, summarize
 from sim.units import SEC
@@ -135,11 +136,8 @@ def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
         "/sim/time/malloc:cpu-seconds": times["malloc"] / SEC,
         "/sim/time/compute:cpu-seconds": times["compute"] / SEC,
         "/sim/time/first-touch-by-program:cpu-seconds": times["first_touch"] / SEC,
-        "/sim/time/lock:cpu-seconds": times["lock"] / SEC,
-        "/sim/time/scheduling:cpu-seconds": times["scheduling"] / SEC,
-        "/sim/time/no-cpu:cpu-seconds": times["no_cpu"] / SEC,
-        "/sim/time/stopped:cpu-seconds": times["stopped"] / SEC,
-        "/sim/time/idle:cpu-seconds": times["idle"] / SEC,
+        "/sim/time/assist:cpu-seconds": times["assist"] / SEC,
+        **{f"/sim/time/{kind.replace('_', '-')}:cpu-seconds": times[kind] / SEC for kind in KINDS},
         "/sim/time/run-ahead:cpu-seconds": -times["ahead"] / SEC,  # of the above, beyond the end
         "/sim/locks/mheap/acquisitions:events": world.heap_lock.acquisitions,
         "/sim/locks/mheap/waits:events": world.heap_lock.waits,

@@ -210,7 +210,7 @@ class Proc:
         sched, env, workers = self.world.sched, self.world.env, self.world.gc.workers
         while True:
             if sched.stopping:
-                yield from self._stopped()
+                yield from self.stand()
             if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
                 yield from self._lose_cpu()
                 continue
@@ -275,7 +275,7 @@ class Proc:
         self.world.sched.cpus.release(self)
         yield from self.world.sched.cpus.acquire(self)
 
-    def _stopped(self) -> Step:
+    def stand(self) -> Step:
         """Process step: a stop-the-world is on; wait for its end. (gcstopm)"""
         sched = self.world.sched
         self._spin(False)
@@ -357,6 +357,9 @@ class Proc:
             self.back = simpy.Event(env)
             sched.driver.enter(self)
             reason = yield self.back
+            if sched.barring and self.fields["barrier"]:  # out of the pump is a safepoint too
+                self.fields["barrier"] = 0
+                sched.pass_barrier()
             if reason == kernel.NEED_HEAP:
                 self.turn_to(LOCKED)
                 yield from self._heap_lock()
@@ -554,7 +557,7 @@ class Sched:
         self._stopped_procs = 0
         self._all_stopped: simpy.Event | None = None
         self._barrier: simpy.Event | None = None
-        self._to_pass = 0
+        self.barring = 0  # Ps that have yet to come to a safepoint for `for_each_p`
         self._restart: simpy.Event | None = None
         self.procs: list[Proc] = []
 
@@ -651,10 +654,13 @@ class Sched:
     def stop_the_world(self, by: Proc | None = None) -> Step:
         """Process step: stop every P at its next safepoint; on return all are. (stopTheWorldWithSema)
 
-        ``by``: the P this step runs on counts as stopped at once.
+        ``by``: the P this step runs on counts as stopped at once. Who comes second waits for the first (worldsema).
         """
-        if self.stopping:
-            throw("the world is being stopped already")
+        while self.stopping:
+            if by is not None:
+                yield from by.stand()
+            else:
+                yield self._restart
         env = self.world.env
         self.stopping = True
         self.world.heap.fields.stop = 1
@@ -681,19 +687,19 @@ class Sched:
         A P that is between goroutines, or at a lock, is at one as good as any.
         """
         self._barrier = simpy.Event(self.world.env)
-        self._to_pass = 0
+        self.barring = 0
         for p in self.procs:
             if p is not by and p.is_pumped:
                 p.fields["barrier"] = 1
-                self._to_pass += 1
+                self.barring += 1
         self._cut_computes()
-        if self._to_pass:
+        if self.barring:
             yield self._barrier
 
     def pass_barrier(self) -> None:
         """A P has come to the safepoint that `for_each_p` waits for."""
-        self._to_pass -= 1
-        if self._to_pass == 0:
+        self.barring -= 1
+        if self.barring == 0:
             assert self._barrier is not None
             wake(self.world.env, self._barrier, priority(RUN, len(self.procs)))
 
