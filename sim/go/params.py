@@ -30,7 +30,7 @@ class Facts:
     scavenge_index_bits: bool  # a bit a chunk, mapped up from index 0 (mpagealloc_64bit.go:scavengeIndex.grow, 1.19)
     pi_pacer: bool  # cons/mark smoothed by a PI controller; else the largest of the last five (mgcpacer.go:endCycle)
     triggered_is_heap_live: bool  # a cycle starts from heapLive as it is, not from the computed trigger (startCycle)
-    memory_limit_headroom_percent: int  # of the limit's goal kept free, at least 1 MiB (mgcpacer.go:memoryLimitHeapGoal)
+    memory_limit_headroom_percent: int  # of a limit's goal kept free, at least 1 MiB (memoryLimitHeapGoal)
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
     # that addresses start at 0xc000000000 and runs and versions compare.
