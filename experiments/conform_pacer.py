@@ -177,14 +177,14 @@ def _compare(name: str, recorded: _Events, answers: Any, ratios: Any) -> tuple[i
 def conform_pacer(path: Path, data: Any) -> Conformance:
     """Make every scenario's calls and compare all that the pacer shows."""
     version = data.get("version", "go1.27")
-    if version not in VERSIONS:
+    if not isinstance(version, str) or version not in VERSIONS:
         raise InputError(f"{path}: version is {version!r:.60}; known: {', '.join(VERSIONS)}")
     total = equal = 0
     first: str | None = None
     for number, scenario in enumerate(data["scenarios"]):
         name = scenario.get("name") if isinstance(scenario, dict) else None
-        name = name if isinstance(name, str) else str(number)
-        where = f"{path}: scenarios[{number}]" + (f" {name}" if name != str(number) else "")
+        named = isinstance(name, str) and name.isprintable() and len(name) < 80
+        where = f"{path}: scenarios[{number}]" + (f" {name}" if named else "")
         settings = _settings(where, scenario)
         recorded = _Events(where, scenario["events"])
         tables = new_tables()
@@ -198,6 +198,6 @@ def conform_pacer(path: Path, data: Any) -> Conformance:
             raise InputError(f"{where}: asks for the impossible: {broken}") from None
         if done < len(answers):
             raise InputError(f"{where}: events[{done}] (revise): takes heapLive or heapScan below 0")
-        shown, same, difference = _compare(name, recorded, answers, ratios)
+        shown, same, difference = _compare(str(name if named else number), recorded, answers, ratios)
         total, equal, first = total + shown, equal + same, first or difference
     return Conformance("pacer", total, equal, first)

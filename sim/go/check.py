@@ -10,6 +10,8 @@ Each predicate throws with the numbers that break it.
 - Ledger: the heap's parts sum to the bytes mapped for it and follow from bitmaps and spans; every byte of metadata is in
   one statistic; mapped_ready is the sum of all statistics less what is released, reserved what is left of reservations.
 - Layout: arenas overlap nothing others hold, and their index leads to them.
+- Pacer: what is marked <= trigger <= goal (or all are the goal), counts are not negative, marking began somewhere.
+- GC CPU limiter: its bucket's level is within its capacity; it is on only while the bucket is full.
 
 Whole columns are compared at a time: a heap of some thousand spans takes about a millisecond.
 """
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.go import gccontroller
 from sim.go.layout import (
     ARENA_BYTES,
     ARENA_INDEX_BYTES,
@@ -30,6 +33,7 @@ from sim.go.layout import (
     NUM_HINTS,
 )
 from sim.go.mfixalloc import GCBITS_CHUNK, PERSISTENT_CHUNK, PTR_SIZE, SYS_PAGE
+from sim.go.mgcpacer import NOT_TRIGGERED
 from sim.go.mpagealloc_64bit import ADDR_RANGE, CHUNK_MAP_BYTES, INITIAL_RANGES, SUMMARY_BYTES
 from sim.go.mspanset import BLOCK_ENTRIES, INITIAL_SPINE_CAP
 from sim.go.runtime import Heap
@@ -335,6 +339,37 @@ def check_layout(heap: Heap) -> None:
         throw(f"there are {hints} arena hints, inuse says {fixed.inuse[ARENA_HINT_ALLOC]} bytes")
 
 
+def check_pacer(heap: Heap) -> None:
+    """Trigger and goal against what is marked, and the pacer's counts."""
+    fields = heap.fields
+    for name in ("heap_live", "heap_scan", "heap_marked", "heap_scan_work", "stack_scan_work", "globals_scan_work"):
+        if fields[name] < 0:
+            throw(f"{name} is {fields[name]} bytes")
+    if fields.heap_marked > fields.heap_live:
+        throw(f"more is marked, {fields.heap_marked} bytes, than is live, {fields.heap_live}")
+    if fields.gc_percent_heap_goal < fields.heap_minimum:
+        throw(f"a goal of {fields.gc_percent_heap_goal} bytes is shorter than any, {fields.heap_minimum}")
+    trigger, goal = gccontroller.trigger(heap.header)
+    if not min(int(fields.heap_marked), goal) <= trigger <= goal:
+        throw(f"the trigger {trigger} is not between {fields.heap_marked} marked and the goal {goal}")
+    if fields.gc_blacken_enabled and fields.triggered == NOT_TRIGGERED:
+        throw("marking runs without a trigger")
+    if fields.gc_blacken_enabled and not fields.assist_work_per_byte > 0:
+        throw(f"assist_work_per_byte is {fields.assist_work_per_byte} while marking")
+    if fields.idle_mark_workers < 0 or fields.dedicated_mark_workers_needed < 0:
+        throw(f"{fields.idle_mark_workers} idle mark workers, {fields.dedicated_mark_workers_needed} dedicated needed")
+
+
+def check_limiter(heap: Heap) -> None:
+    """The GC CPU limiter's bucket."""
+    fields = heap.fields
+    fill, capacity = int(fields.limiter_fill), int(fields.limiter_capacity)
+    if not 0 <= fill <= capacity:
+        throw(f"the limiter's bucket holds {fill} of {capacity} ps")
+    if fields.limiter_enabled and fill != capacity:
+        throw(f"the limiter is on with {fill} of {capacity} ps in its bucket")
+
+
 def check_heap(heap: Heap) -> None:
     """Every invariant of the rooms; Throw names the first that does not hold."""
     check_layout(heap)
@@ -343,3 +378,5 @@ def check_heap(heap: Heap) -> None:
     check_pages(heap)
     check_ledger(heap)
     check_metadata(heap)
+    check_pacer(heap)
+    check_limiter(heap)

@@ -1,6 +1,6 @@
-"""The pacer's functions for Python to call: what the shell does once a cycle, and what settings change.
+"""The pacer and the GC CPU limiter for Python to call: what the shell does once a cycle, and what settings change.
 
-Each does what its namesake of mgcpacer does; compiled code calls that one. Times are integers of any one unit.
+Each does what its namesake of mgcpacer or mgclimit does; compiled code calls that one. Times are picoseconds.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 from numba import boolean, int64, types, void
 
-from sim.go import mgcpacer
+from sim.go import mgclimit, mgcpacer
 from sim.go.state import heap_type
 from sim.jit import bare, entry
 
@@ -72,3 +72,33 @@ def heap_goal(h: Any) -> Any:
 def trigger(h: Any) -> Any:
     """The trigger and the heap goal, in bytes."""
     return mgcpacer.trigger(bare(h))
+
+
+@entry(void(heap_type, boolean, int64))
+def start_gc_transition(h: Any, enable_gc: Any, now: Any) -> None:
+    """The world is stopped to begin marking or to end it."""
+    mgclimit.start_gc_transition(bare(h), enable_gc, now)
+
+
+@entry(void(heap_type, int64))
+def finish_gc_transition(h: Any, now: Any) -> None:
+    """That pause is over."""
+    mgclimit.finish_gc_transition(bare(h), now)
+
+
+@entry(void(heap_type, int64))
+def update_limiter(h: Any, now: Any) -> None:
+    """Count the time since the last update; mgclimit.need_update says when it is due."""
+    mgclimit.update(bare(h), now)
+
+
+@entry(boolean(heap_type, int64, int64, int64))
+def start_event(h: Any, p: Any, kind: Any, now: Any) -> Any:
+    """P p begins something the limiter counts (mgclimit's kinds); False if it is in an event already."""
+    return mgclimit.start_event(bare(h), p, kind, now)
+
+
+@entry(void(heap_type, int64, int64, int64))
+def stop_event(h: Any, p: Any, kind: Any, now: Any) -> None:
+    """That ends."""
+    mgclimit.stop_event(bare(h), p, kind, now)

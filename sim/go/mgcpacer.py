@@ -299,8 +299,6 @@ def trigger(h: Any) -> Any:
     at = min_trigger
     if c.runway <= np.uint64(goal):  # else even the earliest is too late; a negative cons/mark lands here too
         at = min(max(goal - np.int64(c.runway), min_trigger), max_trigger)
-    if at > goal:
-        raise Throw("produced a trigger greater than the heap goal")
     return at, goal
 
 

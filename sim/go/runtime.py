@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import int64, void
 
-from sim.go import mgcpacer, mheap
+from sim.go import mgclimit, mgcpacer, mheap
 from sim.go.params import VERSIONS, Facts, set_facts
 from sim.go.state import ARENA_PAGES, CHUNK_PAGES, MAX_OCCUPIED, MSPAN_CACHE_LEN, heap_type, new_tables
 from sim.jit import entry
@@ -25,6 +25,7 @@ def mallocinit(h: Any, mspan_size: Any, mcache_size: Any) -> None:
     """mheap.mallocinit, for Python to call; the collector is off and no memory limit set."""
     mheap.mallocinit(h, mspan_size, mcache_size)
     mgcpacer.init(h, -1, mgcpacer.NO_LIMIT)
+    mgclimit.reset_capacity(h, np.int64(0), h[0].nprocs)
 
 
 class Heap:

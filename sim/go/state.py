@@ -227,6 +227,8 @@ PROC = np.dtype(
         ("assist_time", "i8"),  # marking inside mallocgc
         ("mallocs", "i8"),
         ("segments", "i8"),
+        ("limiter_event", "u1"),  # what it is at that the GC CPU limiter counts (mgclimit)
+        ("limiter_event_start", "i8"),  # since when that is not counted yet
     ],
     align=True,
 )
@@ -407,6 +409,17 @@ SCALARS = [
     ("assist_work_per_byte", "f8"),
     ("assist_bytes_per_work", "f8"),
     ("fractional_utilization_goal", "f8"),
+    # the GC CPU limiter (mgclimit.py), times in picoseconds
+    ("limiter_enabled", "u1"),  # the bucket is full: assists return at once
+    ("limiter_gc_enabled", "u1"),  # marking, as of the last transition
+    ("limiter_transitioning", "u1"),
+    ("limiter_fill", "i8"),
+    ("limiter_capacity", "i8"),
+    ("limiter_overflow", "i8"),  # GC time so far that found no room
+    ("limiter_assist_time_pool", "i8"),  # since the last update
+    ("limiter_idle_time_pool", "i8"),
+    ("limiter_last_update", "i8"),
+    ("limiter_nprocs", "i8"),
     # what the workload holds
     ("live_objects", "i8"),
     ("live_bytes", "i8"),  # slot bytes; of tiny objects none
