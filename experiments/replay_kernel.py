@@ -23,7 +23,6 @@ from experiments.replay_repair import (
     cached_by,
     force_span,
     give_back,
-    push_front,
     shelve,
     slot_at,
     take_slot,
@@ -70,7 +69,7 @@ from sim.go.mcache import cache_fresh, prepare_for_sweep, release_all, uncache_f
 from sim.go.mcentral import cache_span
 from sim.go.mheap import PAGE_CACHE_MAX_PAGES, alloc_span, room_is_short, span_of_page
 from sim.go.mspan import is_allocated, next_free_index
-from sim.go.mspanset import partial_swept, place_swept
+from sim.go.mspanset import partial_swept, place_swept, spanset_push_front
 from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, TINY_SPAN_CLASS, heap_type, mcaches, spans
 from sim.jit import entry, jit
 from sim.words import ZERO
@@ -265,7 +264,7 @@ def predict_refill(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> Any
     elif recorded_rank > chosen_rank:
         shelve(h, chosen)
     else:
-        push_front(h, partial_swept(h, spc), chosen)
+        spanset_push_front(h, partial_swept(h, spc), chosen)
     return True
 
 

@@ -28,7 +28,16 @@ from sim.go.mgcsweep import begin_sweep, sweep, try_acquire
 from sim.go.mheap import free_span_locked, span_of_page
 from sim.go.mpagecache import page_cache_flush
 from sim.go.mspan import mark_live, span_words
-from sim.go.mspanset import full_unswept, partial_swept, partial_unswept, spanset_pop, spanset_remove
+from sim.go.mspanset import (
+    full_unswept,
+    partial_swept,
+    partial_unswept,
+    spanset_first,
+    spanset_next,
+    spanset_pop,
+    spanset_push_front,
+    spanset_remove,
+)
 from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, mcaches, spans, spansets, words
 from sim.jit import jit
 from sim.words import ZERO, popcount64
@@ -69,41 +78,34 @@ def is_next(h: Any, s: Any, slack: Any) -> Any:
     """
     for sweep_class in range(h[0].central_index, 2 * NUM_SPAN_CLASSES):
         spc = np.int64(sweep_class) >> 1
-        at = np.int64(spansets(h)[partial_unswept(h, spc) if sweep_class & 1 else full_unswept(h, spc)].head)
-        while at != 0:
+        index = partial_unswept(h, spc) if sweep_class & 1 else full_unswept(h, spc)
+        block = np.int64(spansets(h)[index].head)
+        for i in range(spansets(h)[index].popped, spansets(h)[index].pushed):
+            block, at = spanset_next(h, index, block, i)
             if at == s:
                 return True
             if is_unswept(h, at) and has_garbage(h, at):
                 slack -= 1
                 if slack < 0:
                     return False
-            at = np.int64(spans(h)[at].next)
     return False
 
 
 @jit
 def refill_sweeps(h: Any, spc: Any) -> Any:
     """The span that a refill of a class would sweep and take, 0 if none. (mcentral.go:cacheSpan)"""
-    if spansets(h)[partial_swept(h, spc)].head != 0:
+    if spanset_first(h, partial_swept(h, spc)) != 0:
         return np.int64(0)
-    s = np.int64(spansets(h)[partial_unswept(h, spc)].head)
-    if s == 0:
-        s = np.int64(spansets(h)[full_unswept(h, spc)].head)
-        while s != 0 and not has_garbage(h, s):
-            s = np.int64(spans(h)[s].next)
-    return s
-
-
-@jit
-def put_back(h: Any, index: Any, first: Any, last: Any) -> None:
-    """Put a chain of spans back at the head of a set; nothing if there is none. Go has no such step."""
-    q = spansets(h)[index]
-    if first == 0:
-        return
-    spans(h)[last].next = q.head
-    q.head = first
-    if q.tail == 0:
-        q.tail = last
+    s = spanset_first(h, partial_unswept(h, spc))
+    if s != 0:
+        return s
+    index = full_unswept(h, spc)
+    block = np.int64(spansets(h)[index].head)
+    for i in range(spansets(h)[index].popped, spansets(h)[index].pushed):
+        block, s = spanset_next(h, index, block, i)
+        if has_garbage(h, s):
+            return s
+    return np.int64(0)
 
 
 @jit
@@ -115,23 +117,20 @@ def sweep_until(h: Any, p: Any, s: Any) -> None:
     while h[0].central_index < 2 * NUM_SPAN_CLASSES:
         spc = np.int64(h[0].central_index) >> 1
         index = partial_unswept(h, spc) if h[0].central_index & 1 else full_unswept(h, spc)
-        first = np.int64(0)
-        last = np.int64(0)
+        passed = np.int64(0)  # the last span passed over; their records' ``next`` chains them
         found = spanset_pop(h, index)
         while found != 0:
             if found != s and is_unswept(h, found) and has_garbage(h, found):
-                spans(h)[found].next = 0
-                if first == 0:
-                    first = found
-                else:
-                    spans(h)[last].next = found
-                last = found
+                spans(h)[found].next = passed
+                passed = found
             elif try_acquire(h, found):
                 sweep(h, p, found, False)
             if found == s:
                 break
             found = spanset_pop(h, index)
-        put_back(h, index, first, last)
+        while passed != 0:
+            spanset_push_front(h, index, passed)
+            passed = np.int64(spans(h)[passed].next)
         if found == s and s != 0:
             return
         h[0].central_index += 1

@@ -53,6 +53,7 @@ from sim.go.state import (
     CACHEALLOC,
     CHUNK_PAGES,
     MSPAN_CACHE_LEN,
+    NUM_SPAN_CLASSES,
     PAGE_SHIFT,
     SPAN_DEAD,
     SPAN_IN_USE,
@@ -305,10 +306,14 @@ def clear_page_marks(h: Any) -> None:
 
 @jit
 def room_is_short(h: Any, npages: Any) -> Any:
-    """Whether a table could overflow before the next check, npages being the longest span asked for meanwhile."""
+    """Whether a table could overflow before the next check, npages being the longest span asked for meanwhile.
+
+    A whole sweep in between takes no more than some blocks of span sets a class: it pops what it pushes.
+    """
     return (
         h[0].nspans + 2 * MSPAN_CACHE_LEN > h[0].spans_len
         or h[0].nwords + 64 * pool_words(5, 512) > h[0].words_len
+        or h[0].nset_blocks + 8 * NUM_SPAN_CLASSES > h[0].set_blocks_len
         or h[0].nchunks + npages // CHUNK_PAGES + 2 * (ARENA_PAGES // CHUNK_PAGES) > h[0].chunks_len
         or h[0].narenas + npages // ARENA_PAGES + 3 > h[0].arenas_len
     )

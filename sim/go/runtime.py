@@ -10,7 +10,7 @@ from numba import int64, void
 
 from sim.go import mheap
 from sim.go.params import VERSIONS, Facts, set_facts
-from sim.go.state import ARENA_PAGES, CHUNK_PAGES, MAX_OCCUPIED, heap_type, new_tables
+from sim.go.state import ARENA_PAGES, CHUNK_PAGES, MAX_OCCUPIED, NUM_SPAN_CLASSES, heap_type, new_tables
 from sim.jit import entry
 
 # bytes of the runtime's own records, as the compiler lays them out on linux/amd64 (1.27.3; 1.19.8)
@@ -71,6 +71,7 @@ class Heap:
         wanted = {
             "spans": fields.nspans + 1024,
             "words": fields.nwords + (1 << 14),
+            "set_blocks": fields.nset_blocks + 8 * NUM_SPAN_CLASSES,
             "chunks": fields.nchunks + npages // CHUNK_PAGES + 64,
             "arenas": fields.narenas + npages // ARENA_PAGES + 4,
         }
