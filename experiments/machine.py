@@ -40,7 +40,6 @@ from experiments.machine_file import LOCK_STEPS, Machine, Reading, Table, read_m
 from experiments.machine_gc import mark_prices, pauses, sweep_prices
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, LockPrices, Price, Prices
-from sim.go.mspanset import BLOCK_ENTRIES
 from sim.go.params import VERSIONS, Facts
 from sim.go.runtime import MSPAN_SIZE, SPANSET_BLOCK
 from sim.go.sizeclasses import (
@@ -49,7 +48,7 @@ from sim.go.sizeclasses import (
     class_to_allocnpages,
     class_to_size,
 )
-from sim.go.state import ARENA_PAGES, CHUNK_PAGES, NUM_SIZE_CLASSES, PAGE_SIZE, SUMMARY_LEVELS
+from sim.go.state import ARENA_PAGES, BLOCK_ENTRIES, CHUNK_PAGES, NUM_SIZE_CLASSES, PAGE_SIZE, SUMMARY_LEVELS
 
 KINDS = ("scan", "noscan")  # index: the low bit of a span class
 OS_PAGE = 4096

@@ -35,11 +35,12 @@ from sim.go.layout import (
 from sim.go.mfixalloc import GCBITS_CHUNK, PERSISTENT_CHUNK, PTR_SIZE, SYS_PAGE
 from sim.go.mgcpacer import NOT_TRIGGERED
 from sim.go.mpagealloc_64bit import ADDR_RANGE, CHUNK_MAP_BYTES, INITIAL_RANGES, SUMMARY_BYTES
-from sim.go.mspanset import BLOCK_ENTRIES, INITIAL_SPINE_CAP
+from sim.go.mspanset import INITIAL_SPINE_CAP
 from sim.go.runtime import Heap
 from sim.go.state import (
     ARENA_HINT_ALLOC,
     ARENA_PAGES,
+    BLOCK_ENTRIES,
     CACHEALLOC,
     CHUNK_PAGES,
     PAGE_SHIFT,
@@ -60,30 +61,61 @@ def _low_bits(n: Any) -> Any:
     return np.where(n == 0, np.uint64(0), _ALL >> shift)
 
 
+def _set_entries(heap: Heap, index: int) -> list[int]:
+    """The entries of a span set, stale ones included; its blocks against its counts."""
+    queue, blocks = heap.arrays["spansets"][index], heap.arrays["set_blocks"]
+    popped, pushed = int(queue.popped), int(queue.pushed)
+    chain, block, wanted = [], int(queue.head), -(-pushed // BLOCK_ENTRIES) - popped // BLOCK_ENTRIES
+    while block != 0:
+        chain.append(block)
+        block = int(blocks.next[block])
+        if len(chain) > wanted:
+            break
+    if len(chain) != wanted or (chain[-1] if chain else 0) != int(queue.tail) or pushed < popped:
+        throw(f"span set {index} holds entries {popped} to {pushed}, its chain of {len(chain)} blocks others")
+    entries = np.concatenate([blocks.entries[block] for block in chain]) if chain else np.zeros(0, np.int32)
+    first = popped % BLOCK_ENTRIES
+    return [int(s) for s in entries[first : first + pushed - popped]]
+
+
+def _check_set_blocks(heap: Heap) -> None:
+    """Every row of set_blocks is in one set or free."""
+    fields, sets = heap.fields, heap.arrays["spansets"]
+    used = int((-(-sets.pushed // BLOCK_ENTRIES) - sets.popped // BLOCK_ENTRIES).sum())
+    free, at = 0, int(fields.free_set_block)
+    while at != 0 and free <= int(fields.nset_blocks):
+        free, at = free + 1, int(heap.arrays["set_blocks"].next[at])
+    if used + free != int(fields.nset_blocks) - 1:
+        throw(f"{used} blocks of span sets are used, {free} free, of {int(fields.nset_blocks) - 1}")
+
+
 def check_places(heap: Heap) -> None:
-    """Every in-use span in exactly one cache or set; none that is not in use in any."""
+    """Every in-use span in exactly one cache or set; none that is not in use in any.
+
+    An entry among the spans to be swept is stale, and no place, when its span is swept or not in use.
+    """
     arrays, n = heap.arrays, int(heap.fields.nspans)
     places: dict[int, list[str]] = {}
     cached = np.asarray(arrays["mcaches"].alloc)
     for p, spc in np.argwhere(cached != 0):
         places.setdefault(int(cached[p, spc]), []).append(f"P{p}.alloc[{spc}]")
-    following = arrays["spans"].next[:n].tolist()
-    tails = arrays["spansets"].tail
-    heads = arrays["spansets"].head
-    counts = arrays["spansets"].pushed - arrays["spansets"].popped
-    for index in np.flatnonzero((heads != 0) | (tails != 0) | (counts != 0)):
-        s, last, seen = int(heads[index]), 0, 0
-        while s != 0:
-            places.setdefault(s, []).append(f"set {index}")
-            last, s = s, following[s]
-            seen += 1
-            if seen > n:
-                throw(f"span set {index} is a ring")
-        if last != int(tails[index]):
-            throw(f"span set {index} ends at {last}, its tail says {tails[index]}")
-        if seen != int(counts[index]):
-            throw(f"span set {index} holds {seen} spans, {counts[index]} by its counts")
     state = arrays["spans"].state[:n].tolist()
+    sweepgen = arrays["spans"].sweepgen[:n].tolist()
+    sg = int(heap.fields.sweepgen)
+    sets = arrays["spansets"]
+    for index in np.flatnonzero((sets.head != 0) | (sets.tail != 0) | (sets.pushed != sets.popped)).tolist():
+        unswept = index & 1 != sg >> 1 & 1
+        if unswept and heap.fields.sweep_drained and sets.pushed[index] != sets.popped[index]:
+            throw(f"span set {index} still holds spans to sweep, but the sweep is drained")
+        for s in _set_entries(heap, index):
+            if not 0 < s < n:
+                throw(f"span set {index} holds {s}, which is no span")
+            if unswept and (state[s] != SPAN_IN_USE or sweepgen[s] != sg - 2):
+                continue
+            places.setdefault(s, []).append(f"set {index}")
+            if not unswept and state[s] == SPAN_IN_USE and sweepgen[s] != sg:
+                throw(f"span {s} is in set {index} of swept spans, its sweepgen is {sweepgen[s]} of {sg}")
+    _check_set_blocks(heap)
     for s in range(1, n):
         where = places.get(s, [])
         if state[s] == SPAN_IN_USE and len(where) != 1:

@@ -53,6 +53,7 @@ from sim.go.state import (
     CACHEALLOC,
     CHUNK_PAGES,
     MSPAN_CACHE_LEN,
+    NUM_SPAN_CLASSES,
     PAGE_SHIFT,
     SPAN_DEAD,
     SPAN_IN_USE,
@@ -313,12 +314,14 @@ def clear_page_marks(h: Any) -> None:
 def room_is_short(h: Any, npages: Any) -> Any:
     """Whether a table could overflow before the next check, npages being the longest span asked for meanwhile.
 
-    Every P may be past its own check and waiting for the heap lock.
+    Every P may be past its own check and waiting for the heap lock. A whole sweep in between takes no more
+    than some blocks of span sets a class: it pops what it pushes.
     """
     n = h[0].nprocs + 1
     return (
         h[0].nspans + n * MSPAN_CACHE_LEN > h[0].spans_len
         or h[0].nwords + (n + 64) * pool_words(5, 512) > h[0].words_len
+        or h[0].nset_blocks + 8 * NUM_SPAN_CLASSES > h[0].set_blocks_len
         or h[0].nchunks + npages // CHUNK_PAGES + n * (ARENA_PAGES // CHUNK_PAGES) > h[0].chunks_len
         or h[0].narenas + npages // ARENA_PAGES + n + 2 > h[0].arenas_len
     )

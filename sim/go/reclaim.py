@@ -3,7 +3,7 @@
 While a sweep is under way, whoever wants npages of fresh heap first gives back at least as many. It looks for spans
 without a single marked object, in the order of addresses, 512 pages at a time: every arena has a bit for the first page
 of each span in use and one for those of them with a marked object. Pages found in excess, and those `sweep_one` frees,
-are credit for the next who asks.
+are credit for the next who asks. The entries of spans swept so stay in the sets of spans to be swept, stale.
 
 Invariants: the search only goes forward, each page is looked at once in a cycle; ``reclaim_credit`` is never negative.
 
@@ -18,7 +18,6 @@ import numpy as np
 
 from sim.go.mgcsweep import sweep, sweep_done, try_acquire
 from sim.go.mheap import alloc_span
-from sim.go.mspanset import full_unswept, partial_unswept, spanset_remove
 from sim.go.state import ARENA_PAGES, NEVER, SPAN_IN_USE, arenas, page_span, spans
 from sim.jit import jit
 from sim.words import ZERO, bit64, ctz64
@@ -44,14 +43,10 @@ def reclaim_chunk(h: Any, p: Any, index: Any) -> Any:
             bit = ctz64(todo)
             todo &= ~bit64(bit)
             s = np.int64(page_span(h)[at * ARENA_PAGES + (i << 6) + bit])
-            if not try_acquire(h, s):
-                continue
-            spc = np.int64(spans(h)[s].spanclass)
-            if not spanset_remove(h, partial_unswept(h, spc), s):
-                spanset_remove(h, full_unswept(h, spc), s)
-            n = np.int64(spans(h)[s].npages)
-            if sweep(h, p, s, False):
-                npages += n
+            if try_acquire(h, s):
+                n = np.int64(spans(h)[s].npages)
+                if sweep(h, p, s, False):
+                    npages += n
     return npages
 
 

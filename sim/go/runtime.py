@@ -10,7 +10,15 @@ from numba import int64, void
 
 from sim.go import mgclimit, mgcpacer, mheap
 from sim.go.params import VERSIONS, Facts, set_facts
-from sim.go.state import ARENA_PAGES, CHUNK_PAGES, MAX_OCCUPIED, MSPAN_CACHE_LEN, heap_type, new_tables
+from sim.go.state import (
+    ARENA_PAGES,
+    CHUNK_PAGES,
+    MAX_OCCUPIED,
+    MSPAN_CACHE_LEN,
+    NUM_SPAN_CLASSES,
+    heap_type,
+    new_tables,
+)
 from sim.jit import entry
 
 # bytes of the runtime's own records, as the compiler lays them out on linux/amd64 (1.27.3; 1.19.8)
@@ -76,6 +84,7 @@ class Heap:
             "words": fields.nwords + (n << 10) + (1 << 14),
             "chunks": fields.nchunks + npages // CHUNK_PAGES + n * (ARENA_PAGES // CHUNK_PAGES),
             "arenas": fields.narenas + npages // ARENA_PAGES + n,
+            "set_blocks": fields.nset_blocks + 8 * NUM_SPAN_CLASSES,
         }
         for name, need in wanted.items():
             if need > len(self.tables.arrays[name]):

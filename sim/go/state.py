@@ -62,7 +62,7 @@ SPAN = np.dtype(
         ("nelems", "i4"),
         ("alloc_count", "i4"),
         ("alloc_count_before_cache", "i4"),
-        ("next", "i4"),  # next span in its span set, or in the list of free records
+        ("next", "i4"),  # next span in the list of free records
         # sweepgen against the heap's sg: sg-2 needs sweeping, sg-1 being swept, sg swept and ready,
         # sg+1 cached before this cycle's sweep began and still cached, sg+3 swept, then cached, still cached
         ("sweepgen", "u4"),
@@ -76,15 +76,18 @@ SPAN = np.dtype(
 
 SPANSET = np.dtype(
     [
-        ("head", "i4"),
-        ("tail", "i4"),
-        ("pushed", "i8"),  # since the last reset, as Go's tail and head indexes: they say when a block is needed
+        ("head", "i4"),  # block of the entry to pop next, 0 = none
+        ("tail", "i4"),  # block of the entry pushed last
+        ("pushed", "i8"),  # entries since the last reset, as Go's tail and head indexes: the set is [popped, pushed)
         ("popped", "i8"),
         ("spine_len", "i4"),  # blocks entered in the spine since the last reset
         ("spine_cap", "i4"),  # blocks the spine has room for
     ],
     align=True,
 )
+
+BLOCK_ENTRIES = 512  # spans of a block of a span set (mspanset.go:spanSetBlockEntries)
+SET_BLOCK = np.dtype([("next", "i4"), ("entries", "i4", (BLOCK_ENTRIES,))], align=True)
 
 MCACHE = np.dtype(
     [
@@ -238,6 +241,7 @@ LOG = np.dtype([("time", "i8"), ("p", "i4"), ("kind", "i4"), ("arg", "i8")], ali
 TABLES: dict[str, Any] = {
     "spans": SPAN,
     "words": np.uint64,
+    "set_blocks": SET_BLOCK,  # blocks of the span sets
     "spansets": SPANSET,  # index spanclass * 4 + {0, 1} for partial[i], + {2, 3} for full[i]
     "mcaches": MCACHE,  # by P
     "chunks": CHUNK,
@@ -374,6 +378,8 @@ SCALARS = [
     ("gcbits_current", "i8"),
     ("gcbits_previous", "i8"),
     ("gcbits_spare", "i8"),
+    ("nset_blocks", "i8"),  # rows of set_blocks ever used
+    ("free_set_block", "i4"),  # the first of those that are free, 0 = none
     ("spanset_blocks", "i8"),  # blocks of span sets made so far
     ("spanset_pool", "i8"),  # of them unused
     # the pacer (mgcpacer.py); heap_live, heap_scan, total_alloc, total_free, mapped_ready, heap_free are its inputs too
@@ -435,7 +441,6 @@ SCALARS = [
     ("large_fresh_noscan", "i8"),
     ("large_zero_scan", "i8"),
     ("large_zero_noscan", "i8"),
-    ("limiter_enabled", "u1"),
     # marking on the clock (mgcmark.py)
     ("now", "i8"),  # when the step in progress happens
     ("gc_phase", "u1"),  # GC_OFF, GC_MARK, GC_MARK_TERMINATION
@@ -478,6 +483,7 @@ heap_type = header_type(HEAP)
 spans = table("spans", SPAN)
 words = table("words", np.uint64)
 spansets = table("spansets", SPANSET)
+set_blocks = table("set_blocks", SET_BLOCK)
 mcaches = table("mcaches", MCACHE)
 chunks = table("chunks", CHUNK)
 chunk_map = table("chunk_map", np.int32)
@@ -526,6 +532,7 @@ def new_tables() -> Tables:
     tables.allocate("spans", 4096)
     tables.allocate("words", 1 << 14)
     tables.allocate("spansets", 4 * NUM_SPAN_CLASSES)
+    tables.allocate("set_blocks", 16 * NUM_SPAN_CLASSES)
     tables.allocate("chunks", 64)
     tables.allocate("chunk_map", 1 << 26)
     bits = 0
@@ -547,6 +554,7 @@ def new_tables() -> Tables:
     fields = tables.fields
     fields.nspans = 1  # span 0 is emptymspan: no slot, never in a set
     fields.nwords = 1
+    fields.nset_blocks = 1
     fields.free_words[:] = -1
     fields.search_addr = 1 << 35
     fields.sweep_drained = 1  # no sweep before the first cycle (mgc.go:gcinit)
