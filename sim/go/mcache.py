@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sim.go.mcentral import uncache_span
+from sim.go.stack import stackcache_clear
 from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT, TINY_SPAN_CLASS, mcaches, small_alloc_count, spans
 from sim.jit import jit
 from sim.units import Throw
@@ -101,4 +102,5 @@ def prepare_for_sweep(h: Any, p: Any) -> None:
     if c.flush_gen == h[0].sweepgen:
         return
     release_all(h, p)
+    stackcache_clear(h, p)
     c.flush_gen = h[0].sweepgen
