@@ -9,6 +9,7 @@ Each predicate throws with the numbers that break it.
   its search address; the leaf summaries say what the bitmaps say.
 - Ledger: the heap's parts sum to the bytes mapped for it and follow from bitmaps and spans; every byte of metadata is in
   one statistic; mapped_ready is the sum of all statistics less what is released, reserved what is left of reservations.
+- Stacks and goroutines: see check_stack.py.
 - Layout: arenas overlap nothing others hold, and their index leads to them.
 - Pacer: what is marked <= trigger <= goal (or all are the goal), counts are not negative, marking began somewhere.
 - GC CPU limiter: its bucket's level is within its capacity; it is on only while the bucket is full.
@@ -18,11 +19,14 @@ Whole columns are compared at a time: a heap of some thousand spans takes about 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from sim.go import gccontroller
+from sim.go.check_stack import check_goroutines, check_stacks
 from sim.go.layout import (
     ARENA_BYTES,
     ARENA_INDEX_BYTES,
@@ -402,8 +406,8 @@ def check_limiter(heap: Heap) -> None:
         throw(f"the limiter is on with {fill} of {capacity} ps in its bucket")
 
 
-def check_heap(heap: Heap) -> None:
-    """Every invariant of the rooms; Throw names the first that does not hold."""
+def check_heap(heap: Heap, stacks: Mapping[int, int] = MappingProxyType({})) -> None:
+    """Every invariant of the rooms; Throw names the first that does not hold. ``stacks``: see `check_stacks`."""
     check_layout(heap)
     check_places(heap)
     check_spans(heap)
@@ -412,3 +416,5 @@ def check_heap(heap: Heap) -> None:
     check_metadata(heap)
     check_pacer(heap)
     check_limiter(heap)
+    check_stacks(heap, stacks)
+    check_goroutines(heap)

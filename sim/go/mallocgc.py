@@ -23,12 +23,14 @@ from sim.go.malloc import TINY_SIZE
 from sim.go.mcache import cache_fresh, update_heap_live
 from sim.go.mgcmark import mark_new_object
 from sim.go.mheap import (
+    OS_PAGE_SHIFT,
     PAGE_CACHE_MAX_PAGES,
     alloc_mspan_locked,
     alloc_pages_locked,
     arena_of,
     finish_span,
     refill_page_cache_locked,
+    touch_pages,
 )
 from sim.go.mpagecache import page_cache_alloc
 from sim.go.mspan import next_free_index, set_alive, set_dead, tiny_count
@@ -79,8 +81,7 @@ from sim.go.state import (
 from sim.jit import inlined, jit
 from sim.metrics.histogram import BUCKETS, bucket_of
 from sim.ops import NEEDZERO, NOSCAN, SHARED, TOUCH
-from sim.words import ALL as ALL_ONES
-from sim.words import ZERO, bit64, ones, shl64, shr64
+from sim.words import ZERO, ones, shl64, shr64
 
 STEP = {name: PRICE_STEPS + i for i, name in enumerate(STEPS)}
 _TINY_PRICE = STEP["tiny"]
@@ -97,8 +98,6 @@ _PROFILE_SAMPLE = STEP["profile_sample"]
 _LARGE = STEP["large"]
 
 CLEAR_CHUNK = 256 << 10  # bytes of a large object cleared between two preemption checks (memclrNoHeapPointersChunked)
-OS_PAGE_SHIFT = 12
-HUGE_OS_PAGES = 512  # system pages of 2 MiB
 
 
 @jit
@@ -124,28 +123,13 @@ def pay_bytes(h: Any, p: Any, nbytes: Any, rate: Any) -> Any:
 
 @jit
 def touch(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
-    """Make bytes of a span resident: picoseconds of the page faults for system pages that were not.
-
-    Before go1.27 the runtime asks for huge pages over the whole aligned 2 MiB ranges of a span it takes from the system
-    (mem_linux.go:sysUsedOS): the first touch of such a range makes all of it resident at once.
-    """
+    """Make bytes of a span resident: picoseconds of the page faults for system pages that were not."""
+    small, huge = touch_pages(h, sp, offset, nbytes)
     cost = np.int64(0)
-    start = sp.start_page << (PAGE_SHIFT - OS_PAGE_SHIFT)
-    end = start + (sp.npages << (PAGE_SHIFT - OS_PAGE_SHIFT))
-    first = start + (offset >> OS_PAGE_SHIFT)
-    for page in range(first, start + ((offset + nbytes - 1) >> OS_PAGE_SHIFT) + 1):
-        touched = arenas(h)[arena_of(h, page >> (PAGE_SHIFT - OS_PAGE_SHIFT))].touched
-        word = (page & 16383) >> 6
-        if touched[word] & bit64(page & 63) != ZERO:
-            continue
-        huge = page & ~np.int64(HUGE_OS_PAGES - 1)
-        if h[0].huge_page_advice and huge >= start and huge + HUGE_OS_PAGES <= end:
-            for i in range(word & ~np.int64(7), (word & ~np.int64(7)) + 8):
-                touched[i] = ALL_ONES
-            cost += pay(h, p, _HUGE_TOUCH)
-        else:
-            touched[word] |= bit64(page & 63)
-            cost += pay(h, p, _FIRST_TOUCH)
+    for _ in range(small):
+        cost += pay(h, p, _FIRST_TOUCH)
+    for _ in range(huge):
+        cost += pay(h, p, _HUGE_TOUCH)
     return cost
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from sim.go.mcentral import uncache_span
 from sim.go.mgcmark import advance, arm
 from sim.go.mgcpacer import update
+from sim.go.stack import stackcache_clear
 from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT, TINY_SPAN_CLASS, mcaches, small_alloc_count, spans
 from sim.jit import jit
 from sim.units import Throw
@@ -106,4 +107,5 @@ def prepare_for_sweep(h: Any, p: Any) -> None:
     if c.flush_gen == h[0].sweepgen:
         return
     release_all(h, p)
+    stackcache_clear(h, p)
     c.flush_gen = h[0].sweepgen

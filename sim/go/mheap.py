@@ -66,11 +66,13 @@ from sim.go.state import (
 )
 from sim.jit import jit
 from sim.units import Throw
-from sim.words import ZERO, bit64, shl64, shr64
+from sim.words import ALL, ZERO, bit64, shl64, shr64
 
 PAGE_CACHE_MAX_PAGES = 16  # a quarter of the page cache: longer spans bypass it (mheap.go:allocSpan)
 CHUNK_BYTES = CHUNK_PAGES << PAGE_SHIFT
 ARENA_HINT_SIZE = 24
+OS_PAGE_SHIFT = 12
+HUGE_OS_PAGES = 512  # system pages of 2 MiB
 
 
 @jit
@@ -308,6 +310,34 @@ def clear_page_marks(h: Any) -> None:
     for i in range(h[0].narenas):
         for j in range(ARENA_PAGES // 64):
             arenas(h)[i].page_marks[j] = ZERO
+
+
+@jit
+def touch_pages(h: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
+    """Make bytes of a span resident: how many system pages, small and huge, were touched for the first time.
+
+    Before go1.27 the runtime asks for huge pages over the whole aligned 2 MiB ranges of a span it takes from the system
+    (mem_linux.go:sysUsedOS): the first touch of such a range makes all of it resident at once.
+    """
+    small = np.int64(0)
+    huge = np.int64(0)
+    start = sp.start_page << (PAGE_SHIFT - OS_PAGE_SHIFT)
+    end = start + (sp.npages << (PAGE_SHIFT - OS_PAGE_SHIFT))
+    first = start + (offset >> OS_PAGE_SHIFT)
+    for page in range(first, start + ((offset + nbytes - 1) >> OS_PAGE_SHIFT) + 1):
+        touched = arenas(h)[arena_of(h, page >> (PAGE_SHIFT - OS_PAGE_SHIFT))].touched
+        word = (page & 16383) >> 6
+        if touched[word] & bit64(page & 63) != ZERO:
+            continue
+        range_start = page & ~np.int64(HUGE_OS_PAGES - 1)
+        if h[0].huge_page_advice and range_start >= start and range_start + HUGE_OS_PAGES <= end:
+            for i in range(word & ~np.int64(7), (word & ~np.int64(7)) + 8):
+                touched[i] = ALL
+            huge += 1
+        else:
+            touched[word] |= bit64(page & 63)
+            small += 1
+    return small, huge
 
 
 @jit

@@ -12,6 +12,7 @@ from numba import void
 
 from sim.go.mcache import release_all
 from sim.go.runtime import Heap
+from sim.go.stack import stackcache_clear
 from sim.go.state import CACHEALLOC, SPANALLOC, heap_type
 from sim.jit import bare, entry
 
@@ -22,6 +23,7 @@ def flush_all_mcaches(h: Any) -> None:
     h = bare(h)
     for p in range(h[0].nprocs):
         release_all(h, p)
+        stackcache_clear(h, p)
 
 
 def mem_stats(heap: Heap) -> dict[str, int]:

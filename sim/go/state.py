@@ -32,6 +32,7 @@ NUM_SIZE_CLASSES = 68
 TINY_SPAN_CLASS = 5
 MSPAN_CACHE_LEN = 128
 NUM_STACK_ORDERS = 4
+NUM_STACK_LARGE = 36  # lists of large stack spans, by bit length of their pages
 SUMMARY_LEVELS = 5
 LEVEL_BITS = (14, 3, 3, 3, 3)
 SUMMARY_PAGE_WORDS = 2469  # bits for 32 + 256 + 2048 + 16384 + 131072 pages of summaries and 8192 chunk maps
@@ -206,6 +207,11 @@ GOROUTINE = np.dtype(
         ("assist_work", "i8"),  # scan work of the assist in progress
         ("assist_start", "i8"),  # when it began
         ("assist_paid", "u1"),  # the allocation at ``pos`` has been charged to assist_bytes: 1, and 2 if that took time
+        # its stack (sim/go/stack.py, gfree.py)
+        ("stack", "i8"),  # lowest address, 0 = it has none
+        ("stack_size", "i8"),  # bytes
+        ("stack_used", "i8"),  # bytes its frames reach down from the top, 0 = it is dead
+        ("schedlink", "i4"),  # the next dead one in its list
         ("spent", "i8", (NUM_CAUSES,)),  # picoseconds of the allocation so far, by cause
     ],
     align=True,
@@ -232,6 +238,14 @@ PROC = np.dtype(
         ("segments", "i8"),
         ("limiter_event", "u1"),  # what it is at that the GC CPU limiter counts (mgclimit)
         ("limiter_event_start", "i8"),  # since when that is not counted yet
+        # stacks (sim/go/stack.py, gfree.py)
+        ("gfree", "i4"),  # dead goroutines of this P, the last one to die first
+        ("gfree_n", "i4"),
+        ("g0_stack", "i8"),  # stacks of the thread that runs it (16 KiB, 32 KiB), 0 = there is none yet
+        ("gsignal_stack", "i8"),
+        ("old_stack", "i8"),  # a stack it is about to free, 0 = none
+        ("old_stack_size", "i8"),
+        ("old_spans", "i4"),  # spans of stacks it is about to give back to the heap, linked by next
     ],
     align=True,
 )
@@ -397,7 +411,6 @@ SCALARS = [
     ("last_heap_goal", "i8"),
     ("last_heap_scan", "i8"),
     ("last_stack_scan", "i8"),
-    ("max_stack_scan", "i8"),
     ("globals_scan", "i8"),
     ("heap_marked", "i8"),
     ("heap_scan_work", "i8"),
@@ -426,6 +439,18 @@ SCALARS = [
     ("limiter_idle_time_pool", "i8"),
     ("limiter_last_update", "i8"),
     ("limiter_nprocs", "i8"),
+    # stacks (sim/go/stack.py): who else frees or keeps spans depends on the phase
+    ("gc_phase", "u1"),  # GC_OFF, GC_MARK, GC_MARK_TERMINATION
+    ("stackpool", "i4", (NUM_STACK_ORDERS,)),  # first span of each order with a free stack
+    ("stack_large", "i4", (NUM_STACK_LARGE,)),  # first free span of large stacks, by bit length of its pages
+    ("starting_stack_size", "i8"),  # bytes a goroutine begins with, unless its g is new
+    ("scanned_stack_size", "i8"),  # bytes and stacks scanned since that was set last, on all Ps
+    ("scanned_stacks", "i8"),
+    ("max_stack_scan", "i8"),  # bytes of the stacks of live goroutines
+    ("ngs", "i8"),  # goroutines ever made (allgs), and one for nobody
+    ("gfree_stack", "i4"),  # dead ones that no P has, with and without a stack
+    ("gfree_nostack", "i4"),
+    ("gfree_global", "i8"),  # how many
     # what the workload holds
     ("live_objects", "i8"),
     ("live_bytes", "i8"),  # slot bytes; of tiny objects none
@@ -443,7 +468,6 @@ SCALARS = [
     ("large_zero_noscan", "i8"),
     # marking on the clock (mgcmark.py)
     ("now", "i8"),  # when the step in progress happens
-    ("gc_phase", "u1"),  # GC_OFF, GC_MARK, GC_MARK_TERMINATION
     ("gc_starting", "u1"),  # a goroutine is on its way to stop the world for a collection
     ("gc_test_due", "u1"),  # the allocation in progress is to test whether a collection begins
     ("bytes_marked", "i8"),
@@ -470,6 +494,13 @@ SCALARS = [
     ("fact_sweep_time", "i8"),  # picoseconds of that, by sweep_kept and sweep_freed
     ("fact_drained", "i8"),  # sweeps that were the first to find nothing left: the scavenger is woken then
     ("fact_reclaim_chunks", "i8"),  # chunks of 512 pages searched for dead spans, mheap.lock held
+    ("fact_pool_locks", "i8"),  # times a stackpool lock was taken
+    ("fact_stack_spans", "i8"),  # spans of stacks cut or handed out, and given back to the heap
+    ("fact_stack_frees", "i8"),
+    ("fact_stack_touched", "i8"),  # 4 KiB pages of stacks touched for the first time, and huge ones
+    ("fact_stack_huge", "i8"),
+    ("fact_copies", "i8"),  # stacks copied, and their bytes, by how large they are now (stack.py:copy_class)
+    ("fact_copied", "i8", (3,)),
     # sizes of records of the version
     ("arena_meta_bytes", "i8"),
     ("spanset_block_bytes", "i8"),
@@ -558,4 +589,6 @@ def new_tables() -> Tables:
     fields.free_words[:] = -1
     fields.search_addr = 1 << 35
     fields.sweep_drained = 1  # no sweep before the first cycle (mgc.go:gcinit)
+    fields.starting_stack_size = 2048
+    fields.ngs = 1  # row 0 is nobody
     return tables
