@@ -13,6 +13,7 @@ from typing import Any
 from numba import int64, void
 
 from sim.go.mcache import prepare_for_sweep
+from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import finish_sweep, sweep_one
 from sim.go.mspan import mark_live
 from sim.go.state import SPAN_IN_USE, heap_type, spans
@@ -30,6 +31,8 @@ def mark_at_once(h: Any, p: Any) -> None:
             mark_live(h, s)
     h[0].sweepgen += 2
     h[0].central_index = 0
+    h[0].last_heap_in_use = h[0].heap_in_use
+    next_gen(h)
     for i in range(h[0].nprocs):
         prepare_for_sweep(h, i)
 

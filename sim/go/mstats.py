@@ -11,6 +11,7 @@ from typing import Any
 from numba import void
 
 from sim.go.mcache import release_all
+from sim.go.mfixalloc import SYS_PAGE
 from sim.go.runtime import Heap
 from sim.go.state import CACHEALLOC, SPANALLOC, heap_type
 from sim.jit import bare, entry
@@ -22,6 +23,11 @@ def flush_all_mcaches(h: Any) -> None:
     h = bare(h)
     for p in range(h[0].nprocs):
         release_all(h, p)
+
+
+def rss(heap: Heap) -> int:
+    """Bytes of the heap, stacks included, that memory stands behind: its part of what the system shows as RSS."""
+    return int(heap.fields.resident_pages) * SYS_PAGE
 
 
 def mem_stats(heap: Heap) -> dict[str, int]:

@@ -27,7 +27,11 @@ class Facts:
     spinbit_mutex: bool  # one waiter spins, the others sleep (lock_spinbit.go); else every waiter spins (lock_futex.go)
     max_small_size: int  # largest request served from a size class (malloc.go:mallocgc)
     stop_keeps_goroutine: bool  # who is stopped with the world goes on on its P; else it queues up again (goschedImpl)
-    scavenge_index_bits: bool  # a bit a chunk, mapped up from index 0 (mpagealloc_64bit.go:scavengeIndex.grow, 1.19)
+    # The scavenger's index: a bit a chunk, mapped up from index 0, and one cursor (mgcscavenge.go, mpagealloc_64bit.go of
+    # 1.19); else pages in use by chunk and generation, two cursors, and dense chunks passed over but by force.
+    scavenge_index_bits: bool
+    # The background scavenger aims at 95 times the memory limit instead of 95 % (mgcscavenge.go:gcPaceScavenger, 1.19)
+    memory_limit_goal_times_95: bool
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
     # that addresses start at 0xc000000000 and runs and versions compare.
@@ -46,6 +50,7 @@ _GO119 = Facts(
     max_small_size=32768,
     stop_keeps_goroutine=False,
     scavenge_index_bits=True,
+    memory_limit_goal_times_95=True,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -62,6 +67,7 @@ VERSIONS: dict[str, Facts] = {
         max_small_size=32760,
         stop_keeps_goroutine=True,
         scavenge_index_bits=False,
+        memory_limit_goal_times_95=False,
     ),
 }
 

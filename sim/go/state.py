@@ -37,6 +37,7 @@ LEVEL_BITS = (14, 3, 3, 3, 3)
 SUMMARY_PAGE_WORDS = 2469  # bits for 32 + 256 + 2048 + 16384 + 131072 pages of summaries and 8192 chunk maps
 NO_PAGE = -1
 NEVER = 1 << 62
+NO_GOAL = (1 << 63) - 1  # no memory limit, or a goal of the scavenger that is met
 MAX_OCCUPIED = 8
 
 # mspan.state
@@ -111,7 +112,7 @@ CHUNK = np.dtype(
         ("in_use", "i4"),  # pages in use now, for the scavenger's density rule
         ("last_in_use", "i4"),  # the same at the end of the last generation
         ("gen", "u4"),
-        ("flags", "u4"),  # bit 0: has free pages that are not scavenged
+        ("flags", "u4"),  # 1: something in it was freed since a scavenger found nothing (mgcscavenge_index)
     ],
     align=True,
 )
@@ -164,9 +165,10 @@ CAUSES = (
     "large",  # a large object beyond its pages
     "off_p",  # off the P in the middle of mallocgc
     "profile",  # recording it for the heap profile
+    "scavenge",  # giving other memory back, because of a memory limit or because the heap grew
 )
 ALL, TINY, FAST, PARTIAL, FRESH, CENTRAL_WAIT, HEAP_WAIT, PAGE_CACHE, PAGE_SEARCH, GROW, FIRST_TOUCH = range(11)
-ZEROING, LARGE, OFF_P, PROFILE = range(11, 15)
+ZEROING, LARGE, OFF_P, PROFILE, SCAVENGE = range(11, 16)
 NUM_CAUSES = len(CAUSES)
 
 # rows of the price table: by span class, then sim.costs.STEPS in order
@@ -189,6 +191,7 @@ GOROUTINE = np.dtype(
         ("page", "i8"),  # pages taken for it, NO_PAGE if none yet
         ("npages", "i8"),
         ("scav", "i8"),  # how many of them were scavenged
+        ("growth", "i8"),  # pages the heap grew by to have them
         ("spent", "i8", (NUM_CAUSES,)),  # picoseconds of the allocation so far, by cause
     ],
     align=True,
@@ -211,6 +214,8 @@ PROC = np.dtype(
         ("touch_time", "i8"),  # first touches by the program
         ("mallocs", "i8"),
         ("segments", "i8"),
+        ("scav_page", "i8"),  # what a scavenger on it is giving back: in use in the bitmaps, held by nobody else
+        ("scav_npages", "i8"),
     ],
     align=True,
 )
@@ -275,7 +280,6 @@ SCALARS = [
     ("sweep_pages_per_byte", "f8"),  # proportional sweep ratio
     ("reclaim_index", "i8"),  # next page of the arenas to reclaim from, 1 << 62 = nothing left
     ("reclaim_credit", "i8"),  # pages swept in excess of what was asked
-    ("gc_percent_goal", "i8"),  # heap the scavenger keeps (scavengeGoal before 1.19)
     ("heap_live", "i8"),
     ("heap_scan", "i8"),
     ("total_alloc", "i8"),
@@ -302,8 +306,12 @@ SCALARS = [
     ("start_chunk", "i8"),
     ("end_chunk", "i8"),
     ("nchunks", "i8"),
+    # its scavenge index: cursors are pages, NO_PAGE = nothing to find (mgcscavenge_index)
     ("scav_search_bg", "i8"),
     ("scav_search_force", "i8"),
+    ("scav_marked_bg", "u1"),  # the cursor rose and has not fallen since
+    ("scav_marked_force", "u1"),
+    ("scav_free_hwm", "i8"),  # highest page freed this generation
     ("scav_gen", "u4"),
     ("scav_index_min", "i8"),  # 4 KiB pages of the scavenge index that are mapped: [min, max)
     ("scav_index_max", "i8"),
@@ -343,6 +351,17 @@ SCALARS = [
     ("gcbits_spare", "i8"),
     ("spanset_blocks", "i8"),  # blocks of span sets made so far
     ("spanset_pool", "i8"),  # of them unused
+    # the scavenger (mgcscavenge.py); goals in bytes, NO_GOAL = off
+    ("gc_percent_goal", "i8"),  # heap to retain
+    ("memory_limit_goal", "i8"),  # mapped_ready to come down to
+    ("memory_limit", "i8"),  # bytes, NO_GOAL = none
+    ("limiter_enabled", "u1"),  # the CPU limiter is on: allocation scavenges for no limit
+    ("last_heap_in_use", "i8"),  # heap_in_use at the last mark termination
+    ("resident_pages", "i8"),  # 4 KiB pages of the heap that memory stands behind: ones in ARENA.touched
+    ("scav_released_bg", "i8"),  # bytes released since the last line of scavtrace: by the background scavenger
+    ("scav_released_eager", "i8"),  # by allocation (go1.27; go1.19's line counts the background alone)
+    ("scavenge_assist_time", "i8"),  # picoseconds of scavenging by allocation and in the background since the start
+    ("scavenge_background_time", "i8"),
     # what the workload holds
     ("live_objects", "i8"),
     ("live_bytes", "i8"),  # slot bytes; of tiny objects none
@@ -363,6 +382,8 @@ SCALARS = [
     ("fact_arenas", "i8"),  # arenas it reserved
     ("fact_spans", "i8"),  # spans initialised
     ("fact_meta_pages", "i8"),  # 4 KiB pages of metadata touched for the first time (mfixalloc)
+    ("fact_scav_runs", "i8"),  # runs of pages given back to the system, each by a call of it
+    ("fact_scav_pages", "i8"),  # 4 KiB pages that memory stood behind in them
     # sizes of records of the version
     ("arena_meta_bytes", "i8"),
     ("spanset_block_bytes", "i8"),
@@ -434,4 +455,6 @@ def new_tables() -> Tables:
     fields.nwords = 1
     fields.free_words[:] = -1
     fields.search_addr = 1 << 35
+    fields.scav_search_bg = fields.scav_search_force = fields.scav_free_hwm = NO_PAGE
+    fields.gc_percent_goal = fields.memory_limit_goal = fields.memory_limit = NO_GOAL
     return tables
