@@ -15,6 +15,7 @@ from numba import int64, void
 from experiments.conform_file import Conformance
 from experiments.errors import InputError
 from sim.go.mgcscavenge import scavenge
+from sim.go.mgcscavenge_index import index_alloc, index_free
 from sim.go.mpagealloc import page_alloc, page_alloc_grow, page_free
 from sim.go.mpagecache import alloc_to_cache, page_cache_alloc, page_cache_flush
 from sim.go.runtime import Heap
@@ -43,6 +44,8 @@ def grow_chunks(h: Any, indexes: Any) -> None:
     for at in range(h[0].nchunks):
         for i in range(8):
             chunks(h)[at].scav[i] = ZERO
+        index_alloc(h, at, np.int64(CHUNK_PAGES))
+        index_free(h, at, np.int64(0), np.int64(CHUNK_PAGES))
 
 
 @entry(void(heap_type, int64, int64[:, ::1], int64[:, ::1]))
@@ -60,7 +63,7 @@ def run_sequence(h: Any, base: Any, ops: Any, answers: Any) -> None:
         elif code == FREE:
             page_free(h, base + ops[i, 1], ops[i, 2])
         elif code == SCAVENGE:
-            answers[i, 0] = scavenge(h, ops[i, 1])
+            answers[i, 0] = scavenge(h, ops[i, 1], True, False)
         elif code == FILL_CACHE:
             alloc_to_cache(h, 0)
             c = mcaches(h)[0]

@@ -44,6 +44,9 @@ LOCK_STEPS = tuple(field.name for field in fields(LockPrices))
 ASSUMABLE = (
     "page_alloc",
     "mspan_refill",
+    "madvise",
+    "madvise_page",
+    "tlb_shootdown",
     "profile_sample",
     "central",
     "goroutine_exit",

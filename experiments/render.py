@@ -35,6 +35,7 @@ _CAUSES = {
     "large": "large object",
     "off_p": "off the P",
     "profile": "heap profile",
+    "scavenge": "scavenging",
 }
 _TIMES = ("mean", "p50", "p99", "p99.9", "p99.99", "max")
 _MARKS = ("p50", "p99", "p99.9", "p99.99", "max")

@@ -232,4 +232,6 @@ def _assumed(scenario: Scenario, world: World) -> dict[str, str]:
         never.add("os_switch")
     if not scenario.memprofilerate:
         never.add("profile_sample")
+    if not world.heap.fields.scavenge_assist_time + world.heap.fields.scavenge_background_time:
+        never |= {"madvise", "madvise_page", "tlb_shootdown"}
     return {name: reason for name, reason in world.prices.assumed.items() if name not in never}

@@ -30,6 +30,9 @@ STEPS = (
     "huge_touch",  # the same on a 2 MiB huge page
     "meta_touch",  # the same on a page of the runtime's own metadata
     "large",  # a large object beyond its pages: span initialisation and accounting
+    "madvise",  # giving a run of pages back to the system (MADV_DONTNEED): the call
+    "madvise_page",  # and per 4 KiB page of it that memory stands behind
+    "tlb_shootdown",  # and for interrupting the CPUs that other threads of the program run on, if it has any
     "profile_sample",  # recording an allocation in the heap profile: a stack trace and two locks
     "central",  # mcentral's lock held for taking or returning a span (go1.14)
     "goroutine_new",  # go statement that makes a g and a stack

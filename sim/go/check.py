@@ -5,8 +5,10 @@ Each predicate throws with the numbers that break it.
 - Places: every in-use span is in exactly one place, one P's cache or one set.
 - Spans: no two share a page, each starts in an arena, counts agree with bitmaps, dead slots are allocated, the page map
   leads to them.
-- Pages: the page allocator holds in use just what spans, page caches and the random padding hold; nothing is free below
-  its search address; the leaf summaries say what the bitmaps say.
+- Pages: the page allocator holds in use just what spans, page caches, scavengers at work and the random padding hold;
+  nothing is free below its search address; the leaf summaries say what the bitmaps say.
+- Scavenger: its index counts what the bitmaps say, and no flagged chunk lies above the cursor for force; memory stands
+  behind mapped pages that are not scavenged, as many as resident_pages says.
 - Ledger: the heap's parts sum to the bytes mapped for it and follow from bitmaps and spans; every byte of metadata is in
   one statistic; mapped_ready is the sum of all statistics less what is released, reserved what is left of reservations.
 - Stacks and goroutines: see check_stack.py.
@@ -203,6 +205,12 @@ def _chunk_bits(heap: Heap, field: str) -> Any:
     return np.unpackbits(words.view(np.uint8), bitorder="little").reshape(-1, CHUNK_PAGES).astype(bool)
 
 
+def _pages_in_flight(heap: Heap) -> Any:
+    """Page numbers of the runs that scavengers are giving back."""
+    runs = heap.arrays["procs"][["scav_page", "scav_npages"]].tolist()
+    return np.concatenate([np.zeros(0, np.int64), *(page + np.arange(npages) for page, npages in runs)])
+
+
 def check_pages(heap: Heap) -> None:
     """The page allocator's bitmaps against who holds pages; its search address and leaf summaries."""
     fields = heap.fields
@@ -211,7 +219,8 @@ def check_pages(heap: Heap) -> None:
     row, bit = np.nonzero(used)
     held = np.sort(first_page[row] + bit)
     padding = int(fields.padding_start) + np.arange(int(fields.padding_pages))
-    wanted = np.sort(np.concatenate([_span_pages(heap)[0], _cached_pages(heap, "pcache"), padding]))
+    held_by = [_span_pages(heap)[0], _cached_pages(heap, "pcache"), _pages_in_flight(heap), padding]
+    wanted = np.sort(np.concatenate(held_by))
     if not np.array_equal(held, wanted):
         odd = np.setxor1d(held, wanted)
         page = int(odd[0]) if len(odd) else int(wanted[np.flatnonzero(np.diff(wanted) == 0)[0]])
@@ -253,6 +262,44 @@ def check_ledger(heap: Heap) -> None:
     released = int(_chunk_bits(heap, "scav").sum()) + len(_cached_pages(heap, "pcache_scav"))
     if released << PAGE_SHIFT != int(fields.heap_released):
         throw(f"{released << PAGE_SHIFT} bytes are scavenged, heap_released says {fields.heap_released}")
+
+
+def check_scavenger(heap: Heap) -> None:
+    """The scavenge index against the bitmaps, and memory against what is mapped and not scavenged."""
+    fields, arrays = heap.fields, heap.arrays
+    chunks = arrays["chunks"][: int(fields.nchunks)]
+    index = np.ascontiguousarray(chunks["index"])
+    if not fields.scavenge_index_bits:
+        flying = np.unique(_pages_in_flight(heap) // CHUNK_PAGES, return_counts=True)
+        in_use = _chunk_bits(heap, "bits").sum(axis=1)
+        in_use -= np.array([dict(zip(*flying, strict=True)).get(i, 0) for i in index], np.int64).reshape(in_use.shape)
+        bad = np.flatnonzero(in_use != chunks["in_use"])
+        if len(bad):
+            throw(f"{in_use[bad[0]]} pages of chunk {index[bad[0]]:#x} are in use, in_use says {chunks['in_use'][bad[0]]}")
+        bad = np.flatnonzero((chunks["gen"] > fields.scav_gen) | (chunks["last_in_use"] > CHUNK_PAGES))
+        if len(bad):
+            throw(f"chunk {index[bad[0]]:#x} is of generation {chunks['gen'][bad[0]]}, the index of {fields.scav_gen}")
+    top = int(index[chunks["flags"] != 0].max(initial=-1))
+    if top > int(fields.scav_search_force) >> 9:
+        throw(f"chunk {top:#x} may have something to scavenge, above the cursor at page {int(fields.scav_search_force):#x}")
+    _check_resident(heap)
+
+
+def _check_resident(heap: Heap) -> None:
+    """The 4 KiB pages that memory stands behind: in chunks, not scavenged, and counted."""
+    fields, arrays = heap.fields, heap.arrays
+    words = np.ascontiguousarray(arrays["arenas"]["touched"][: int(fields.narenas)])
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(-1, 2 * ARENA_PAGES)
+    row, bit = np.nonzero(bits)
+    if len(row) != int(fields.resident_pages):
+        throw(f"memory stands behind {len(row)} system pages, resident_pages says {fields.resident_pages}")
+    page = np.unique(arrays["arenas"]["index"][row] * ARENA_PAGES + bit // 2)
+    chunk = arrays["chunk_map"][page // CHUNK_PAGES].astype(np.int64) - 1
+    if (chunk < 0).any():
+        throw(f"memory stands behind page {int(page[int(np.argmin(chunk))]):#x}, which is not mapped")
+    scavenged = _chunk_bits(heap, "scav")[chunk, page % CHUNK_PAGES] | np.isin(page, _cached_pages(heap, "pcache_scav"))
+    if scavenged.any():
+        throw(f"memory stands behind page {int(page[int(np.argmax(scavenged))]):#x}, which is scavenged")
 
 
 def _round(n: int, unit: int) -> int:
@@ -413,6 +460,7 @@ def check_heap(heap: Heap, stacks: Mapping[int, int] = MappingProxyType({})) -> 
     check_spans(heap)
     check_pages(heap)
     check_ledger(heap)
+    check_scavenger(heap)
     check_metadata(heap)
     check_pacer(heap)
     check_limiter(heap)

@@ -13,6 +13,7 @@ from typing import Any
 from numba import int64, void
 
 from sim.go.mcache import prepare_for_sweep
+from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, sweep_one
 from sim.go.mheap import clear_page_marks, mark_span
 from sim.go.state import SPAN_IN_USE, heap_type, spans
@@ -30,6 +31,8 @@ def mark_at_once(h: Any, p: Any) -> None:
         if spans(h)[s].state == SPAN_IN_USE:
             mark_span(h, s)
     begin_sweep(h)
+    h[0].last_heap_in_use = h[0].heap_in_use
+    next_gen(h)
     for i in range(h[0].nprocs):
         prepare_for_sweep(h, i)
 

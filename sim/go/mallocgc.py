@@ -22,6 +22,7 @@ from sim.engine.rng import draw64, exponential
 from sim.go.malloc import TINY_SIZE
 from sim.go.mcache import cache_fresh, update_heap_live
 from sim.go.mgcmark import mark_new_object
+from sim.go.mgcscavenge import bytes_to_scavenge, scavenge
 from sim.go.mheap import (
     OS_PAGE_SHIFT,
     PAGE_CACHE_MAX_PAGES,
@@ -55,6 +56,7 @@ from sim.go.state import (
     PRICE_PARTIAL,
     PRICE_STEPS,
     PROFILE,
+    SCAVENGE,
     SPAN_IN_USE,
     SWEEP,
     TINY,
@@ -94,6 +96,9 @@ _GROW_ARENA = STEP["grow_arena"]
 _FIRST_TOUCH = STEP["first_touch"]
 _HUGE_TOUCH = STEP["huge_touch"]
 _META_TOUCH = STEP["meta_touch"]
+_MADVISE = STEP["madvise"]
+_MADVISE_PAGE = STEP["madvise_page"]
+_TLB_SHOOTDOWN = STEP["tlb_shootdown"]
 _PROFILE_SAMPLE = STEP["profile_sample"]
 _LARGE = STEP["large"]
 
@@ -362,12 +367,49 @@ def got_partial(h: Any, p: Any, g: Any) -> Any:
 
 
 @jit
+def madvise_price(h: Any, p: Any, runs: Any, npages: Any) -> Any:
+    """Picoseconds of giving back so many runs with so many resident 4 KiB pages in all. (mem_linux.go:sysUnusedOS)
+
+    With more than one P each call interrupts the CPUs of the others; that one which idles needs no interrupt is left out.
+    """
+    cost = npages * prices(h)[_MADVISE_PAGE]["mean"]
+    for _ in range(runs):
+        cost += pay(h, p, _MADVISE)
+        if h[0].nprocs > 1:
+            cost += pay(h, p, _TLB_SHOOTDOWN)
+    return cost
+
+
+@jit
+def scavenge_for_span(h: Any, p: Any, scav: Any, growth: Any) -> Any:
+    """Give other memory back for a span that P got pages for; picoseconds. (mheap.go:allocSpan, from HaveSpan on)
+
+    ``scav``: scavenged pages among the span's; ``growth``: pages the heap grew by for it. For spans of objects and of
+    stacks alike. The runtime takes the heap lock twice a run and lets others allocate meanwhile; here all of it happens at
+    one instant, and the two holds cost their time without anybody queueing for them.
+    """
+    nbytes, force = bytes_to_scavenge(h, scav << PAGE_SHIFT, growth << PAGE_SHIFT)
+    if nbytes <= 0:
+        return np.int64(0)
+    h[0].fact_scav_runs = 0
+    h[0].fact_scav_pages = 0
+    h[0].scav_released_eager += scavenge(h, nbytes, force, True)
+    cost = madvise_price(h, p, h[0].fact_scav_runs, h[0].fact_scav_pages)
+    for _ in range(2 * h[0].fact_scav_runs):
+        cost += pay(h, p, _PAGE_ALLOC)
+    h[0].scavenge_assist_time += cost
+    return cost
+
+
+@jit
 def got_pages(h: Any, p: Any, g: Any) -> Any:
     """Pages and a span record are there: make them a span; picoseconds. (mheap.go:allocSpan, mcentral.go:grow)
 
     On memory nobody touched, mark bits or pointer bits at the span's end are its first touch (go1.27).
     """
     s = np.int64(g.span)
+    scavenging = scavenge_for_span(h, p, g.scav, g.growth)
+    g.spent[SCAVENGE] += scavenging
     finish_span(h, s, g.page, g.npages, np.int64(g.spanclass), SPAN_IN_USE, g.scav)
     sp = spans(h)[s]
     if not sp.fresh and not is_resident(h, sp):
@@ -375,6 +417,7 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
     row = PRICE_FRESH + np.int64(g.spanclass) if g.spanclass >= 2 else _LARGE
     cost = pay(h, p, row)
     g.spent[FRESH if g.spanclass >= 2 else LARGE] += cost
+    cost += scavenging
     used = sp.nelems * sp.elemsize
     end = g.npages << PAGE_SHIFT
     if sp.fresh and used < end and sp.elemsize <= MIN_SIZE_FOR_MALLOC_HEADER and h[0].inline_mark_bits:
@@ -480,6 +523,7 @@ def pages_without_lock(h: Any, p: Any, g: Any) -> Any:
     c = mcaches(h)[p]
     g.page = NO_PAGE
     g.scav = 0
+    g.growth = 0
     if g.npages < PAGE_CACHE_MAX_PAGES:
         g.page, g.scav = page_cache_alloc(h, p, g.npages)
     if g.page < 0 or c.mspancache_len == 0:
@@ -513,6 +557,7 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
         h[0].fact_grown = 0
         h[0].fact_arenas = 0
         g.page, g.scav = alloc_pages_locked(h, g.npages)
+        g.growth = h[0].fact_grown
         held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL]["mean"]
         g.spent[PAGE_SEARCH] += held
         grown = pay(h, p, _GROW) if h[0].fact_grown > 0 else np.int64(0)

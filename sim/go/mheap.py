@@ -66,7 +66,7 @@ from sim.go.state import (
 )
 from sim.jit import jit
 from sim.units import Throw
-from sim.words import ALL, ZERO, bit64, shl64, shr64
+from sim.words import ALL, ZERO, bit64, popcount64, shl64, shr64
 
 PAGE_CACHE_MAX_PAGES = 16  # a quarter of the page cache: longer spans bypass it (mheap.go:allocSpan)
 CHUNK_BYTES = CHUNK_PAGES << PAGE_SHIFT
@@ -332,10 +332,12 @@ def touch_pages(h: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
         range_start = page & ~np.int64(HUGE_OS_PAGES - 1)
         if h[0].huge_page_advice and range_start >= start and range_start + HUGE_OS_PAGES <= end:
             for i in range(word & ~np.int64(7), (word & ~np.int64(7)) + 8):
+                h[0].resident_pages += 64 - popcount64(touched[i])
                 touched[i] = ALL
             huge += 1
         else:
             touched[word] |= bit64(page & 63)
+            h[0].resident_pages += 1
             small += 1
     return small, huge
 

@@ -11,6 +11,7 @@ from typing import Any
 from numba import void
 
 from sim.go.mcache import release_all
+from sim.go.mfixalloc import SYS_PAGE
 from sim.go.runtime import Heap
 from sim.go.stack import stackcache_clear
 from sim.go.state import CACHEALLOC, SPANALLOC, heap_type
@@ -24,6 +25,11 @@ def flush_all_mcaches(h: Any) -> None:
     for p in range(h[0].nprocs):
         release_all(h, p)
         stackcache_clear(h, p)
+
+
+def rss(heap: Heap) -> int:
+    """Bytes of the heap, stacks included, that memory stands behind: its part of what the system shows as RSS."""
+    return int(heap.fields.resident_pages) * SYS_PAGE
 
 
 def mem_stats(heap: Heap) -> dict[str, int]:

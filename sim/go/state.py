@@ -38,6 +38,7 @@ LEVEL_BITS = (14, 3, 3, 3, 3)
 SUMMARY_PAGE_WORDS = 2469  # bits for 32 + 256 + 2048 + 16384 + 131072 pages of summaries and 8192 chunk maps
 NO_PAGE = -1
 NEVER = 1 << 62
+NO_GOAL = (1 << 63) - 1  # no memory limit, or a goal of the scavenger that is met
 MAX_OCCUPIED = 8
 
 # mspan.state
@@ -120,7 +121,7 @@ CHUNK = np.dtype(
         ("in_use", "i4"),  # pages in use now, for the scavenger's density rule
         ("last_in_use", "i4"),  # the same at the end of the last generation
         ("gen", "u4"),
-        ("flags", "u4"),  # bit 0: has free pages that are not scavenged
+        ("flags", "u4"),  # 1: something in it was freed since a scavenger found nothing (mgcscavenge_index)
     ],
     align=True,
 )
@@ -178,9 +179,10 @@ CAUSES = (
     "sweep",  # sweeping spans on the way to one with room, or to pay for the heap's growth
     "stw",  # stopped with the world, or stopping it to start a collection
     "gc_worker",  # off the P in the middle of mallocgc while a collection is marking
+    "scavenge",  # giving other memory back, because of a memory limit or because the heap grew
 )
 ALL, TINY, FAST, PARTIAL, FRESH, CENTRAL_WAIT, HEAP_WAIT, PAGE_CACHE, PAGE_SEARCH, GROW, FIRST_TOUCH = range(11)
-ZEROING, LARGE, OFF_P, PROFILE, ASSIST, ASSIST_PARKED, SWEEP, STW, GC_WORKER = range(11, 20)
+ZEROING, LARGE, OFF_P, PROFILE, ASSIST, ASSIST_PARKED, SWEEP, STW, GC_WORKER, SCAVENGE = range(11, 21)
 NUM_CAUSES = len(CAUSES)
 
 # rows of the price table: by span class, then sim.costs.STEPS in order
@@ -212,6 +214,7 @@ GOROUTINE = np.dtype(
         ("stack_size", "i8"),  # bytes
         ("stack_used", "i8"),  # bytes its frames reach down from the top, 0 = it is dead
         ("schedlink", "i4"),  # the next dead one in its list
+        ("growth", "i8"),  # pages the heap grew by to have them
         ("spent", "i8", (NUM_CAUSES,)),  # picoseconds of the allocation so far, by cause
     ],
     align=True,
@@ -246,6 +249,8 @@ PROC = np.dtype(
         ("old_stack", "i8"),  # a stack it is about to free, 0 = none
         ("old_stack_size", "i8"),
         ("old_spans", "i4"),  # spans of stacks it is about to give back to the heap, linked by next
+        ("scav_page", "i8"),  # what a scavenger on it is giving back: in use in the bitmaps, held by nobody else
+        ("scav_npages", "i8"),
     ],
     align=True,
 )
@@ -326,7 +331,6 @@ SCALARS = [
     ("sweep_pages_per_byte", "f8"),  # proportional sweep ratio
     ("reclaim_index", "i8"),  # next page of the arenas to reclaim from, 1 << 62 = nothing left
     ("reclaim_credit", "i8"),  # pages swept in excess of what was asked
-    ("gc_percent_goal", "i8"),  # heap the scavenger keeps (scavengeGoal before 1.19)
     ("heap_live", "i8"),
     ("heap_scan", "i8"),
     ("total_alloc", "i8"),
@@ -353,8 +357,12 @@ SCALARS = [
     ("start_chunk", "i8"),
     ("end_chunk", "i8"),
     ("nchunks", "i8"),
+    # its scavenge index: cursors are pages, NO_PAGE = nothing to find (mgcscavenge_index)
     ("scav_search_bg", "i8"),
     ("scav_search_force", "i8"),
+    ("scav_marked_bg", "u1"),  # the cursor rose and has not fallen since
+    ("scav_marked_force", "u1"),
+    ("scav_free_hwm", "i8"),  # highest page freed this generation
     ("scav_gen", "u4"),
     ("scav_index_min", "i8"),  # 4 KiB pages of the scavenge index that are mapped: [min, max)
     ("scav_index_max", "i8"),
@@ -451,6 +459,15 @@ SCALARS = [
     ("gfree_stack", "i4"),  # dead ones that no P has, with and without a stack
     ("gfree_nostack", "i4"),
     ("gfree_global", "i8"),  # how many
+    # the scavenger (mgcscavenge.py); goals in bytes, NO_GOAL = off
+    ("gc_percent_goal", "i8"),  # heap to retain
+    ("memory_limit_goal", "i8"),  # mapped_ready to come down to
+    ("last_heap_in_use", "i8"),  # heap_in_use at the last mark termination
+    ("resident_pages", "i8"),  # 4 KiB pages of the heap that memory stands behind: ones in ARENA.touched
+    ("scav_released_bg", "i8"),  # bytes released since the last line of scavtrace: by the background scavenger
+    ("scav_released_eager", "i8"),  # by allocation (go1.27; go1.19's line counts the background alone)
+    ("scavenge_assist_time", "i8"),  # picoseconds of scavenging by allocation and in the background since the start
+    ("scavenge_background_time", "i8"),
     # what the workload holds
     ("live_objects", "i8"),
     ("live_bytes", "i8"),  # slot bytes; of tiny objects none
@@ -501,6 +518,8 @@ SCALARS = [
     ("fact_stack_huge", "i8"),
     ("fact_copies", "i8"),  # stacks copied, and their bytes, by how large they are now (stack.py:copy_class)
     ("fact_copied", "i8", (3,)),
+    ("fact_scav_runs", "i8"),  # runs of pages given back to the system, each by a call of it
+    ("fact_scav_pages", "i8"),  # 4 KiB pages that memory stood behind in them
     # sizes of records of the version
     ("arena_meta_bytes", "i8"),
     ("spanset_block_bytes", "i8"),
@@ -591,4 +610,6 @@ def new_tables() -> Tables:
     fields.sweep_drained = 1  # no sweep before the first cycle (mgc.go:gcinit)
     fields.starting_stack_size = 2048
     fields.ngs = 1  # row 0 is nobody
+    fields.scav_search_bg = fields.scav_search_force = fields.scav_free_hwm = NO_PAGE
+    fields.gc_percent_goal = fields.memory_limit_goal = fields.memory_limit = NO_GOAL
     return tables

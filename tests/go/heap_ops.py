@@ -113,12 +113,8 @@ def flush_pages(h, p):
 
 @entry(int64(heap_type, int64))
 def release(h, nbytes):
-    """Give free memory back to the system, on the ledger too."""
-    released = scavenge(h, nbytes)
-    h[0].heap_free -= released
-    h[0].heap_released += released
-    h[0].mapped_ready -= released
-    return released
+    """Give free memory back to the system, dense chunks too."""
+    return scavenge(h, nbytes, True, False)
 
 
 @entry(void(heap_type))

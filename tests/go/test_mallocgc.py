@@ -262,7 +262,7 @@ def test_every_malloc_costs_what_the_oracle_says(version, seed):
     check(world, oracle)
     if not PLAIN:
         seen = {name for m in oracle.mallocs for name, spent in m.items() if spent}
-        never = {"all", "tiny", "heap_wait", "off_p", "profile"} | COLLECTOR | (set() if version == "go1.14" else {"central_wait"})
+        never = {"all", "tiny", "heap_wait", "off_p", "profile", "scavenge"} | COLLECTOR | (set() if version == "go1.14" else {"central_wait"})
         assert seen == set(CAUSES) - never
 
 
