@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import int64, types, void
 
-from sim.go import mgcpacer
+from sim.go import mgclimit, mgcpacer
 from sim.go.mallocgc import STEP
 from sim.go.mcache import prepare_for_sweep
 from sim.go.mgcmark import CREDIT_SLACK as CREDIT_SLACK  # noqa: PLC0414 - for its users in Python
@@ -82,6 +82,15 @@ def begin_marking(h: Any, now: Any, stack_work: Any, stack_cpu: Any, globals_wor
     h[0].gc_blacken_enabled = 1
     h[0].gc_starting = 0
     arm(h)
+
+
+@entry(int64(heap_type, int64))
+def look_at_limiter(h: Any, now: Any) -> Any:
+    """What the scheduler does about the GC CPU limiter now and then; when it is to look again. (findRunnable)"""
+    h = bare(h)
+    if mgclimit.need_update(h, now):
+        mgclimit.update(h, now)
+    return h[0].limiter_last_update + mgclimit.UPDATE_PERIOD + 1
 
 
 @entry(void(heap_type, int64, int64))

@@ -126,9 +126,11 @@ class Collector:
         live = int(fields.heap_live)
         yield from world.sched.stop_the_world(p)
         stopped = world.now
+        gccontroller.start_gc_transition(header, True, stopped)
         cost = int(gcwork.finish_sweep_now(header, p.index)) + world.sched.pay("stw_sweep_term")
         yield after(world.env, cost, p.order)
         self._begin_marking(kind)
+        gccontroller.finish_gc_transition(header, world.now)
         self._record = {"kind": kind, "t_sweep_term": begun, "t_stopped": stopped, "t_mark": world.now, "heap0": live}
         world.sched.start_the_world()
 
@@ -171,8 +173,10 @@ class Collector:
         begun = world.now
         yield from world.sched.stop_the_world(p)
         stopped = world.now
+        gccontroller.start_gc_transition(header, False, stopped)
         self._terminate(p)
         yield after(world.env, world.sched.pay("stw_mark_term"), p.order)
+        gccontroller.finish_gc_transition(header, world.now)
         self._record |= {"t_mark_term": begun, "t_stopped2": stopped, "t_end": world.now}
         self._last_end = world.now
         self.cycles.append(self._record)

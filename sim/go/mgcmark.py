@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from sim.costs import STEPS
+from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
 from sim.go.mgcpacer import scan_work, trigger
 from sim.go.mheap import clear_page_marks, mark_page, mark_span
 from sim.go.mspan import mark_slot
@@ -53,6 +54,7 @@ from sim.jit import jit
 
 CREDIT_SLACK = 2000  # scan work a background worker gathers before it gives it as credit (gcCreditSlack)
 OVER_ASSIST_WORK = 64 << 10  # least scan work of an assist (gcOverAssistWork)
+ASSIST_TIME_SLACK = 5_000_000  # picoseconds of assist after which the CPU limiter looks (gcAssistTimeSlack)
 STACKS, GLOBALS, HEAP_PART = range(3)
 
 _ASSIST = PRICE_STEPS + STEPS.index("assist")
@@ -301,6 +303,7 @@ def assist(h: Any, p: Any, g: Any, now: Any) -> Any:
         return PARKED
     g.assist_work = work
     g.left = cpu_for(h, work)
+    start_event(h, p, MARK_ASSIST, now)
     h[0].mark_assists += 1
     arm(h)
     return DRAINING
@@ -319,6 +322,9 @@ def end_assist(h: Any, p: Any, g: Any, now: Any, asked: Any) -> Any:
     g.left = 0
     procs(h)[p].assist_time += asked
     h[0].assist_time += asked
+    stop_event(h, p, MARK_ASSIST, now)
+    if asked > ASSIST_TIME_SLACK:
+        update(h, now)
     arm(h)
     return PAID if g.assist_bytes >= 0 else PARKED
 

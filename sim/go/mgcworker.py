@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import simpy
 
 from sim.engine.clock import after, wake
-from sim.go import gcwork
+from sim.go import gccontroller, gcwork
+from sim.go.mgclimit import IDLE_MARK_WORK
 from sim.go.mgcpacer import DEDICATED, FRACTIONAL, IDLE, NOT_WORKER
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class MarkWorkers:
         begun = world.now
         p.turn_to_worker(mode)
         self.active[p.index] = p
+        if mode == IDLE:
+            gccontroller.start_event(header, p.index, IDLE_MARK_WORK, begun)
         gcwork.change_workers(header, begun, 1)
         world.sched.driver.rearm()
         yield from self._hold(p, mode, begun)
@@ -72,6 +75,8 @@ class MarkWorkers:
         gcwork.change_workers(header, world.now, -1)
         world.sched.driver.rearm()
         gcwork.stop_worker(header, mode, world.now - begun)
+        if mode == IDLE:
+            gccontroller.stop_event(header, p.index, IDLE_MARK_WORK, world.now)
         if mode == FRACTIONAL:
             p.fractional_time += world.now - begun
         p.turn_to_scheduling()

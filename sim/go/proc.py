@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import simpy
 
 from sim.engine.clock import RUN, after, now, priority, wake
-from sim.go import gcwork, mgcpacer
+from sim.go import gccontroller, gcwork, mgclimit, mgcpacer
 from sim.go import pump as kernel
 from sim.go.goroutine import Call, Goroutine, Work
 from sim.go.mgc import HEAP_TRIGGER
@@ -214,6 +214,8 @@ class Proc:
             if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
                 yield from self._lose_cpu()
                 continue
+            if self.world.now >= sched.limiter_due:
+                sched.limiter_due = int(gcwork.look_at_limiter(self.world.heap.header, self.world.now))
             if workers.marking and (mode := workers.pick(self)):
                 self._found()
                 yield from workers.run(self, mode)
@@ -255,9 +257,12 @@ class Proc:
         self.turn_to(IDLE)
         self.wakeup = simpy.Event(env)
         sched.idle.append(self)
+        header = self.world.heap.header
+        gccontroller.start_event(header, self.index, mgclimit.IDLE, self.world.now)
         if sched.stopping:
             sched.check_stopped()
         yield self.wakeup
+        gccontroller.stop_event(header, self.index, mgclimit.IDLE, self.world.now)
         yield from sched.cpus.acquire(self)
         yield from self.flush()
 
@@ -549,6 +554,7 @@ class Sched:
         self.driver = Driver(world)
         self.cpus = Cpus(world, cpus)
         self.spinning = 0  # Ps that look for work
+        self.limiter_due = 0  # when the GC CPU limiter is to be looked after
         self.keeps_stopped = world.heap.facts.stop_keeps_goroutine
         self.latencies = Histogram()  # from runnable to running
         self._free_ids: list[int] = []
