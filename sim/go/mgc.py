@@ -51,7 +51,7 @@ class Collector:
         self.check_time = 1
         self.started = 0
         self._finishing = False
-        self._ended = simpy.Event(world.env)  # the next cycle's marking is over
+        self._news = simpy.Event(world.env)  # a cycle is over, or one that was about to begin does not
         self._sweeper: Goroutine | None = None
         self._sweep = simpy.Event(world.env)  # there is something to sweep
         self._swept = simpy.Event(world.env)  # the background sweeper ran out of it
@@ -120,6 +120,7 @@ class Collector:
             yield after(world.env, cost, p.order)
         fields.gc_starting = 0
         if kind == HEAP_TRIGGER and not gcwork.heap_is_due(header):
+            self._announce()
             return
         fields.gc_starting = 1
         begun = world.now
@@ -133,6 +134,7 @@ class Collector:
         gccontroller.finish_gc_transition(header, world.now)
         self._record = {"kind": kind, "t_sweep_term": begun, "t_stopped": stopped, "t_mark": world.now, "heap0": live}
         world.sched.start_the_world()
+        p.turn_to_system()
 
     def _has_swept(self, p: Proc) -> bool:
         """Sweep one span of what the last cycle left; True when nothing is. ``_cost`` is its picoseconds."""
@@ -180,13 +182,18 @@ class Collector:
         self._record |= {"t_mark_term": begun, "t_stopped2": stopped, "t_end": world.now}
         self._last_end = world.now
         self.cycles.append(self._record)
-        ended, self._ended = self._ended, simpy.Event(world.env)
-        ended.succeed(self.started)
+        self._announce()
         world.sched.start_the_world()
+        p.turn_to_system()
         yield from p.flush()
         yield from self._flush_idle(p)
         gcwork.release_sweep(header)
         self._arm_timer()
+
+    def _announce(self) -> None:
+        """Let those who wait for a cycle look again."""
+        news, self._news = self._news, simpy.Event(self.world.env)
+        news.succeed()
 
     def _terminate(self, p: Proc) -> None:
         """The world is stopped: no more marking, what was learnt for the next cycle, and a new sweep begins."""
@@ -259,11 +266,11 @@ class Collector:
         wanted = self.started + 1
         while self.started < wanted:
             if self.workers.marking or self.world.heap.fields.gc_starting:
-                yield self._ended  # of the cycle in progress, which began too early
+                yield self._news  # of the cycle in progress, which began too early
             else:
                 yield g.call(self._forced)
         while len(self.cycles) < wanted:
-            yield self._ended
+            yield self._news
         while not (yield g.call(self._sweep_one)):
             pass
 
@@ -280,7 +287,7 @@ class Collector:
     def _arm_timer(self) -> None:
         """Two minutes after the last cycle comes one anyway, if anything was allocated since. (sysmon, forcegchelper)"""
         end, allocated = self._last_end, self._allocated()
-        timer = after(self.world.env, max(end + FORCE_PERIOD - self.world.now, 0), self.order)
+        timer = self.world.env.in_background(max(end + FORCE_PERIOD - self.world.now, 0), self.order)
 
         def due(_: simpy.Event) -> None:
             if self._last_end == end and int(self.world.heap.fields.gc_percent) >= 0 and self._allocated() != allocated:

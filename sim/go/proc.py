@@ -98,6 +98,10 @@ class Proc:
         """It is a mark worker of a kind (mgcpacer) from now on."""
         self.turn_to(_WORKERS[mode])
 
+    def turn_to_system(self) -> None:
+        """It works for the runtime from now on."""
+        self.turn_to(SYSTEM)
+
     def turn_to_scheduling(self) -> None:
         """It looks for something to run from now on."""
         self.turn_to(SCHEDULING)
@@ -666,6 +670,7 @@ class Sched:
             if by is not None:
                 yield from by.stand()
             else:
+                assert self._restart is not None
                 yield self._restart
         env = self.world.env
         self.stopping = True

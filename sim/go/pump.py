@@ -494,10 +494,7 @@ def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
         p, time = first(times, h[0].nprocs)
         if time > limit_time or (time == limit_time and RUN * OWNERS + p > limit_priority) or time == NEVER:
             return np.int64(STAY), p, time, p, time
-        if p == h[0].nprocs:
-            reason = np.int64(COLLECTOR)
-        else:
-            reason = step(h, p, time)
+        reason = step(h, p, time) if p < h[0].nprocs else COLLECTOR
         if reason == STAY and h[0].event_per_op and goroutines(h)[procs(h)[p].g].stage == MIDDLE:
             time = times[p]
             reason = OP_EVENT

@@ -171,5 +171,11 @@ class World:
         return g
 
     def run(self, until: int | simpy.Event | None = None) -> None:
-        """Let time pass: to an integer picosecond, to an event, or until nothing is left to happen."""
-        self.env.run(until=until)
+        """Let time pass: to an integer picosecond, to an event, or until nothing is left to happen.
+
+        What the runtime would do by itself for ever, a collection every two minutes, does not count as left.
+        """
+        if until is None:
+            self.env.run_out()
+        else:
+            self.env.run(until=until)

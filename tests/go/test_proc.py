@@ -761,7 +761,7 @@ def test_the_world_stops_whatever_the_ps_do_and_goes_on(state, version):
 
 
 def test_who_stops_the_world_second_waits_for_the_first():
-    world, log = new_world(2), []
+    world, log = new_world(1), []
     g = world.go(computes)
     world.env.process(stop(world, 100 * US, 50 * US, log))
     world.env.process(stop(world, 120 * US, 50 * US, log))
