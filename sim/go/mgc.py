@@ -146,7 +146,6 @@ class Collector:
         """The world is stopped: settle what is marked and who marks."""
         world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
         n = world.sched.alive
-        fields.max_stack_scan = n * STACK_BYTES
         stack_work = n * STACK_BYTES // 4
         prices = world.prices.mark[world.heap_shape]
         per_byte = prices.large_byte
