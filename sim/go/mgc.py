@@ -17,6 +17,7 @@ modes of gcstoptheworld, and write barriers' cost.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import simpy
@@ -41,7 +42,8 @@ STACK_BYTES = 2048  # of a goroutine
 class Collector:
     """The collector of one world. ``cycles``: a record of each cycle so far, in order.
 
-    ``check_time``: picoseconds between two looks of a worker that may leave.
+    ``check_time``: picoseconds between two looks of a worker that may leave. ``watcher``: told, with the world stopped,
+    of each stage of a cycle: swept, marking, marked, sweeping (check_gc.py).
     """
 
     def __init__(self, world: World, gc_percent: int, memory_limit: int | None, globals_bytes: int) -> None:
@@ -50,6 +52,7 @@ class Collector:
         self.cycles: list[dict[str, Any]] = []
         self.check_time = 1
         self.started = 0
+        self.watcher: Callable[[str], None] | None = None
         self._finishing = False
         self._news = simpy.Event(world.env)  # a cycle is over, or one that was about to begin does not
         self._sweeper: Goroutine | None = None
@@ -130,7 +133,9 @@ class Collector:
         gccontroller.start_gc_transition(header, True, stopped)
         cost = int(gcwork.finish_sweep_now(header, p.index)) + world.sched.pay("stw_sweep_term")
         yield after(world.env, cost, p.order)
+        self._tell("swept")
         self._begin_marking(kind)
+        self._tell("marking")
         gccontroller.finish_gc_transition(header, world.now)
         self._record = {"kind": kind, "t_sweep_term": begun, "t_stopped": stopped, "t_mark": world.now, "heap0": live}
         world.sched.start_the_world()
@@ -175,7 +180,9 @@ class Collector:
         yield from world.sched.stop_the_world(p)
         stopped = world.now
         gccontroller.start_gc_transition(header, False, stopped)
+        self._tell("marked")
         self._terminate(p)
+        self._tell("sweeping")
         yield after(world.env, world.sched.pay("stw_mark_term"), p.order)
         gccontroller.finish_gc_transition(header, world.now)
         self._record |= {"t_mark_term": begun, "t_stopped2": stopped, "t_end": world.now}
@@ -188,6 +195,10 @@ class Collector:
         yield from self._flush_idle(p)
         gcwork.release_sweep(header)
         self._arm_timer()
+
+    def _tell(self, stage: str) -> None:
+        if self.watcher is not None:
+            self.watcher(stage)
 
     def _announce(self) -> None:
         """Let those who wait for a cycle look again."""
