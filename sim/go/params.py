@@ -28,6 +28,8 @@ class Facts:
     max_small_size: int  # largest request served from a size class (malloc.go:mallocgc)
     stop_keeps_goroutine: bool  # who is stopped with the world goes on on its P; else it queues up again (goschedImpl)
     scavenge_index_bits: bool  # a bit a chunk, mapped up from index 0 (mpagealloc_64bit.go:scavengeIndex.grow, 1.19)
+    # runtime/metrics knows CPU time by class, scan sizes, settings and pauses of both kinds (metrics.go, 1.20 to 1.22)
+    cpu_metrics: bool
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
     # that addresses start at 0xc000000000 and runs and versions compare.
@@ -46,6 +48,7 @@ _GO119 = Facts(
     max_small_size=32768,
     stop_keeps_goroutine=False,
     scavenge_index_bits=True,
+    cpu_metrics=False,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -62,6 +65,7 @@ VERSIONS: dict[str, Facts] = {
         max_small_size=32760,
         stop_keeps_goroutine=True,
         scavenge_index_bits=False,
+        cpu_metrics=True,
     ),
 }
 
