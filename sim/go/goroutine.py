@@ -3,7 +3,8 @@
 A goroutine's Python code takes no simulated time and runs when a P runs it (proc.py). Inside, ``yield g.run(ops)``
 (thousands of operations), ``yield g.malloc(n)``, ``yield g.drop(obj)``, ``yield g.compute(ps)`` and
 ``yield g.go(function, ...)`` use the P; any other SimPy event parks the goroutine and frees the P until it fires. An
-event that fires at the very instant it is yielded parks nobody: an operation of a channel that need not wait.
+event that fires at the very instant it is yielded parks nobody: an operation of a channel that need not wait. The runtime's own
+goroutines also yield `SystemStack`, a piece of work that is not operations: it uses the P and cannot be preempted.
 
 Nothing of what is asked for has happened before the yield is over: the child of ``g.go`` runs, and a dropped handle
 names another object, only then.
@@ -43,6 +44,20 @@ class Work(simpy.Event):
         self.then = then  # what happens when it is done
 
 
+class SystemStack(simpy.Event):
+    """A process step that a goroutine runs on its P, which it keeps throughout; the step's result is the yield's value.
+
+    (asm_amd64.s:systemstack) The step is called with the P. It tells the P what kind of time passes (`Proc.turn_to`).
+    """
+
+    then: Callable[[], None] | None = None
+
+    def __init__(self, env: simpy.Environment, step: Callable[[Proc], Generator[simpy.Event, Any, Any]]) -> None:
+        super().__init__(env)
+        self.step = step
+        self.result: Any = None
+
+
 class Goroutine(simpy.Process):
     """A goroutine: a SimPy process that runs when a P runs it. Made by ``world.go`` or, from inside, ``g.go``.
 
@@ -62,6 +77,7 @@ class Goroutine(simpy.Process):
         self.cause: simpy.Event | None = None  # the event it goes on with
         self.queued = 0  # when it became runnable
         self.off_since = -1  # when it lost its P in the middle of mallocgc
+        self.injected = False  # what readies it puts it on the global queue, not before others (injectglist)
         self._generator = function(self, *args)
         if not hasattr(self._generator, "throw"):
             throw(f"goroutine {name} is no generator: {function} must yield at least once")
@@ -119,18 +135,22 @@ class Goroutine(simpy.Process):
         if not event._ok:
             event._defused = True  # it is thrown into the goroutine as soon as that runs
         self.cause = event
-        if not self.settling:
+        if self.settling:
+            return
+        if self.injected:
+            self.world.sched.ready_global(self)
+        else:
             self.world.sched.ready(self)
 
-    def advance(self) -> Work | None:
+    def advance(self) -> Work | SystemStack | None:
         """Run its Python code up to the next yield, on its P; the work it then asks for, None if it parked or ended."""
         cause, self.cause = self.cause, None
         assert cause is not None
         super()._resume(cause)
         target = self._target
-        if isinstance(target, Work):
+        if isinstance(target, (Work, SystemStack)):
             return target
-        if isinstance(target, Condition) and any(isinstance(event, Work) for event in target._events):
+        if isinstance(target, Condition) and any(isinstance(event, (Work, SystemStack)) for event in target._events):
             throw(f"goroutine {self.label} waits for work together with other events; work is yielded alone")
         return None
 
@@ -138,7 +158,7 @@ class Goroutine(simpy.Process):
         """The work it was taken off its P in, if it was."""
         return self._target if self.cause is None and isinstance(self._target, Work) else None
 
-    def finish(self, work: Work) -> None:
+    def finish(self, work: Work | SystemStack) -> None:
         """Its work is done: the value of the yield is the work's result."""
         if work.then is not None:
             work.then()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.go.mallocgc import STEP
-from sim.go.mstats import mem_stats
+from sim.go.mstats import mem_stats, rss
 from sim.go.state import ALL, CAUSES, FAST, TINY, ZEROING
 from sim.metrics.histogram import BUCKETS, Summary, bucket_of_int, summarize
 from sim.units import SEC
@@ -105,11 +105,14 @@ def _times(world: World) -> dict[str, int]:
 
 
 def _scheduler(world: World, times: dict[str, int]) -> dict[str, int | float]:
-    sched = world.sched
+    sched, fields = world.sched, world.heap.fields
     user = times["malloc"] + times["compute"] + times["first_touch"] + times["ahead"]
     latencies = sched.latencies.summary()
     return {
         "/cpu/classes/idle:cpu-seconds": times["idle"] / SEC,
+        "/cpu/classes/scavenge/assist:cpu-seconds": int(fields.scavenge_assist_time) / SEC,
+        "/cpu/classes/scavenge/background:cpu-seconds": int(fields.scavenge_background_time) / SEC,
+        "/cpu/classes/scavenge/total:cpu-seconds": int(fields.scavenge_assist_time + fields.scavenge_background_time) / SEC,
         "/cpu/classes/total:cpu-seconds": world.now * len(sched.procs) / SEC,
         "/cpu/classes/user:cpu-seconds": user / SEC,
         "/sched/gomaxprocs:threads": len(sched.procs),
@@ -131,12 +134,14 @@ def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
         "/sim/throughput:mallocs-per-second": mallocs * SEC / world.now if world.now else 0.0,
         "/sim/live:objects": int(fields.live_objects),
         "/sim/live:bytes": int(fields.live_bytes),
+        "/sim/heap/resident:bytes": rss(world.heap),
         "/sim/spans:spans": int(fields.nspans) - 1,
         "/sim/time/malloc:cpu-seconds": times["malloc"] / SEC,
         "/sim/time/compute:cpu-seconds": times["compute"] / SEC,
         "/sim/time/first-touch-by-program:cpu-seconds": times["first_touch"] / SEC,
         "/sim/time/lock:cpu-seconds": times["lock"] / SEC,
         "/sim/time/scheduling:cpu-seconds": times["scheduling"] / SEC,
+        "/sim/time/scavenging:cpu-seconds": times["scavenging"] / SEC,
         "/sim/time/no-cpu:cpu-seconds": times["no_cpu"] / SEC,
         "/sim/time/stopped:cpu-seconds": times["stopped"] / SEC,
         "/sim/time/idle:cpu-seconds": times["idle"] / SEC,

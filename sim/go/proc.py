@@ -27,7 +27,7 @@ import simpy
 
 from sim.engine.clock import RUN, after, now, priority, wake
 from sim.go import pump as kernel
-from sim.go.goroutine import Goroutine
+from sim.go.goroutine import Goroutine, SystemStack
 from sim.go.state import CENTRAL_WAIT, HEAP_WAIT, NEVER, OFF_P
 from sim.metrics.histogram import Histogram
 from sim.units import MS, US, throw
@@ -44,9 +44,9 @@ STEAL_PASSES = 4
 NEXT_WAIT = 3 * US  # before a running P's runnext is stolen: it may be about to run it itself (proc.go:runqgrab)
 
 # what a P's time goes to outside the pump
-KINDS = ("idle", "lock", "stopped", "no_cpu", "scheduling")
-IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING = range(5)
-PUMPED = 5
+KINDS = ("idle", "lock", "stopped", "no_cpu", "scheduling", "scavenging")
+IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING, SCAVENGING = range(6)
+PUMPED = len(KINDS)
 _PUMP_TIMES = {"malloc": "malloc", "compute": "compute", "first_touch": "touch"}
 
 Step = Generator[simpy.Event, Any, Any]
@@ -247,11 +247,18 @@ class Proc:
                 yield from self._stopped()
             if work is None:
                 sched.note_running(self)
-                work = g.advance()
-                if work is None:
+                asked = g.advance()
+                if asked is None:
                     if g.is_alive and (yield from self._settle(g)):
                         continue
                     break
+                if isinstance(asked, SystemStack):
+                    asked.result = yield from asked.step(self)
+                    g.finish(asked)
+                    if (yield from self._after_system_stack(g)):
+                        return
+                    continue
+                work = asked
                 self.world.roots.submit(g, work)
             self.fields["g"] = g.id
             if (yield from self._work(g)) == kernel.PREEMPTED:
@@ -265,6 +272,18 @@ class Proc:
         if not g.is_alive:
             sched.note_dead(g)
             yield after(self.world.env, sched.pay("goroutine_exit"), self.order)
+
+    def _after_system_stack(self, g: Goroutine) -> Step:
+        """Process step: what waited for the end of a goroutine's system stack; True if the goroutine lost its P."""
+        sched = self.world.sched
+        self.turn_to(SCHEDULING)
+        if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
+            yield from self._lose_cpu()
+        if self.world.now < self.fields["slice_end"]:
+            return False
+        g.p = None
+        sched.ready_global(g)
+        return True
 
     def _settle(self, g: Goroutine) -> Step:
         """Process step: let everything of this instant happen; whether it brought the event that a goroutine yielded."""
