@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.go.mallocgc import STEP
-from sim.go.mstats import CpuStats, GcStats, heap_stats, mem_stats
+from sim.go.mstats import CpuStats, GcStats, heap_stats, mem_stats, rss
 from sim.go.proc import KINDS
 from sim.go.sizeclasses import class_to_size
 from sim.go.state import ALL, CAUSES, FAST, TINY, ZEROING
@@ -210,6 +210,7 @@ def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
         "/sim/throughput:mallocs-per-second": mallocs * SEC / world.now if world.now else 0.0,
         "/sim/live:objects": int(fields.live_objects),
         "/sim/live:bytes": int(fields.live_bytes),
+        "/sim/heap/resident:bytes": rss(world.heap),
         "/sim/spans:spans": int(fields.nspans) - 1,
         "/sim/time/malloc:cpu-seconds": times["malloc"] / SEC,
         "/sim/time/compute:cpu-seconds": times["compute"] / SEC,
