@@ -25,6 +25,7 @@ from sim.go.params import VERSIONS
 from sim.go.state import CAUSES
 from sim.go.world import World
 from sim.metrics.cycles import Cycle
+from sim.metrics.gctrace import trace_lines
 from sim.metrics.histogram import PERCENTILES, Summary
 from sim.metrics.series import Series
 from sim.metrics.timeline import Timeline
@@ -227,7 +228,9 @@ def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_sh
         series=series,
         machine=world.prices.machine,
         assumed=_assumed(scenario, world),
-        memstats=mem_stats(world.heap),
+        memstats=mem_stats(world.heap, world.gc.log.gc_stats()),
+        cycles=tuple(world.gc.log.cycles),
+        gctrace=tuple(trace_lines(world.gc.log.cycles, scenario.version)),
     )
 
 
