@@ -67,11 +67,11 @@ def figures(world: World) -> dict[str, int | float]:
     summary = pauses.summary()
     whole = world.now * len(world.sched.procs)
     return {
-        "/gc/cycles/total:gc-cycles": len(seen),
-        "/gc/pauses:seconds/count": summary.count,
-        "/gc/pauses:seconds/p50": summary.percentiles[0] / SEC,
-        "/gc/pauses:seconds/p99": summary.percentiles[2] / SEC,
-        "/gc/pauses:seconds/max": summary.maximum / SEC,
+        "/sim/gc/cycles:cycles": len(seen),
+        "/sim/gc/pauses:seconds/count": summary.count,
+        "/sim/gc/pauses:seconds/p50": summary.percentiles[0] / SEC,
+        "/sim/gc/pauses:seconds/p99": summary.percentiles[2] / SEC,
+        "/sim/gc/pauses:seconds/max": summary.maximum / SEC,
         "/sim/gc/cpu:share": cpu_time(world, seen) / whole if whole else 0.0,
         "/sim/gc/assists:share": sum(cycle.assists for cycle in seen) / whole if whole else 0.0,
         "/sim/heap/peak:bytes": peak_heap(world, seen),

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from experiments.errors import visible
 from experiments.result import Buckets, Report
+from sim.metrics.cycles import Cycle
 from sim.units import NS, SEC, format_size, format_time, significant
 
 _CAUSES = {
@@ -46,6 +47,9 @@ _TIMES = ("mean", "p50", "p99", "p99.9", "p99.99", "max")
 _MARKS = ("p50", "p99", "p99.9", "p99.99", "max")
 _ROWS = 8  # of the histogram, or as many as there are powers of ten
 _BESIDE = 96  # columns that two blocks side by side take
+_CYCLE_HEAD = ("cycle", "why", "at", "paused", "mark", "heap", "grew to", "marked", "goal", "assists", "CPU")
+_ENDS = 6  # cycles shown from either end
+_NO_GOAL = 1 << 62  # with GOGC=off the goal is what 2**63 leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ def render(report: Report, look: Look) -> str:
         _times(summary, look),
         _histogram(summary, report.malloc, look),
         _where_and_heap(summary, look),
+        _cycles(report.cycles, look),
         _assumed(summary, look),
     ]
     return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block)
@@ -144,10 +149,10 @@ def _collector(summary: Mapping[str, Any]) -> list[str]:
     told = [f"GOGC {visible(str(settings['gogc']))}"]
     if settings["memory_limit"] != "off":
         told.append(f"limit {visible(settings['memory_limit'])}")
-    count = metrics["/gc/cycles/total:gc-cycles"]
+    count = metrics["/sim/gc/cycles:cycles"]
     told.append(_counted(count, "cycle"))
     if count:
-        middle, longest = (format_time(metrics[f"/gc/pauses:seconds/{which}"] * SEC) for which in ("p50", "max"))
+        middle, longest = (format_time(metrics[f"/sim/gc/pauses:seconds/{which}"] * SEC) for which in ("p50", "max"))
         told.append(f"pauses {middle} p50, {longest} max")
         shares = [_percent(metrics[f"/sim/gc/{which}:share"]) for which in ("cpu", "assists")]
         told.append(f"{shares[0]} of CPU ({shares[1]} assists)")
@@ -373,6 +378,44 @@ def _heap(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
             continue
         text = f"{name:<26}{format_size(size):>8}{_percent(size / total if total else 0.0):>8}"
         yield len(text), text
+
+
+# Collections
+
+
+def _cycles(cycles: Sequence[Cycle], look: Look) -> list[str]:
+    """What the collections did in all, and a row for each; of many, for the first and the last."""
+    if not cycles:
+        return []
+    paused, forced = [cycle.pause_time for cycle in cycles], sum(cycle.forced for cycle in cycles)
+    text = _counted(len(cycles), "collection") + (f" ({forced:,} forced)" if forced else "")
+    text += f", paused for {format_time(sum(paused))}, at most {format_time(max(paused))} in one"
+    lines = textwrap.wrap(text, look.width)
+    shown = [_cycle(cycle) for cycle in (cycles if len(cycles) <= 2 * _ENDS else (*cycles[:_ENDS], *cycles[-_ENDS:]))]
+    table = [_CYCLE_HEAD, *shown]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    gap = "  " if sum(widths) + 2 * len(widths) - 2 <= look.width else " "
+    for i, row in enumerate(table):
+        line = gap.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append(line if i else look.bold(line))
+    if len(shown) < len(cycles):
+        lines.insert(-_ENDS, look.dim(f"{len(cycles) - len(shown):,} more"))
+    return lines
+
+
+def _cycle(cycle: Cycle) -> tuple[str, ...]:
+    """The cells of a cycle: when and for how long, the heap, and the collector's share of CPU time so far."""
+    times = cycle.t_sweep_term, cycle.pause_time, cycle.t_mark_term - cycle.t_mark
+    goal = "none" if cycle.heap_goal >= _NO_GOAL else format_size(cycle.heap_goal)
+    return (
+        f"{cycle.number}",
+        cycle.kind,
+        *map(format_time, times),
+        *map(format_size, (cycle.heap0, cycle.heap1, cycle.heap2)),
+        goal,
+        format_time(cycle.assist_time),
+        f"{int(100 * cycle.gc_cpu_fraction)} %",
+    )
 
 
 def _assumed(summary: Mapping[str, Any], look: Look) -> list[str]:

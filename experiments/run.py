@@ -23,12 +23,14 @@ from sim.engine.clock import OBSERVE, after, priority
 from sim.go import gccontroller
 from sim.go.check import check_heap
 from sim.go.metrics import latency_counts, read_metrics, summaries
-from sim.go.mstats import flush_all_mcaches
+from sim.go.mstats import flush_all_mcaches, mem_stats
 from sim.go.params import VERSIONS
 from sim.go.state import CAUSES, NO_GOAL
 from sim.go.world import World
+from sim.metrics.cycles import Cycle
 from sim.metrics.histogram import PERCENTILES, Summary
 from sim.metrics.series import Series
+from sim.metrics.timeline import Timeline
 from sim.units import MS, US
 from workloads.drive import Load
 from workloads.gotrace_model import TraceError
@@ -50,7 +52,8 @@ class Result:
 
     ``latency``: mallocgc by cause; ``response`` and ``queued``: a service's requests, else None. ``counts``: the
     histograms behind ``latency``, causes x buckets. ``series``: gauges over time. ``metrics``: by runtime/metrics names.
-    ``machine``: what the machine file calls itself.
+    ``machine``: what the machine file calls itself. ``memstats``: runtime.MemStats at the end. ``cycles``, ``gctrace``,
+    ``timeline``: collections, the lines the runtime would have printed, and what happened when, if there were any.
     """
 
     scenario: Scenario
@@ -63,6 +66,10 @@ class Result:
     series: Series
     machine: str
     assumed: dict[str, str]
+    memstats: dict[str, Any]
+    cycles: tuple[Cycle, ...] = ()
+    gctrace: tuple[str, ...] = ()
+    timeline: Timeline | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of ``allocsim run --json``: everything but histograms and series; nothing of the host or wall time.
@@ -252,6 +259,7 @@ def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_sh
         series=series,
         machine=world.prices.machine,
         assumed=_assumed(scenario, world),
+        memstats=mem_stats(world.heap),
     )
 
 

@@ -7,7 +7,7 @@
     gomaxprocs = 8                           # required; kind "trace": by default as recorded
     gogc = 100                               # GOGC: percent that the heap grows by between cycles, or "off"
     memory_limit = "off"                     # GOMEMLIMIT, as in "512MiB"
-    heap_shape = "tree"                      # marking costs as much as of "list", "list-shuffled", "array", "array-shuffled"
+    heap_shape = "array-shuffled"            # which heap marking costs as much as: "array", "list", "list-shuffled", "tree"
     globals = "128KiB"                       # of the program, as far as they hold pointers
     layout = "sparse"                        # "linear": one reservation, as before Go 1.11
     mcentral_mutex = false                   # default: as the version has it
@@ -148,7 +148,7 @@ class Runtime(_Table):
     gomaxprocs: Annotated[int, whole(1, 1024)] | None = None
     gogc: Gogc = 100
     memory_limit: Limit = NO_LIMIT
-    heap_shape: Literal["tree", "list", "list-shuffled", "array", "array-shuffled"] = "tree"
+    heap_shape: Literal["array-shuffled", "array", "list-shuffled", "list", "tree"] = "array-shuffled"
     globals: GlobalsSize = 128 << 10
     change: list[ChangeTable] = []
     layout: Literal["sparse", "linear"] = "sparse"

@@ -3,7 +3,8 @@
 A goroutine's Python code takes no simulated time and runs when a P runs it (proc.py). Inside, ``yield g.run(ops)``
 (thousands of operations), ``yield g.malloc(n)``, ``yield g.drop(obj)``, ``yield g.compute(ps)`` and
 ``yield g.go(function, ...)`` use the P; any other SimPy event parks the goroutine and frees the P until it fires. An
-event that fires at the very instant it is yielded parks nobody: an operation of a channel that need not wait.
+event that fires at the very instant it is yielded parks nobody: an operation of a channel that need not wait. The runtime's own
+goroutines also yield `SystemStack`, a piece of work that is not operations: it uses the P and cannot be preempted.
 
 Nothing of what is asked for has happened before the yield is over: the child of ``g.go`` runs, and a dropped handle
 names another object, only then.
@@ -43,14 +44,17 @@ class Work(simpy.Event):
         self.then = then  # what happens when it is done
 
 
-class Call(simpy.Event):
-    """What a goroutine of the runtime asks of its P: to run a process step of its own on it, which nobody preempts.
+GOSCHED = object()  # result of a step on the system stack: others are to run first (proc.go:Gosched)
 
-    The step returns True to go on, False to let others run first (Gosched); that is the value of the yield.
+
+class SystemStack(simpy.Event):
+    """A process step that a goroutine runs on its P, which it keeps throughout; the step's result is the yield's value.
+
+    (asm_amd64.s:systemstack) The step is called with the P. It tells the P what kind of time passes (`Proc.turn_to`).
     """
 
-    def __init__(self, g: Goroutine, step: Callable[[Proc], Body]) -> None:
-        super().__init__(g.world.env)
+    def __init__(self, env: simpy.Environment, step: Callable[[Proc], Generator[simpy.Event, Any, Any]]) -> None:
+        super().__init__(env)
         self.step = step
 
 
@@ -78,6 +82,7 @@ class Goroutine(simpy.Process):
         self.off_since = -1  # when it lost its P in the middle of mallocgc
         self.off_in = 0  # and why
         self.queued_marking = False  # it was a mark worker's P whose queue it last joined
+        self.injected = False  # what readies it puts it on the global queue, not before others (injectglist)
         self._generator = function(self, *args)
         if not hasattr(self._generator, "throw"):
             throw(f"goroutine {name} is no generator: {function} must yield at least once")
@@ -124,9 +129,9 @@ class Goroutine(simpy.Process):
         child = Goroutine(self.world, name or function.__name__, function, args)
         return Work(self, _one(COMPUTE, 0, 0, price, 0), 0, child, child.start)
 
-    def call(self, step: Callable[[Proc], Body]) -> Call:
-        """Run a process step on the P (see `Call`); for the runtime's own goroutines."""
-        return Call(self, step)
+    def call(self, step: Callable[[Proc], Body]) -> SystemStack:
+        """Run a process step on the P, as `SystemStack` says; for the runtime's own goroutines."""
+        return SystemStack(self.env, step)
 
     def interrupt(self, cause: Any = None) -> None:
         """Goroutines cannot be interrupted, as in Go: send them something they wait for."""
@@ -139,18 +144,22 @@ class Goroutine(simpy.Process):
         if not event._ok:
             event._defused = True  # it is thrown into the goroutine as soon as that runs
         self.cause = event
-        if not self.settling:
+        if self.settling:
+            return
+        if self.injected:
+            self.world.sched.ready_global(self)
+        else:
             self.world.sched.ready(self)
 
-    def advance(self) -> Work | Call | None:
+    def advance(self) -> Work | SystemStack | None:
         """Run its Python code up to the next yield, on its P; what it then asks of that, None if it parked or ended."""
         cause, self.cause = self.cause, None
         assert cause is not None
         super()._resume(cause)
         target = self._target
-        if isinstance(target, Work | Call):
+        if isinstance(target, Work | SystemStack):
             return target
-        if isinstance(target, Condition) and any(isinstance(event, Work) for event in target._events):
+        if isinstance(target, Condition) and any(isinstance(event, Work | SystemStack) for event in target._events):
             throw(f"goroutine {self.label} waits for work together with other events; work is yielded alone")
         return None
 
@@ -164,7 +173,7 @@ class Goroutine(simpy.Process):
             work.then()
         self.answer(work, work.result)
 
-    def answer(self, work: Work | Call, value: Any) -> None:
+    def answer(self, work: Work | SystemStack, value: Any) -> None:
         """What it asked of its P is done, with this value of the yield."""
         work._ok = True
         work._value = value

@@ -23,7 +23,7 @@ import simpy
 
 from sim.engine.clock import RUN, after, priority
 from sim.go import gccontroller, gcwork
-from sim.go.goroutine import Body, Goroutine
+from sim.go.goroutine import GOSCHED, Body, Goroutine
 from sim.go.mgcmark import GLOBALS, HEAP_PART, STACKS
 from sim.go.mgcpacer import NO_LIMIT
 from sim.go.mgcworker import CHECK_WORK, MarkWorkers
@@ -239,24 +239,24 @@ class Collector:
         """Goroutine: sweep whenever a cycle has left something to sweep. (bgsweep)"""
         while True:
             self._sweep = simpy.Event(self.world.env)
-            while not (yield g.call(self._sweep_on)):
+            while (yield g.call(self._sweep_on)) is GOSCHED:
                 pass
             swept, self._swept = self._swept, simpy.Event(self.world.env)
             swept.succeed()
             yield self._sweep
 
     def _sweep_on(self, p: Proc) -> Step:
-        """Process step of the sweeper: batches, until nothing is left (True) or the P is wanted (False)."""
+        """Process step of the sweeper: batches, until nothing is left or the P is wanted (GOSCHED)."""
         world = self.world
         batch = world.heap.facts.sweep_batch
         while True:
             swept, cost = map(int, gcwork.sweep_some(world.heap.header, p.index, batch))
             yield after(world.env, cost, p.order)
             if swept < batch:
-                return True
+                return None
             busy = not world.sched.idle or world.now >= int(p.fields["slice_end"])
             if world.sched.stopping or batch == 1 or busy:
-                return False
+                return GOSCHED
 
     # cycles on demand
 
@@ -270,18 +270,17 @@ class Collector:
                 yield g.call(self._forced)
         while len(self.cycles) < wanted:
             yield self._news
-        while not (yield g.call(self._sweep_one)):
+        while (yield g.call(self._sweep_one)) is GOSCHED:
             pass
 
     def _forced(self, p: Proc) -> Step:
         yield from self.start(p, FORCED)
-        return True
 
     def _sweep_one(self, p: Proc) -> Step:
-        """Process step: sweep one span, then let others run; True when nothing is left."""
+        """Process step: sweep one span, then let others run (GOSCHED) unless nothing is left."""
         swept, cost = map(int, gcwork.sweep_some(self.world.heap.header, p.index, 1))
         yield after(self.world.env, cost, p.order)
-        return swept == 0
+        return GOSCHED if swept else None
 
     def _arm_timer(self) -> None:
         """Two minutes after the last cycle comes one anyway, if anything was allocated since. (sysmon, forcegchelper)"""
@@ -301,6 +300,5 @@ class Collector:
     def _timed(self, g: Goroutine) -> Body:
         def step(p: Proc) -> Step:
             yield from self.start(p, TIME_TRIGGER)
-            return True
 
         yield g.call(step)

@@ -3,9 +3,9 @@
 Every 4 MiB chunk has a flag "something to scavenge", set by each free and cleared by a scavenger that found nothing. A
 cursor stands at the highest page that may be worth a look; `index_find` walks down from it.
 
-*go1.27* counts the pages in use of each chunk. One that was at least 496 of 512 pages full at any time in this
-generation, or at the end of the last, is *dense*: the heap is packed upwards from low addresses, so its holes will
-soon be filled again, and giving them back would break a huge page for nothing. The background scavenger and growth of the
+*go1.27* counts the pages in use of each chunk. One with at least 496 of its 512 pages in use now, or at the end of the
+last generation, is *dense*: the heap is packed upwards from low addresses, so its holes will soon be filled again, and
+giving them back would break a huge page for nothing. The background scavenger and growth of the
 heap pass over dense chunks; a memory limit and FreeOSMemory (``force``) do not. Each has a cursor of its own. The one
 for force rises with each free; that of the background only with the generation, at mark termination, to the highest page
 freed since the last one: what is freed now can be given back after the next collection at the earliest.
@@ -61,7 +61,7 @@ def index_alloc(h: Any, at: Any, npages: Any) -> None:
     begin_generation(h, at)
     chunk.in_use += npages
     if chunk.in_use == CHUNK_PAGES:
-        chunk.flags = 0
+        chunk["flags"] = 0
 
 
 @jit
@@ -75,7 +75,7 @@ def index_free(h: Any, at: Any, first: Any, npages: Any) -> None:
         begin_generation(h, at)
         chunk.in_use -= npages
         h[0].scav_free_hwm = max(h[0].scav_free_hwm, page)
-    chunk.flags = HAS_FREE
+    chunk["flags"] = HAS_FREE
     raise_force(h, page)
 
 
@@ -94,14 +94,14 @@ def next_gen(h: Any) -> None:
 @jit
 def set_empty(h: Any, at: Any) -> None:
     """A scavenger found nothing in the chunk at position ``at``. (scavengeIndex.setEmpty; clear in go1.19)"""
-    chunks(h)[at].flags = 0
+    chunks(h)[at]["flags"] = 0
 
 
 @jit
 def should_scavenge(h: Any, at: Any, force: Any) -> Any:
     """Whether a scavenger should look into the chunk at position ``at``. (scavChunkData.shouldScavenge)"""
     chunk = chunks(h)[at]
-    if chunk.flags == 0:
+    if chunk["flags"] == 0:
         return False
     if force:
         return True

@@ -118,6 +118,8 @@ def sweep(h: Any, p: Any, s: Any, preserve: Any) -> Any:
             h[0].total_free += freed * class_to_size[np.int64(sp.spanclass) >> 1]
         else:
             h[0].total_free += sp.elemsize
+            h[0].large_free += sp.elemsize
+            h[0].large_free_count += 1
     h[0].fact_swept += 1
     h[0].fact_freed += freed
     sp.sweepgen = h[0].sweepgen

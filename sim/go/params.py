@@ -37,6 +37,8 @@ class Facts:
     memory_limit_headroom_percent: int  # of the limit's goal kept free, at least 1 MiB (memoryLimitHeapGoal)
     sweep_batch: int  # spans the background sweeper sweeps between two looks whether to yield; 1: it yields after each
     flushes_idle_page_caches: bool  # after each mark termination (mgc.go:gcMarkTermination)
+    # runtime/metrics knows CPU time by class, scan sizes, settings and pauses of both kinds (metrics.go, 1.20 to 1.22)
+    cpu_metrics: bool
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
     # that addresses start at 0xc000000000 and runs and versions compare.
@@ -61,6 +63,7 @@ _GO119 = Facts(
     sweep_batch=1,
     flushes_idle_page_caches=False,
     memory_limit_goal_times_95=True,
+    cpu_metrics=False,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -83,6 +86,7 @@ VERSIONS: dict[str, Facts] = {
         sweep_batch=10,
         flushes_idle_page_caches=True,
         memory_limit_goal_times_95=False,
+        cpu_metrics=True,
     ),
 }
 

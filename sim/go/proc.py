@@ -28,7 +28,7 @@ import simpy
 from sim.engine.clock import RUN, after, now, priority, wake
 from sim.go import gccontroller, gcwork, mgclimit, mgcpacer
 from sim.go import pump as kernel
-from sim.go.goroutine import Call, Goroutine, Work
+from sim.go.goroutine import GOSCHED, Goroutine, SystemStack, Work
 from sim.go.mgc import HEAP_TRIGGER
 from sim.go.state import ASSIST_PARKED, CENTRAL_WAIT, GC_WORKER, HEAP_WAIT, NEVER, OFF_P, STW
 from sim.metrics.histogram import Histogram
@@ -48,9 +48,12 @@ STEAL_PASSES = 4
 NEXT_WAIT = 3 * US  # before a running P's runnext is stolen: it may be about to run it itself (proc.go:runqgrab)
 
 # what a P's time goes to outside the pump
-KINDS = ("idle", "lock", "stopped", "no_cpu", "scheduling", "gc_dedicated", "gc_fractional", "gc_idle", "system")
-IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING, GC_DEDICATED, GC_FRACTIONAL, GC_IDLE, SYSTEM = range(9)
-PUMPED = 9
+KINDS = (
+    *("idle", "lock", "stopped", "no_cpu", "scheduling"),
+    *("gc_dedicated", "gc_fractional", "gc_idle", "system", "scavenging"),
+)
+IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING, GC_DEDICATED, GC_FRACTIONAL, GC_IDLE, SYSTEM, SCAVENGING = range(10)
+PUMPED = len(KINDS)
 _PUMP_TIMES = {"malloc": "malloc", "compute": "compute", "first_touch": "touch", "assist": "assist"}
 _WORKERS = {mgcpacer.DEDICATED: GC_DEDICATED, mgcpacer.FRACTIONAL: GC_FRACTIONAL, mgcpacer.IDLE: GC_IDLE}
 
@@ -299,7 +302,7 @@ class Proc:
         """Process step: run a goroutine until it parks, ends or is taken off the P. (execute)"""
         sched = self.world.sched
         g.p = self
-        work: Work | Call | None = g.unfinished()
+        work: Work | SystemStack | None = g.unfinished()
         while True:
             if sched.stopping:
                 g.p = None
@@ -323,18 +326,21 @@ class Proc:
             sched.note_dead(g)
             yield after(self.world.env, sched.pay("goroutine_exit"), self.order)
 
-    def _do(self, g: Goroutine, work: Work | Call) -> Step:
+    def _do(self, g: Goroutine, work: Work | SystemStack) -> Step:
         """Process step: do what a goroutine asks of its P; False when it left the P over it, on a queue or parked."""
         sched = self.world.sched
-        if isinstance(work, Call):
+        if isinstance(work, SystemStack):
             self.turn_to(SYSTEM)
-            goes_on = yield from work.step(self)
+            result = yield from work.step(self)
             self.turn_to(SCHEDULING)
+            if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
+                yield from self._lose_cpu()
             sched.note_running(self)
-            g.answer(work, goes_on)
-            if not goes_on:
-                sched.ready_global(g)
-            return goes_on
+            g.answer(work, result)
+            if result is not GOSCHED and self.world.now < self.fields["slice_end"]:
+                return True
+            sched.ready_global(g)
+            return False
         self.fields["g"] = g.id
         reason = yield from self._work(g)
         if reason == kernel.PREEMPTED:

@@ -337,6 +337,8 @@ SCALARS = [
     ("total_free", "i8"),
     ("large_alloc", "i8"),
     ("large_alloc_count", "i8"),
+    ("large_free", "i8"),
+    ("large_free_count", "i8"),
     ("tiny_allocs", "i8"),
     ("cur_arena_base", "i8"),  # bytes
     ("cur_arena_end", "i8"),

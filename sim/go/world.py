@@ -87,7 +87,7 @@ class World:
         mcentral_mutex: bool | None = None,
         gogc: int = 100,
         memory_limit: int | None = None,
-        heap_shape: str = "tree",
+        heap_shape: str = "array-shuffled",
         globals_bytes: int = 128 << 10,
         memprofilerate: int = 0,
         log_lines: int = 0,

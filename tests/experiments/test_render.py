@@ -3,6 +3,7 @@
 import io
 import os
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from experiments.render import Look, look_of, render
 from experiments.result import SHOWN_METRICS
 from tests.experiments.reports import made_up, row
+from tests.metrics.cycle_records import cycles
 
 NS, US, MS = 1000, 1_000_000, 1_000_000_000
 PLAIN = Look(unicode=False)
@@ -173,8 +175,8 @@ def test_percentiles_are_marked_at_their_times():
 
 def test_the_time_of_the_ps_adds_up():
     metrics = {
-        "/cpu/classes/total:cpu-seconds": 4.0,
-        "/cpu/classes/idle:cpu-seconds": 1.0,
+        "/sim/time:seconds": 1.0,
+        "/sim/time/idle:cpu-seconds": 1.0,
         "/sim/time/compute:cpu-seconds": 2.0,
         "/sim/time/first-touch-by-program:cpu-seconds": 0.25,
         "/sim/locks/mheap/wait:seconds": 0.125,
@@ -231,7 +233,7 @@ def big():
     """A report with the widest figures there are."""
     latency = {cause: row(10**7, 123_456_789.0, 0.999) for cause in ("all", "refill_partial", "heap_wait")}
     metrics = {name: 123_456 if "seconds" in name else 1023 << 40 for name in SHOWN_METRICS}
-    metrics["/sched/gomaxprocs:threads"] = 1024
+    metrics |= {"/sched/gomaxprocs:threads": 1024, "/sim/time:seconds": 120.5}  # together as long as all else
     malloc = [(1 * NS, 1 * NS, 10**7 - 1), (999 * MS, 999 * MS, 1)]
     report = made_up(malloc, latency, metrics, response=row(10**7), run_queue=row(9))
     report.summary["config"]["purpose"] = "word " * 60
@@ -295,3 +297,50 @@ def test_any_histogram_can_be_drawn(values):
     malloc = [(value, value, count) for value, count in sorted(values)]
     text = lines(made_up(malloc, {"all": row(sum(count for _, count in values), malloc[0][0] / NS)}))
     assert max(map(len, text)) <= 100
+
+
+# Collections
+
+
+def cycle_block(cycles, look=PLAIN):
+    """The lines about collections."""
+    (block,) = [part for part in render(made_up([], cycles=tuple(cycles)), look).split("\n\n") if "collection" in part]
+    return block.splitlines()
+
+
+def test_collections_are_summed_up_and_shown():
+    run = cycles(4)
+    head, columns, *shown = cycle_block(run)
+    assert head == "4 collections (1 forced), paused for 472us, at most 118us in one"
+    cells = [re.split(r"  +", row.strip()) for row in shown]
+    assert re.split(r"  +", columns.strip())[2:6] == ["at", "paused", "mark", "heap"]
+    expected = ["3", "forced", "30.0ms", "118us", "1.95ms", "6.00MiB", "5.00MiB", "3.00MiB", "6.00MiB", "300us", "2 %"]
+    assert cells[2] == expected
+    assert [row[:2] for row in cells] == [["1", "heap"], ["2", "heap"], ["3", "forced"], ["4", "time"]]
+
+
+def test_of_many_collections_the_first_and_the_last_are_shown():
+    _, _, *shown = cycle_block(cycles(50))
+    assert [row.split()[0] for row in shown] == [*"123456", "38", *map(str, range(45, 51))]
+    assert shown[6].strip() == "38 more"
+    assert [row.split()[0] for row in cycle_block(cycles(12))[2:]] == [str(i) for i in range(1, 13)]
+
+
+def test_a_goal_that_is_none():
+    assert cycle_block([replace(cycles(1)[0], heap_goal=(1 << 63) - (1 << 58))])[-1].split()[8] == "none"
+
+
+def test_no_collection_no_word_of_it():
+    assert "collection" not in render(made_up([]), PLAIN)
+
+
+@pytest.mark.parametrize("width", [80, 96, 100, 150])
+def test_collections_fit_the_terminal(width):
+    """Also with numbers as wide as they get."""
+    run = [
+        replace(cycle, number=cycle.number + 99_990, heap0=1023 << 40, heap_goal=1023 << 40, heap1=1023 << 30, kind="forced")
+        for cycle in cycles(20)
+    ]
+    for colour in (False, True):
+        lines = [plain(text) for text in cycle_block(run, Look(width=width, colour=colour))]
+        assert max(map(len, lines)) <= width

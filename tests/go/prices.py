@@ -28,7 +28,7 @@ def made_up_prices(version="go1.27", cpus=2):
         sweep_freed=tuple(190 * NS + 100 * i for i in range(136)),
         mark={
             "tree": MarkPrices(scan_object=12 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000),
-            "list": MarkPrices(scan_object=22 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000),
+            "array-shuffled": MarkPrices(scan_object=22 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000),
         },
         steps=steps,
         lock=LockPrices(
