@@ -17,6 +17,7 @@ modes of gcstoptheworld, and write barriers' cost.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import simpy
@@ -45,7 +46,8 @@ STACK_BYTES = 2048  # of a goroutine
 class Collector:
     """The collector of one world. ``log``: the record of its cycles. ``scavenger``: from the first cycle on.
 
-    ``check_time``: picoseconds between two looks of a worker that may leave.
+    ``check_time``: picoseconds between two looks of a worker that may leave. ``watcher``: told, with the world stopped,
+    of each stage of a cycle: swept, marking, marked, sweeping (check_gc.py).
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Collector:
         self.log = GcLog(world, timeline)
         self.check_time = 1
         self.started = 0
+        self.watcher: Callable[[str], None] | None = None
         self._finishing = False
         self._news = simpy.Event(world.env)  # a cycle is over, or one that was about to begin does not
         self._sweeper: Goroutine | None = None
@@ -157,7 +160,9 @@ class Collector:
         yield after(world.env, cost, p.order)
         self.log.swept()
         self._wake_scavenger()
+        self._tell("swept")
         self._begin_marking(kind)
+        self._tell("marking")
         gccontroller.finish_gc_transition(header, world.now)
         self.log.begin(kind, begun, stopped)
         world.sched.start_the_world()
@@ -202,7 +207,9 @@ class Collector:
         yield from world.sched.stop_the_world(p)
         stopped = world.now
         gccontroller.start_gc_transition(header, False, stopped)
+        self._tell("marked")
         self._terminate(p)
+        self._tell("sweeping")
         yield after(world.env, world.sched.pay("stw_mark_term"), p.order)
         gccontroller.finish_gc_transition(header, world.now)
         self.log.end(begun, stopped)
@@ -214,6 +221,10 @@ class Collector:
         yield from self._flush_idle(p)
         gcwork.release_sweep(header)
         self._arm_timer()
+
+    def _tell(self, stage: str) -> None:
+        if self.watcher is not None:
+            self.watcher(stage)
 
     def _announce(self) -> None:
         """Let those who wait for a cycle look again."""

@@ -134,6 +134,11 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
     h[0].mark_time = now
     h[0].mark_unflushed = 0
     h[0].mark_rest = 0
+    h[0].background_scan_work = 0
+    h[0].assist_scan_work = 0
+    h[0].stolen_scan_work = 0
+    h[0].paid_scan_work = 0
+    h[0].returned_scan_work = 0
     for g in range(h[0].goroutines_len):
         goroutines(h)[g].assist_bytes = 0
 
@@ -216,7 +221,10 @@ def pay_waiters(h: Any, work: Any) -> Any:
 @jit
 def flush_bg_credit(h: Any, work: Any) -> None:
     """Background work becomes credit. (gcFlushBgCredit)"""
-    h[0].bg_scan_credit += pay_waiters(h, work)
+    left = pay_waiters(h, work)
+    h[0].background_scan_work += work
+    h[0].paid_scan_work += work - left
+    h[0].bg_scan_credit += left
 
 
 @jit
@@ -282,6 +290,7 @@ def steal_credit(h: Any, g: Any, work: Any, debt: Any) -> Any:
         stolen = work
         g.assist_bytes += debt
     h[0].bg_scan_credit -= stolen
+    h[0].stolen_scan_work += stolen
     return work - stolen
 
 
@@ -318,6 +327,7 @@ def end_assist(h: Any, p: Any, g: Any, now: Any, asked: Any) -> Any:
     if asked < g.left:
         done = np.int64(np.float64(done) * (np.float64(asked) / np.float64(g.left)))
     g.assist_bytes += 1 + np.int64(h[0].assist_bytes_per_work * np.float64(done))
+    h[0].assist_scan_work += done
     g.spent[ASSIST] += asked
     g.left = 0
     procs(h)[p].assist_time += asked

@@ -651,7 +651,8 @@ class Sched:
     def stop_the_world(self, by: Proc | None = None) -> Step:
         """Process step: stop every P at its next safepoint; on return all are. (stopTheWorldWithSema)
 
-        ``by``: the P this step runs on counts as stopped at once. Who comes second waits for the first (worldsema).
+        ``by``: the P this step runs on counts as stopped at once; its thread sleeps until the others are, so that one
+        that waits for a CPU gets it. Who comes second waits for the first (worldsema).
         """
         while self.stopping:
             if by is not None:
@@ -668,10 +669,14 @@ class Sched:
         if by is not None:
             by.turn_to(STOPPED)
             self._stopped_procs = 1
+            self.cpus.release(by)
         self.world.gc.workers.stop()
         self._cut_computes()
         self.check_stopped()
         yield self._all_stopped
+        if by is not None:
+            yield from self.cpus.acquire(by)
+            by.turn_to(STOPPED)
 
     def _cut_computes(self) -> None:
         """Computes in progress come to a safepoint now."""

@@ -600,5 +600,7 @@ def drop_all(h: Any, goroutine: Any, base: Any, n: Any) -> None:
         hold(h, variables(h), i, np.int64(0))
     g = goroutines(h)[goroutine]
     if h[0].gc_blacken_enabled and g.assist_bytes > 0:
-        h[0].bg_scan_credit += np.int64(h[0].assist_work_per_byte * np.float64(g.assist_bytes))
+        credit = np.int64(h[0].assist_work_per_byte * np.float64(g.assist_bytes))
+        h[0].bg_scan_credit += credit
+        h[0].returned_scan_work += credit
     g.assist_bytes = 0

@@ -497,6 +497,12 @@ SCALARS = [
     ("mark_works", "i8", (3,)),  # scan work of each, bytes
     ("mark_workers", "i8"),  # background workers marking now
     ("mark_assists", "i8"),  # assists marking now
+    # who scanned, and what became of the credit for it, in this cycle (bytes of scan work)
+    ("background_scan_work", "i8"),  # background workers, given as credit
+    ("assist_scan_work", "i8"),  # assists, as far as they are credited with it
+    ("stolen_scan_work", "i8"),  # credit that assists took
+    ("paid_scan_work", "i8"),  # credit that went to parked ones
+    ("returned_scan_work", "i8"),  # credit left of goroutines that ended
     ("mark_unflushed", "i8"),  # work of background workers not yet given as credit
     ("mark_rest", "i8"),  # remainder of that division
     ("assist_head", "i8"),  # ring assist_queue: next to be paid, and end
