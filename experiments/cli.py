@@ -78,7 +78,7 @@ def run_(
     bar = Bar(sys.stderr) if sys.stderr.isatty() and (sys.stdout.isatty() or not as_json) else None
     with stoppable() as interrupted:
         try:
-            found = run(chosen, bar, interrupted, check)
+            found = run(chosen, bar, interrupted, check, lambda line: _warn(f"{scenario}: {line}"))
         finally:
             if bar is not None:
                 bar.close()
@@ -350,6 +350,11 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         click.echo("  ".join(cells))
+
+
+def _warn(message: str) -> None:
+    """One line on stderr of a run that goes on all the same."""
+    click.echo(f"allocsim: warning: {visible(message)}", err=True)
 
 
 def _refuse(message: str, status: int) -> int:

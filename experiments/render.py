@@ -36,6 +36,11 @@ _CAUSES = {
     "large": "large object",
     "off_p": "off the P",
     "profile": "heap profile",
+    "assist": "mark assist",
+    "assist_parked": "assist, parked",
+    "sweep": "sweeping",
+    "stw": "stopped world",
+    "gc_worker": "off P for a worker",
     "scavenge": "scavenging",
 }
 _TIMES = ("mean", "p50", "p99", "p99.9", "p99.99", "max")
@@ -127,7 +132,8 @@ def _headline(summary: Mapping[str, Any], look: Look) -> list[str]:
         f"{_counted(mallocs, 'malloc')} ({_rate(metrics['/sim/throughput:mallocs-per-second'])}/s)",
         f"heap {format_size(heap)} of {format_size(mapped)} mapped",
     ]
-    lines += [*textwrap.wrap(", ".join(runtime), look.width), *textwrap.wrap(", ".join(figures), look.width)]
+    for told in (runtime, figures, _collector(summary)):
+        lines += textwrap.wrap(", ".join(told), look.width)
     if summary["cut_short"]:
         run = config["run"]
         whole = [visible(run["duration"])] if "duration" in run else []
@@ -135,6 +141,23 @@ def _headline(summary: Mapping[str, Any], look: Look) -> list[str]:
         text = f"CUT SHORT after {format_time(seconds * SEC)} of {' or '.join(whole)}: this is what there was"
         lines.append(look.paint(text, "1;31"))
     return lines
+
+
+def _collector(summary: Mapping[str, Any]) -> list[str]:
+    """What the collector was set to and what it did."""
+    settings, metrics = summary["config"]["runtime"], summary["metrics"]
+    told = [f"GOGC {visible(str(settings['gogc']))}"]
+    if settings["memory_limit"] != "off":
+        told.append(f"limit {visible(settings['memory_limit'])}")
+    count = metrics["/sim/gc/cycles:cycles"]
+    told.append(_counted(count, "cycle"))
+    if count:
+        middle, longest = (format_time(metrics[f"/sim/gc/pauses:seconds/{which}"] * SEC) for which in ("p50", "max"))
+        told.append(f"pauses {middle} p50, {longest} max")
+        shares = [_percent(metrics[f"/sim/gc/{which}:share"]) for which in ("cpu", "assists")]
+        told.append(f"{shares[0]} of CPU ({shares[1]} assists)")
+    told.append(f"heap peak {format_size(metrics['/sim/heap/peak:bytes'])}")
+    return told
 
 
 def _counted(n: int, noun: str) -> str:
@@ -300,24 +323,26 @@ Line = tuple[int, str]
 
 def _where(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
     """What the Ps did."""
-    metrics, latency = summary["metrics"], summary["latency"]
+    metrics = summary["metrics"]
     total = metrics["/sim/time:seconds"] * metrics["/sched/gomaxprocs:threads"]
-    in_malloc, off = (_total(latency.get(cause)) for cause in ("all", "off_p"))
-    locks = metrics["/sim/locks/mheap/wait:seconds"] + metrics["/sim/locks/mcentral/wait:seconds"]
-    malloc = in_malloc - off
-    compute = metrics["/sim/time/compute:cpu-seconds"]
-    touches = metrics["/sim/time/first-touch-by-program:cpu-seconds"]
-    no_cpu = metrics["/sim/time/no-cpu:cpu-seconds"]
-    idle = metrics["/sim/time/idle:cpu-seconds"]
+
+    def spent(*kinds: str) -> float:
+        return sum(metrics[f"/sim/time/{kind}:cpu-seconds"] for kind in kinds)
+
     rows = [
-        ("malloc", malloc),
-        ("  of it waiting for locks", locks),
-        ("compute", compute),
-        ("first touches by the program", touches),
-        ("scheduling", max(total - malloc - compute - touches - no_cpu - idle, 0)),
-        ("waiting for a CPU", no_cpu),
-        ("idle", idle),
+        ("malloc", spent("malloc", "lock")),
+        ("  of it waiting for locks", sum(metrics[f"/sim/locks/{name}/wait:seconds"] for name in ("mheap", "mcentral"))),
+        ("mark assists", spent("assist")),
+        ("mark workers", spent("gc-dedicated", "gc-fractional")),
+        ("marking on idle Ps", spent("gc-idle")),
+        ("world stopped", spent("stopped")),
+        ("the runtime's goroutines", spent("system")),
+        ("compute", spent("compute")),
+        ("first touches by the program", spent("first-touch-by-program")),
     ]
+    last = [("waiting for a CPU", spent("no-cpu")), ("idle", spent("idle"))]
+    known = sum(seconds for name, seconds in rows + last if name[0] != " ")
+    rows += [("scheduling", max(total - known, 0)), *last]
     ps = _counted(metrics["/sched/gomaxprocs:threads"], "P")
     heading = f"where the time of {ps} went"
     heading = f"{heading:<30}{format_time(total * SEC):>8}"
@@ -329,11 +354,6 @@ def _where(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
         text = f"{name:<30}{format_time(seconds * SEC):>8}{_percent(share):>8} "
         bar = look.bar(share, 6)
         yield len(text) + len(bar), text + look.paint(bar, "36")
-
-
-def _total(row: Mapping[str, Any] | None) -> float:
-    """Seconds of all calls of a cause together."""
-    return row["mean_ns"] * row["count"] * NS / SEC if row is not None else 0.0
 
 
 def _heap(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:

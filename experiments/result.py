@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from experiments.run import Result
     from sim.metrics.timeline import Timeline
 
-SCHEMA = 1
+SCHEMA = 2
 _MAX_SUMMARY = 16 << 20  # bytes; a scenario of hundreds of objects makes 100 KiB
 _MAX_LATENCY = 64 << 20  # some forty bytes for each of 45,056 buckets of each cause
 _CYCLES = "gc_cycles.csv"
@@ -62,15 +62,29 @@ SHOWN_METRICS = frozenset(
         "/memory/classes/heap/unused:bytes",
         "/memory/classes/total:bytes",
         "/sched/gomaxprocs:threads",
+        "/sim/gc/assists:share",
+        "/sim/gc/cpu:share",
+        "/sim/gc/cycles:cycles",
+        "/sim/gc/pauses:seconds/max",
+        "/sim/gc/pauses:seconds/p50",
+        "/sim/heap/peak:bytes",
         "/sim/live:bytes",
         "/sim/locks/mcentral/wait:seconds",
         "/sim/locks/mheap/wait:seconds",
         "/sim/mallocs:objects",
         "/sim/throughput:mallocs-per-second",
+        "/sim/time/assist:cpu-seconds",
         "/sim/time/compute:cpu-seconds",
         "/sim/time/first-touch-by-program:cpu-seconds",
+        "/sim/time/gc-dedicated:cpu-seconds",
+        "/sim/time/gc-fractional:cpu-seconds",
+        "/sim/time/gc-idle:cpu-seconds",
         "/sim/time/idle:cpu-seconds",
+        "/sim/time/lock:cpu-seconds",
+        "/sim/time/malloc:cpu-seconds",
         "/sim/time/no-cpu:cpu-seconds",
+        "/sim/time/stopped:cpu-seconds",
+        "/sim/time/system:cpu-seconds",
         "/sim/time:seconds",
     }
 )
@@ -337,6 +351,8 @@ def _check(path: Path, summary: Mapping[str, Any]) -> None:
     need(config, "config.", "purpose", str)
     for section, key, kind in (("runtime", "version", str), ("machine", "prices", str), ("machine", "cpus", int)):
         need(need(config, "config.", section, dict), f"config.{section}.", key, kind)
+    need(config["runtime"], "config.runtime.", "gogc", int, str)
+    need(config["runtime"], "config.runtime.", "memory_limit", str)
     run = need(config, "config.", "run", dict)
     for key, kind in (("duration", str), ("mallocs", int)):
         if key in run:

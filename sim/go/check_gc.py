@@ -24,7 +24,7 @@ from sim.go.check import low_bits
 from sim.go.mgcmark import CREDIT_SLACK, GLOBALS, HEAP_PART, STACKS
 from sim.go.runtime import Heap
 from sim.go.state import GC_MARK, GC_OFF, SPAN_IN_USE, TINY_SPAN_CLASS
-from sim.units import throw
+from sim.units import Throw, throw
 
 if TYPE_CHECKING:
     from sim.go.world import World
@@ -219,7 +219,7 @@ class CycleChecker:
         """Marks of this cycle's set-up stand; what was dead then is not marked, but as a current tiny block."""
         before = self._slots
         if before is None:
-            throw("marking ends that never began")
+            raise Throw("marking ends that never began")
         spans = self.world.heap.arrays["spans"]
         words = self.world.heap.arrays["words"]
         if (spans.state[before.span] != SPAN_IN_USE).any():

@@ -15,6 +15,7 @@ from sim.go.mallocgc import STEP
 from sim.go.mcache import prepare_for_sweep
 from sim.go.mgcmark import CREDIT_SLACK as CREDIT_SLACK  # noqa: PLC0414 - for its users in Python
 from sim.go.mgcmark import advance, arm, flush_bg_credit, is_marked, mark_setup, ready_all_assists, test_trigger
+from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
 from sim.go.mpagecache import page_cache_flush
 from sim.go.pump import ASSISTING
@@ -207,6 +208,12 @@ def pick_idle_worker(h: Any, now: Any) -> Any:
 def stop_worker(h: Any, mode: Any, duration: Any) -> None:
     """A mark worker ran so long and stops. (markWorkerStop)"""
     mgcpacer.mark_worker_stop(bare(h), mode, duration)
+
+
+@entry(void(heap_type))
+def next_scavenge_generation(h: Any) -> None:
+    """The scavenger's index begins a generation. (scavengeIndex.nextGen)"""
+    next_gen(bare(h))
 
 
 @entry(int64(heap_type))

@@ -24,6 +24,7 @@ from sim.engine.clock import after, wake
 from sim.go import gccontroller, gcwork
 from sim.go.mgclimit import IDLE_MARK_WORK
 from sim.go.mgcpacer import DEDICATED, FRACTIONAL, IDLE, NOT_WORKER
+from sim.go.ptime import OF_WORKER, SCHEDULING
 
 if TYPE_CHECKING:
     from sim.go.proc import Proc, Step
@@ -64,7 +65,7 @@ class MarkWorkers:
             return
         world, header = self.world, self.world.heap.header
         begun = world.now
-        p.turn_to_worker(mode)
+        p.turn_to(OF_WORKER[mode])
         self.active[p.index] = p
         if mode == IDLE:
             gccontroller.start_event(header, p.index, IDLE_MARK_WORK, begun)
@@ -79,7 +80,7 @@ class MarkWorkers:
             gccontroller.stop_event(header, p.index, IDLE_MARK_WORK, world.now)
         if mode == FRACTIONAL:
             p.fractional_time += world.now - begun
-        p.turn_to_scheduling()
+        p.turn_to(SCHEDULING)
         if self._finisher is p:
             self._finisher = None
             yield from world.gc.mark_done(p)

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any
 import simpy
 
 from sim.engine.clock import RUN, after, now, priority, wake
-from sim.go import gccontroller, gcwork, mgclimit, mgcpacer
+from sim.go import gccontroller, gcwork, mgclimit
 from sim.go import pump as kernel
 from sim.go.goroutine import GOSCHED, Goroutine, SystemStack, Work
 from sim.go.mgc import HEAP_TRIGGER
+from sim.go.ptime import IDLE, KINDS, LOCKED, NO_CPU, PUMPED, SCHEDULING, STOPPED, SYSTEM
 from sim.go.state import ASSIST_PARKED, CENTRAL_WAIT, GC_WORKER, HEAP_WAIT, NEVER, OFF_P, STW
 from sim.metrics.histogram import Histogram
 from sim.units import MS, US, throw
@@ -47,15 +48,7 @@ GLOBAL_BATCH = RUNQ // 2
 STEAL_PASSES = 4
 NEXT_WAIT = 3 * US  # before a running P's runnext is stolen: it may be about to run it itself (proc.go:runqgrab)
 
-# what a P's time goes to outside the pump
-KINDS = (
-    *("idle", "lock", "stopped", "no_cpu", "scheduling"),
-    *("gc_dedicated", "gc_fractional", "gc_idle", "system", "scavenging"),
-)
-IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING, GC_DEDICATED, GC_FRACTIONAL, GC_IDLE, SYSTEM, SCAVENGING = range(10)
-PUMPED = len(KINDS)
 _PUMP_TIMES = {"malloc": "malloc", "compute": "compute", "first_touch": "touch", "assist": "assist"}
-_WORKERS = {mgcpacer.DEDICATED: GC_DEDICATED, mgcpacer.FRACTIONAL: GC_FRACTIONAL, mgcpacer.IDLE: GC_IDLE}
 
 Step = Generator[simpy.Event, Any, Any]
 
@@ -96,18 +89,6 @@ class Proc:
     def is_pumped(self) -> bool:
         """Whether a goroutine's operations run on it."""
         return self._kind == PUMPED
-
-    def turn_to_worker(self, mode: int) -> None:
-        """It is a mark worker of a kind (mgcpacer) from now on."""
-        self.turn_to(_WORKERS[mode])
-
-    def turn_to_system(self) -> None:
-        """It works for the runtime from now on."""
-        self.turn_to(SYSTEM)
-
-    def turn_to_scheduling(self) -> None:
-        """It looks for something to run from now on."""
-        self.turn_to(SCHEDULING)
 
     def ahead(self) -> int:
         """Picoseconds its own clock is ahead of the world's: a segment or a compute in progress."""

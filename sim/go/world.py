@@ -36,6 +36,7 @@ from sim.go.runtime import Heap
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER, class_to_size
 from sim.go.state import NEVER, NUM_CAUSES, NUM_SPAN_CLASSES, PRICE_FRESH, PRICE_PARTIAL, PRICE_STEPS
 from sim.metrics.histogram import BUCKETS
+from sim.metrics.timeline import Timeline
 from sim.units import US, throw
 
 MAX_RUN_AHEAD = 1 * US
@@ -71,7 +72,7 @@ class World:
     every operation an event (slow, for tests). ``gogc``: GOGC, -1 for off; ``memory_limit``: GOMEMLIMIT, bytes.
     ``heap_shape``: which of the machine's measured heaps marking costs as much as (`Prices.mark`). ``globals_bytes``:
     the program's globals with pointers. ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
-    profile. ``log_lines``: room for a log of what happened, for tests.
+    profile. ``log_lines``: room for a log of what happened, for tests. ``timeline``: takes slices of what Ps, collector and locks do.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class World:
         globals_bytes: int = 128 << 10,
         memprofilerate: int = 0,
         log_lines: int = 0,
+        timeline: Timeline | None = None,
     ) -> None:
         facts = VERSIONS[version] if isinstance(version, str) else version
         if mcentral_mutex is not None:
@@ -116,8 +118,9 @@ class World:
             throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
         self.heap_shape = heap_shape
         self._price_marking()
-        self.gc = Collector(self, gogc, memory_limit, globals_bytes)
-        self.sched = Sched(self, gomaxprocs if cpus is None else cpus)
+        self.cpus = gomaxprocs if cpus is None else cpus
+        self.gc = Collector(self, gogc, memory_limit, globals_bytes, timeline)
+        self.sched = Sched(self, self.cpus)
         self.sched.start(gomaxprocs)
 
     def _prepare(self, nprocs: int, max_run_ahead: int, run_ahead: bool, log_lines: int) -> None:

@@ -21,7 +21,7 @@ def made_up(malloc, latency=None, metrics=None, cycles=(), **others):
         "cut_short": False,
         "config": {
             "purpose": "Nothing in particular",
-            "runtime": {"version": "go1.27"},
+            "runtime": {"version": "go1.27", "gogc": 100, "memory_limit": "off"},
             "machine": {"prices": "epyc-2core", "cpus": 4},
             "run": {"duration": "1s"},
             "workload": {"kind": "workers"},
