@@ -143,14 +143,14 @@ class Collector:
         if fields.gc_phase or fields.gc_starting:
             return
         fields.gc_starting = 1
-        while not self._has_swept(p):
-            cost = self._cost
-            yield after(world.env, cost, p.order)
-        fields.gc_starting = 0
-        if kind == HEAP_TRIGGER and not gcwork.heap_is_due(header):
+        while self._is_due(kind) and not self._has_swept(p):
+            yield after(world.env, self._cost, p.order)
+            yield from world.sched.acquire_world(p)
+        yield from world.sched.acquire_world(p)
+        if not self._is_due(kind):
+            fields.gc_starting = 0
             self._announce()
             return
-        fields.gc_starting = 1
         begun = world.now
         self.log.before()
         yield from world.sched.stop_the_world(p)
@@ -167,6 +167,10 @@ class Collector:
         self.log.begin(kind, begun, stopped)
         world.sched.start_the_world()
         p.turn_to(SYSTEM)
+
+    def _is_due(self, kind: str) -> bool:
+        """Whether what triggers a cycle still does; only heap and settings may have changed meanwhile. (gcTrigger.test)"""
+        return kind != HEAP_TRIGGER or bool(gcwork.heap_is_due(self.world.heap.header))
 
     def _has_swept(self, p: Proc) -> bool:
         """Sweep one span of what the last cycle left; True when nothing is. ``_cost`` is its picoseconds."""
@@ -203,6 +207,7 @@ class Collector:
         self._finishing = True
         world, header = self.world, self.world.heap.header
         yield from world.sched.for_each_p(p)
+        yield from world.sched.acquire_world(p)
         begun = world.now
         yield from world.sched.stop_the_world(p)
         stopped = world.now

@@ -648,6 +648,12 @@ class Sched:
 
     # stopping the world
 
+    def acquire_world(self, by: Proc) -> Step:
+        """Process step on a P: let the stop of the world in progress pass, if there is one. (worldsema)"""
+        while self.stopping:
+            yield from by.stand()
+            by.turn_to(SYSTEM)
+
     def stop_the_world(self, by: Proc | None = None) -> Step:
         """Process step: stop every P at its next safepoint; on return all are. (stopTheWorldWithSema)
 
