@@ -469,7 +469,7 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     h[0].large_alloc_count += 1
     h[0].live_bytes += nbytes
     h[0].live_objects += 1
-    update_heap_live(h, p, nbytes)
+    update_heap_live(h, nbytes, np.int64(0))
     place_swept(h, s)
     noscan = op["flags"] & NOSCAN != 0
     if not noscan:
