@@ -206,6 +206,7 @@ class Proc:
                 sched.limiter_due = int(gcwork.look_at_limiter(self.world.heap.header, self.world.now))
             if workers.marking and (mode := workers.pick(self)):
                 self._found()
+                sched.wake_p()  # for what this P had to run
                 yield from workers.run(self, mode)
                 continue
             g, inherits = self._next()
