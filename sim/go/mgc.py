@@ -65,7 +65,7 @@ class Collector:
         self.started = 0
         self.watcher: Callable[[str], None] | None = None
         self._finishing = False
-        self._news = simpy.Event(world.env)  # a cycle is over, or one that was about to begin does not
+        self._news = simpy.Event(world.env)  # a cycle is over, or its caches are flushed, or one that was to begin does not
         self._sweeper: Goroutine | None = None
         self._sweep = simpy.Event(world.env)  # there is something to sweep
         self._last_end = -1
@@ -225,6 +225,7 @@ class Collector:
         yield from p.flush()
         yield from self._flush_idle(p)
         gcwork.release_sweep(header)
+        self._announce()
         self._arm_timer()
 
     def _tell(self, stage: str) -> None:
@@ -249,10 +250,10 @@ class Collector:
         fields.last_heap_in_use = fields.heap_in_use
         self._pace()
         gcwork.next_scavenge_generation(header)
+        world.sched.note_running(p)  # whose runnext the sweeper is
         if self._sweeper is None:
             self._sweeper = world.go_system(self._bgsweep, name="bgsweep")
         elif not self._sweep.triggered:
-            world.sched.note_running(p)
             self._sweep.succeed()
 
     def _flush_idle(self, p: Proc) -> Step:
@@ -303,8 +304,10 @@ class Collector:
                 yield g.call(self._forced)
         while len(self.log.cycles) < wanted:
             yield self._news
-        while (yield g.call(self._sweep_one)) is GOSCHED:
+        while self.started == wanted and (yield g.call(self._sweep_one)) is GOSCHED:
             pass
+        while self.started == wanted and not gcwork.is_sweep_done(self.world.heap.header):
+            yield self._news  # until all caches are flushed, whose spans are in no set
 
     def _forced(self, p: Proc) -> Step:
         yield from self.start(p, FORCED)
