@@ -98,17 +98,22 @@ class Proc:
     def times(self) -> dict[str, int]:
         """Picoseconds so far by kind: those of `KINDS`, malloc, compute and first_touch; they add up to the time.
 
-        What is left of a compute in progress is not counted yet. The rest of a segment in progress is (its operations
-        are done): ``ahead`` takes it off, at most the run-ahead.
+        What is left of a compute or an assist in progress is not counted yet. The rest of a segment in progress is (its
+        operations are done): ``ahead`` takes it off, at most the run-ahead.
         """
         spent = dict(zip(KINDS, self._spent, strict=True))
         if self._kind != PUMPED:
             spent[KINDS[self._kind]] += self.world.now - self._since
         spent |= {kind: int(self.fields[f"{name}_time"]) for kind, name in _PUMP_TIMES.items()}
-        spent["ahead"] = -self.ahead()
-        if spent["ahead"] and self.world.heap.arrays["goroutines"][self.fields["g"]]["stage"] == kernel.COMPUTING:
-            spent["compute"] += spent.pop("ahead")
-        return {"ahead": 0} | spent
+        ahead = self.ahead()
+        g = self.world.heap.arrays["goroutines"][self.fields["g"]]
+        if self._kind == PUMPED and g["stage"] == kernel.ASSISTING:  # none of it is in assist_time yet
+            spent["assist"] += self.world.now - int(g["assist_start"])
+            ahead = 0
+        elif g["stage"] == kernel.COMPUTING:
+            spent["compute"] -= ahead
+            ahead = 0
+        return {"ahead": -ahead} | spent
 
     # queues
 
