@@ -18,19 +18,17 @@ from sim.go.mgcmark import advance, arm, flush_bg_credit, is_marked, mark_setup,
 from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
 from sim.go.mpagecache import page_cache_flush
-from sim.go.pump import ASSISTING
+from sim.go.pump import cut_assists
 from sim.go.state import (
     GC_MARK,
     GC_MARK_TERMINATION,
     GC_OFF,
     NEVER,
     NUM_SPAN_CLASSES,
-    goroutines,
     heap_type,
     mcaches,
     p_time,
     prices,
-    procs,
 )
 from sim.jit import bare, entry, jit
 
@@ -117,9 +115,7 @@ def collector_turn(h: Any, now: Any) -> Any:
     if is_marked(h):
         flush_bg_credit(h, h[0].mark_unflushed)
         h[0].mark_unflushed = 0
-        for p in range(h[0].nprocs):
-            if p_time(h)[p] != NEVER and p_time(h)[p] > now and goroutines(h)[procs(h)[p].g].stage == ASSISTING:
-                p_time(h)[p] = now
+        cut_assists(h, now)
         p_time(h)[h[0].nprocs] = NEVER
     ready = h[0].assist_nready
     h[0].assist_nready = 0

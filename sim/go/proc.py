@@ -683,17 +683,16 @@ class Sched:
             self._stopped_procs = 1
             self.cpus.release(by)
         self.world.gc.workers.stop()
-        self._cut_computes()
+        self._preempt_all()
         self.check_stopped()
         yield self._all_stopped
         if by is not None:
             yield from self.cpus.acquire(by)
             by.turn_to(STOPPED)
 
-    def _cut_computes(self) -> None:
-        """Computes in progress come to a safepoint now."""
-        for p in self.procs:
-            kernel.cut(self.world.heap.header, p.index, self.world.now)
+    def _preempt_all(self) -> None:
+        """Computes and assists in progress come to a safepoint now. (preemptall)"""
+        kernel.preempt_all(self.world.heap.header, self.world.now)
         self.driver.rearm()
 
     def for_each_p(self, by: Proc) -> Step:
@@ -707,7 +706,7 @@ class Sched:
             if p is not by and p.is_pumped:
                 p.fields["barrier"] = 1
                 self.barring += 1
-        self._cut_computes()
+        self._preempt_all()
         if self.barring:
             yield self._barrier
 
