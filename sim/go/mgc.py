@@ -196,7 +196,7 @@ class Collector:
             p.fractional_time = 0
         self.started += 1
         self._finishing = False
-        self.workers.marking = True
+        self.workers.begin()
 
     # a cycle ends
 

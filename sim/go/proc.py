@@ -205,7 +205,7 @@ class Proc:
             if sched.stopping:
                 yield from self.stand()
             if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
-                yield from self._lose_cpu()
+                yield from self.lose_cpu()
                 continue
             if self.world.now >= sched.limiter_due:
                 sched.limiter_due = int(gcwork.look_at_limiter(self.world.heap.header, self.world.now))
@@ -269,7 +269,7 @@ class Proc:
             yield after(self.world.env, cost, self.order)
             self.turn_to(SCHEDULING)
 
-    def _lose_cpu(self) -> Step:
+    def lose_cpu(self) -> Step:
         """Process step: another thread has the CPU next; wait for one."""
         self.world.sched.cpus.release(self)
         yield from self.world.sched.cpus.acquire(self)
@@ -321,7 +321,7 @@ class Proc:
             result = yield from work.step(self)
             self.turn_to(SCHEDULING)
             if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
-                yield from self._lose_cpu()
+                yield from self.lose_cpu()
             sched.note_running(self)
             g.answer(work, result)
             if result is not GOSCHED and self.world.now < self.fields["slice_end"]:
@@ -372,7 +372,7 @@ class Proc:
                 heap.make_room(int(heap.arrays["goroutines"][g.id]["npages"]))
             elif reason == kernel.CPU_LOST:
                 since = self.world.now
-                yield from self._lose_cpu()
+                yield from self.lose_cpu()
                 if self._is_in_malloc(g):
                     kernel.owe(heap.header, self.index, OFF_P, self.world.now - since)
             elif reason == kernel.BARRIER:
@@ -531,11 +531,12 @@ class Cpus:
         wake(self.world.env, event, heir.order)
 
     def _hurry(self) -> None:
-        """Computes of threads whose slice is over, or ends first, end then."""
+        """Computes of threads whose slice is over, or ends first, end then; mark workers look up."""
         header = self.world.heap.header
         for p in self.world.sched.procs:
             if p.wakeup is None:
                 kernel.cut(header, p.index, max(self.world.now, int(p.fields["cpu_end"])))
+        self.world.gc.workers.hurry()
         self.world.sched.driver.rearm()
 
 
