@@ -72,6 +72,7 @@ class Proc:
         self._spent = [0] * len(KINDS)
         self._kind = IDLE
         self._since = world.now
+        self._running = ""  # the goroutine in the pump
         self.draws = world.stream(f"scheduler/p{index}")
         self.fields = world.heap.arrays["procs"][index]
         world.env.process(self._run())
@@ -83,12 +84,14 @@ class Proc:
         time = self.world.now
         if self._kind != PUMPED:
             self._spent[self._kind] += time - self._since
+        if self.world.gc.log.timeline is not None and time > self._since:
+            self.world.gc.log.was(self.index, self._since, time, self._running if self._kind == PUMPED else KINDS[self._kind])
         self._kind, self._since = kind, time
 
     @property
-    def is_pumped(self) -> bool:
-        """Whether a goroutine's operations run on it."""
-        return self._kind == PUMPED
+    def kind(self) -> int:
+        """What its time goes to now (ptime.py)."""
+        return self._kind
 
     def ahead(self) -> int:
         """Picoseconds its own clock is ahead of the world's: a segment or a compute in progress."""
@@ -348,6 +351,7 @@ class Proc:
         env, heap, sched = self.world.env, self.world.heap, self.world.sched
         if g.off_since >= 0:
             self._owe_absence(g)
+        self._running = g.label
         while True:
             self.turn_to(PUMPED)
             self.back = simpy.Event(env)
@@ -692,7 +696,7 @@ class Sched:
         self._barrier = simpy.Event(self.world.env)
         self.barring = 0
         for p in self.procs:
-            if p is not by and p.is_pumped:
+            if p is not by and p.kind == PUMPED:
                 p.fields["barrier"] = 1
                 self.barring += 1
         self._cut_computes()

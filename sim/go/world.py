@@ -120,6 +120,8 @@ class World:
         self._price_marking()
         self.cpus = gomaxprocs if cpus is None else cpus
         self.gc = Collector(self, gogc, memory_limit, globals_bytes, timeline)
+        for lock in (self.heap_lock, *self.central_locks):
+            self.gc.log.watch_lock(lock)
         self.sched = Sched(self, self.cpus)
         self.sched.start(gomaxprocs)
 
