@@ -24,12 +24,12 @@ class Facts:
     huge_page_advice: bool  # MADV_HUGEPAGE on heap memory: 2 MiB faults (mem_linux.go:sysUsedOS, 1.19)
     skip_zeroing_scavenged: bool  # a span whose pages were all scavenged reads as zeros (mheap.go:initSpan)
     clears_scan_in_chunks: bool  # large pointerful objects too are cleared 256 KiB at a time, preemptibly (malloc.go)
+    # runtime/metrics knows CPU time by class, scan sizes, settings and pauses of both kinds (metrics.go, 1.20 to 1.22)
+    cpu_metrics: bool
     spinbit_mutex: bool  # one waiter spins, the others sleep (lock_spinbit.go); else every waiter spins (lock_futex.go)
     max_small_size: int  # largest request served from a size class (malloc.go:mallocgc)
     stop_keeps_goroutine: bool  # who is stopped with the world goes on on its P; else it queues up again (goschedImpl)
     scavenge_index_bits: bool  # a bit a chunk, mapped up from index 0 (mpagealloc_64bit.go:scavengeIndex.grow, 1.19)
-    # runtime/metrics knows CPU time by class, scan sizes, settings and pauses of both kinds (metrics.go, 1.20 to 1.22)
-    cpu_metrics: bool
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
     # that addresses start at 0xc000000000 and runs and versions compare.
@@ -44,11 +44,11 @@ _GO119 = Facts(
     huge_page_advice=True,
     skip_zeroing_scavenged=False,
     clears_scan_in_chunks=False,
+    cpu_metrics=False,
     spinbit_mutex=False,
     max_small_size=32768,
     stop_keeps_goroutine=False,
     scavenge_index_bits=True,
-    cpu_metrics=False,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -61,11 +61,11 @@ VERSIONS: dict[str, Facts] = {
         huge_page_advice=False,
         skip_zeroing_scavenged=True,
         clears_scan_in_chunks=True,
+        cpu_metrics=True,
         spinbit_mutex=True,
         max_small_size=32760,
         stop_keeps_goroutine=True,
         scavenge_index_bits=False,
-        cpu_metrics=True,
     ),
 }
 
