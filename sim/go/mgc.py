@@ -155,13 +155,13 @@ class Collector:
         self.log.before()
         yield from world.sched.stop_the_world(p)
         stopped = world.now
-        gccontroller.start_gc_transition(header, True, stopped)
+        gccontroller.start_gc_transition(header, True, begun)
         cost = int(gcwork.finish_sweep_now(header, p.index)) + world.sched.pay("stw_sweep_term")
         yield after(world.env, cost, p.order)
         self.log.swept()
         self._wake_scavenger()
         self._tell("swept")
-        self._begin_marking(kind)
+        self._begin_marking(kind, begun)
         self._tell("marking")
         gccontroller.finish_gc_transition(header, world.now)
         self.log.begin(kind, begun, stopped)
@@ -174,8 +174,8 @@ class Collector:
         self._cost = int(cost)
         return int(swept) == 0
 
-    def _begin_marking(self, kind: str) -> None:
-        """The world is stopped: settle what is marked and who marks."""
+    def _begin_marking(self, kind: str, begun: int) -> None:
+        """The world is stopped: settle what is marked and who marks. The pacer's clock runs since it was asked to stop."""
         world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
         n = world.sched.alive
         stack_work = n * STACK_BYTES // 4
@@ -184,7 +184,7 @@ class Collector:
         stack_cpu = n * world.sched.pay("mark_stack") + stack_work * per_byte // 1000
         nglobals = int(fields.globals_scan)
         gcwork.begin_marking(header, world.now, stack_work, stack_cpu, nglobals, nglobals * per_byte // 1000)
-        gccontroller.start_cycle(header, world.now, int(fields.nprocs), kind == TIME_TRIGGER)
+        gccontroller.start_cycle(header, begun, int(fields.nprocs), kind == TIME_TRIGGER)
         work = sum(int(x) for x in fields.mark_works)
         self.check_time = max(int(fields.mark_total) * CHECK_WORK // max(work, 1), 1)
         self.check_time = min(self.check_time, max(int(fields.mark_total), 1))
@@ -206,9 +206,9 @@ class Collector:
         begun = world.now
         yield from world.sched.stop_the_world(p)
         stopped = world.now
-        gccontroller.start_gc_transition(header, False, stopped)
+        gccontroller.start_gc_transition(header, False, begun)
         self._tell("marked")
-        self._terminate(p)
+        self._terminate(p, begun)
         self._tell("sweeping")
         yield after(world.env, world.sched.pay("stw_mark_term"), p.order)
         gccontroller.finish_gc_transition(header, world.now)
@@ -231,13 +231,13 @@ class Collector:
         news, self._news = self._news, simpy.Event(self.world.env)
         news.succeed()
 
-    def _terminate(self, p: Proc) -> None:
+    def _terminate(self, p: Proc, begun: int) -> None:
         """The world is stopped: no more marking, what was learnt for the next cycle, and a new sweep begins."""
         world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
         self.workers.marking = False
         self._ready_assists(int(gcwork.end_marking(header, world.now)))
         self.log.terminating()
-        gccontroller.end_cycle(header, world.now, int(fields.nprocs))
+        gccontroller.end_cycle(header, begun, int(fields.nprocs))
         marked = int(fields.bytes_marked)
         gccontroller.reset_live(header, marked)
         gcwork.begin_sweeping(header)

@@ -12,6 +12,7 @@ import numpy as np
 import simpy
 
 from sim.engine.clock import after
+from sim.go.check import check_heap
 from sim.go.check_gc import watch
 from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, TINY_SPAN_CLASS
 from sim.go.world import World
@@ -122,8 +123,7 @@ def read_mem_stats(p):
     yield from sched.stop_the_world(p)
     yield after(p.world.env, 5 * US, p.order)
     sched.start_the_world()
-    return True
-
+    
 
 def body(g, steps, shadow, pipe):
     """Goroutine: run the steps."""
@@ -238,6 +238,7 @@ def run_program(program, version="go1.27", nprocs=2, *, gogc=2, checked=True, pr
 
         def look(stage):
             checker(stage)
+            check_heap(world.heap)
             shadow.check()
 
         world.gc.watcher = look
