@@ -32,8 +32,12 @@ STEPS = (
     "large",  # a large object beyond its pages: span initialisation and accounting
     "profile_sample",  # recording an allocation in the heap profile: a stack trace and two locks
     "central",  # mcentral's lock held for taking or returning a span (go1.14)
-    "goroutine_new",  # go statement that makes a g and a stack
+    "goroutine_new",  # go statement that makes a g, without its stack
     "goroutine_reused",  # go statement that reuses a dead one
+    "stack_pool",  # a stack pool's lock held to give 16 KiB of stacks out, or to take them back
+    "stack_span",  # a new span of stacks or for one stack, once there are pages for it
+    "stack_copy",  # moving a goroutine to another stack, apart from its bytes
+    "free_span",  # mheap.lock held while a span goes back to the heap
     "goroutine_exit",
     "switch",  # schedule(): from one goroutine to the next on a P
     "steal",  # taking half of another P's run queue
@@ -82,6 +86,7 @@ class Prices:
     clearing the slot adds, ``refill_fresh`` trading a full span for a fresh one whose pages come from the P's page
     cache, ``refill_partial`` for a swept span with room. Per byte, in femtoseconds, by (scan, noscan):
     ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds.
+    ``stack_copy``, femtoseconds a byte of a stack copied, by the size of the new one: to 8 KiB, to 32 KiB, beyond.
     ``steps`` has a price for each of `STEPS`. ``assumed`` names the prices nobody measured, with the reason.
     """
 
@@ -94,6 +99,7 @@ class Prices:
     refill_partial: tuple[Price, ...]
     large_fresh: tuple[int, int]
     large_zero: tuple[int, int]
+    stack_copy: tuple[int, int, int]
     steps: Mapping[str, Price]
     lock: LockPrices
     assumed: Mapping[str, str] = field(default_factory=dict)

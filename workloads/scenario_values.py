@@ -19,6 +19,7 @@ from workloads.scenario_record import exact_time
 MAX_TIME = (1 << 63) - 1  # ps: what an int64 holds, 106 days
 MAX_MEAN = 3600 * SEC  # of a random time: 44 times as much is still far from MAX_TIME
 MAX_SIZE = (1 << 40) - 1
+MAX_STACK = 511 << 20  # bytes of frames: a stack ends at 512 MiB, of which a guard is kept free
 MAX_OPS = 1 << 39  # mean lifetime in mallocs
 MAX_RANGE = 1 << 31  # sizes in one range
 MAX_COUNT = 10**9  # whatever is counted within a goroutine; also the largest sum of weights
@@ -131,6 +132,7 @@ Gogc = Annotated[Literal["off"], BeforeValidator(_gogc)]
 Name = Annotated[str, BeforeValidator(_text)]
 Size = Annotated[int, _quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB", "64B")]
 SizeOrOff = Annotated[int, off_or(_quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB, or off", "512KiB"))]
+Stack = Annotated[int, _quantity(parse_size, 1, MAX_STACK, "from 1B to 511MiB", "8KiB")]
 MeanTime = Annotated[int, time(0, MAX_MEAN, "500ns")]
 Share = Annotated[float, real(0, 1)]
 Count = Annotated[int, whole(1, MAX_COUNT)]

@@ -83,6 +83,7 @@ def _memory(world: World) -> dict[str, int | float]:
         "/gc/heap/frees:objects": freed,
         "/gc/heap/objects:objects": small + int(fields.large_alloc_count) - freed,
         "/gc/heap/tiny/allocs:objects": int(fields.tiny_allocs),
+        "/gc/stack/starting-size:bytes": int(fields.starting_stack_size),
         "/memory/classes/heap/free:bytes": int(fields.heap_free),
         "/memory/classes/heap/objects:bytes": objects,
         "/memory/classes/heap/released:bytes": int(fields.heap_released),
@@ -106,7 +107,7 @@ def _times(world: World) -> dict[str, int]:
 
 def _scheduler(world: World, times: dict[str, int]) -> dict[str, int | float]:
     sched = world.sched
-    user = times["malloc"] + times["compute"] + times["first_touch"] + times["ahead"]
+    user = times["malloc"] + times["compute"] + times["first_touch"] + times["stacks"] + times["ahead"]
     latencies = sched.latencies.summary()
     return {
         "/cpu/classes/idle:cpu-seconds": times["idle"] / SEC,
@@ -124,7 +125,7 @@ def _scheduler(world: World, times: dict[str, int]) -> dict[str, int | float]:
 def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
     fields, procs = world.heap.fields, world.heap.arrays["procs"]
     mallocs = int(procs["mallocs"].sum())
-    central = world.central_locks
+    central, pools = world.central_locks, world.pool_locks
     return {
         "/sim/time:seconds": world.now / SEC,
         "/sim/mallocs:objects": mallocs,
@@ -135,6 +136,7 @@ def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
         "/sim/time/malloc:cpu-seconds": times["malloc"] / SEC,
         "/sim/time/compute:cpu-seconds": times["compute"] / SEC,
         "/sim/time/first-touch-by-program:cpu-seconds": times["first_touch"] / SEC,
+        "/sim/time/stacks:cpu-seconds": times["stacks"] / SEC,
         "/sim/time/lock:cpu-seconds": times["lock"] / SEC,
         "/sim/time/scheduling:cpu-seconds": times["scheduling"] / SEC,
         "/sim/time/no-cpu:cpu-seconds": times["no_cpu"] / SEC,
@@ -148,5 +150,12 @@ def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
         "/sim/locks/mcentral/acquisitions:events": sum(lock.acquisitions for lock in central),
         "/sim/locks/mcentral/waits:events": sum(lock.waits for lock in central),
         "/sim/locks/mcentral/wait:seconds": sum(lock.total_wait for lock in central) / SEC,
+        "/sim/locks/stackpool/acquisitions:events": sum(lock.acquisitions for lock in pools),
+        "/sim/locks/stackpool/waits:events": sum(lock.waits for lock in pools),
+        "/sim/locks/stackpool/wait:seconds": sum(lock.total_wait for lock in pools) / SEC,
+        "/sim/locks/stackpool/hold:seconds": sum(lock.total_hold for lock in pools) / SEC,
+        "/sim/stacks/live:bytes": int(fields.max_stack_scan),
+        "/sim/stacks/copies:events": int(fields.stack_copies),
+        "/sim/stacks/copied:bytes": int(fields.stack_copied),
         "/sim/segments:segments": int(procs["segments"].sum()),
     }

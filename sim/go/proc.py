@@ -44,9 +44,9 @@ STEAL_PASSES = 4
 NEXT_WAIT = 3 * US  # before a running P's runnext is stolen: it may be about to run it itself (proc.go:runqgrab)
 
 # what a P's time goes to outside the pump
-KINDS = ("idle", "lock", "stopped", "no_cpu", "scheduling")
-IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING = range(5)
-PUMPED = 5
+KINDS = ("idle", "lock", "stopped", "no_cpu", "scheduling", "stacks")
+IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING, STACK_TIME = range(6)
+PUMPED = 6
 _PUMP_TIMES = {"malloc": "malloc", "compute": "compute", "first_touch": "touch"}
 
 Step = Generator[simpy.Event, Any, Any]
@@ -216,6 +216,8 @@ class Proc:
         if sched.stopping:
             sched.check_stopped()
         yield self.wakeup
+        if not self.fields["gsignal_stack"]:
+            self.world.stacks.new_thread(self)
         yield from sched.cpus.acquire(self)
 
     def _lose_cpu(self) -> Step:
@@ -237,6 +239,10 @@ class Proc:
         """Process step: run a goroutine until it parks, ends or is preempted. (execute)"""
         sched = self.world.sched
         g.p = self
+        self.fields["g"] = g.id
+        if g.frames:
+            frames, g.frames = g.frames, 0
+            yield from self.world.stacks.use(g, frames, self)
         work = g.unfinished()
         while True:
             if sched.stopping:
@@ -252,8 +258,9 @@ class Proc:
                     if g.is_alive and (yield from self._settle(g)):
                         continue
                     break
+                if work.before is not None:
+                    yield from work.before(self)
                 self.world.roots.submit(g, work)
-            self.fields["g"] = g.id
             if (yield from self._work(g)) == kernel.PREEMPTED:
                 g.p = None
                 sched.ready_global(g)
@@ -264,6 +271,7 @@ class Proc:
         g.p = None
         if not g.is_alive:
             sched.note_dead(g)
+            yield from self.world.stacks.goexit(g, self)
             yield after(self.world.env, sched.pay("goroutine_exit"), self.order)
 
     def _settle(self, g: Goroutine) -> Step:
@@ -286,7 +294,7 @@ class Proc:
             reason = yield self.back
             if reason == kernel.NEED_HEAP:
                 self.turn_to(LOCKED)
-                yield from self._heap_lock()
+                yield from self.heap_lock()
             elif reason == kernel.NEED_CENTRAL:
                 self.turn_to(LOCKED)
                 yield from self._central_lock(g)
@@ -310,7 +318,7 @@ class Proc:
         """Whether a goroutine is in the middle of mallocgc: its time off the P is part of that."""
         return int(self.world.heap.arrays["goroutines"][g.id]["stage"]) == kernel.CLEARING
 
-    def _heap_lock(self) -> Step:
+    def heap_lock(self) -> Step:
         """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)"""
         env, lock, header = self.world.env, self.world.heap_lock, self.world.heap.header
         tried = complete = 0
@@ -449,8 +457,6 @@ class Sched:
         self.spinning = 0  # Ps that look for work
         self.keeps_stopped = world.heap.facts.stop_keeps_goroutine
         self.latencies = Histogram()  # from runnable to running
-        self._free_ids: list[int] = []
-        self._ids = 1
         self._last_running: tuple[int, Proc | None] = (-1, None)
         self._stopped_procs = 0
         self._all_stopped: simpy.Event | None = None
@@ -462,30 +468,20 @@ class Sched:
         self.procs.extend(Proc(self.world, index) for index in range(nprocs))
         self.driver.procs = self.procs
 
-    # prices and identities
+    # prices and goroutines
 
     def pay(self, step: str) -> int:
         """A price of the scheduler: its mean."""
         return self.world.prices.steps[step].mean
 
-    def new_id(self) -> int:
-        """A row in the table of goroutines, of a dead one if there is any."""
+    def note_alive(self) -> None:
+        """A goroutine came to life."""
         self.created += 1
         self.alive += 1
-        if self._free_ids:
-            return self._free_ids.pop()
-        self._ids += 1
-        self.world.roots.reserve_goroutines(self._ids)
-        return self._ids - 1
-
-    def has_dead(self) -> bool:
-        """Whether a go statement finds a dead goroutine to reuse. (gfget)"""
-        return bool(self._free_ids)
 
     def note_dead(self, g: Goroutine) -> None:
         """A goroutine ended."""
         self.alive -= 1
-        self._free_ids.append(g.id)
         self.world.roots.release(g)
 
     # runnable goroutines

@@ -24,6 +24,7 @@ def made_up_prices(version="go1.27", cpus=2):
         refill_partial=tuple(Price(60 * NS + 900 * i) for i in range(136)),
         large_fresh=(1_100, 1_000),
         large_zero=(48_000, 47_000),
+        stack_copy=(35_000, 39_000, 47_000),
         steps=steps,
         lock=LockPrices(
             acquire=8 * NS,
