@@ -254,6 +254,8 @@ class Proc:
             sched.check_stopped()
         yield self.wakeup
         gccontroller.stop_event(header, self.index, mgclimit.IDLE, self.world.now)
+        if not self.fields["gsignal_stack"]:
+            self.world.stacks.new_thread(self)
         yield from sched.cpus.acquire(self)
         yield from self.flush()
 
@@ -286,6 +288,10 @@ class Proc:
         """Process step: run a goroutine until it parks, ends or is taken off the P. (execute)"""
         sched = self.world.sched
         g.p = self
+        self.fields["g"] = g.id
+        if g.frames:
+            frames, g.frames = g.frames, 0
+            yield from self.world.stacks.use(g, frames, self)
         work: Work | SystemStack | None = g.unfinished()
         while True:
             if sched.stopping:
@@ -300,6 +306,8 @@ class Proc:
                         continue
                     break
                 if isinstance(work, Work):
+                    if work.before is not None:
+                        yield from work.before(self)
                     self.world.roots.submit(g, work)
             if not (yield from self._do(g, work)):
                 g.p = None
@@ -308,6 +316,7 @@ class Proc:
         g.p = None
         if not g.is_alive:
             sched.note_dead(g)
+            yield from self.world.stacks.goexit(g, self)
             yield after(self.world.env, sched.pay("goroutine_exit"), self.order)
 
     def _do(self, g: Goroutine, work: Work | SystemStack) -> Step:
@@ -362,7 +371,7 @@ class Proc:
                 sched.pass_barrier()
             if reason == kernel.NEED_HEAP:
                 self.turn_to(LOCKED)
-                yield from self._heap_lock()
+                yield from self.heap_lock()
             elif reason == kernel.NEED_CENTRAL:
                 self.turn_to(LOCKED)
                 yield from self._central_lock(g)
@@ -407,7 +416,7 @@ class Proc:
         row = self.world.heap.arrays["goroutines"][g.id]
         return int(row["stage"]) == kernel.CLEARING or int(row["assist_paid"]) == 2
 
-    def _heap_lock(self) -> Step:
+    def heap_lock(self) -> Step:
         """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)"""
         env, lock, header = self.world.env, self.world.heap_lock, self.world.heap.header
         tried = complete = 0
@@ -552,8 +561,6 @@ class Sched:
         self.limiter_due = 0  # when the GC CPU limiter is to be looked after
         self.keeps_stopped = world.heap.facts.stop_keeps_goroutine
         self.latencies = Histogram()  # from runnable to running
-        self._free_ids: list[int] = []
-        self._ids = 1
         self._last_running: tuple[int, Proc | None] = (-1, None)
         self._stopped_procs = 0
         self._all_stopped: simpy.Event | None = None
@@ -567,30 +574,20 @@ class Sched:
         self.procs.extend(Proc(self.world, index) for index in range(nprocs))
         self.driver.procs = self.procs
 
-    # prices and identities
+    # prices and goroutines
 
     def pay(self, step: str) -> int:
         """A price of the scheduler: its mean."""
         return self.world.prices.steps[step].mean
 
-    def new_id(self, counted: bool) -> int:
-        """A row in the table of goroutines, of a dead one if there is any. The runtime's own are not counted."""
+    def note_alive(self, counted: bool) -> None:
+        """A goroutine came to life; the runtime's own are not counted."""
         self.created += counted
         self.alive += counted
-        if self._free_ids:
-            return self._free_ids.pop()
-        self._ids += 1
-        self.world.roots.reserve_goroutines(self._ids)
-        return self._ids - 1
-
-    def has_dead(self) -> bool:
-        """Whether a go statement finds a dead goroutine to reuse. (gfget)"""
-        return bool(self._free_ids)
 
     def note_dead(self, g: Goroutine) -> None:
         """A goroutine ended."""
         self.alive -= not g.system
-        self._free_ids.append(g.id)
         self.world.roots.release(g)
 
     # runnable goroutines

@@ -515,6 +515,11 @@ SCALARS = [
     ("assist_head", "i8"),  # ring assist_queue: next to be paid, and end
     ("assist_tail", "i8"),
     ("assist_nready", "i8"),
+    ("stack_copy_small", "i8"),  # femtoseconds a byte of a stack copied, by the size of the new one
+    ("stack_copy_middle", "i8"),
+    ("stack_copy_large", "i8"),
+    ("stack_copies", "i8"),  # stacks copied so far, and their bytes
+    ("stack_copied", "i8"),
     # what the last locked step did, for the shell to price; the shell clears them
     ("fact_grown", "i8"),  # pages the heap grew by
     ("fact_arenas", "i8"),  # arenas it reserved
