@@ -160,7 +160,7 @@ class Collector:
         self.log.swept()
         self._wake_scavenger()
         self._tell("swept")
-        self._begin_marking(kind, begun)
+        self._begin_marking(p, kind, begun)
         self._tell("marking")
         gccontroller.finish_gc_transition(header, world.now)
         self.log.begin(kind, begun, stopped)
@@ -173,7 +173,7 @@ class Collector:
         self._cost = int(cost)
         return int(swept) == 0
 
-    def _begin_marking(self, kind: str, begun: int) -> None:
+    def _begin_marking(self, p: Proc, kind: str, begun: int) -> None:
         """The world is stopped: settle what is marked and who marks. The pacer's clock runs since it was asked to stop."""
         world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
         per_byte = world.prices.mark[world.heap_shape].large_byte
@@ -182,8 +182,8 @@ class Collector:
         work = sum(int(x) for x in fields.mark_works)
         self.check_time = max(int(fields.mark_total) * CHECK_WORK // max(work, 1), 1)
         self.check_time = min(self.check_time, max(int(fields.mark_total), 1))
-        for p in world.sched.procs:
-            p.fractional_time = 0
+        for proc in world.sched.procs:
+            proc.fractional_time = 0
         self.started += 1
         self._finishing = False
         self.workers.marking = True
