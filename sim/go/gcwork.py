@@ -15,7 +15,7 @@ from sim.go.gfree import free_dead_stacks
 from sim.go.mallocgc import STEP
 from sim.go.mcache import prepare_for_sweep
 from sim.go.mgcmark import CREDIT_SLACK as CREDIT_SLACK  # noqa: PLC0414 - for its users in Python
-from sim.go.mgcmark import advance, arm, flush_bg_credit, is_marked, mark_setup, ready_all_assists, test_trigger
+from sim.go.mgcmark import advance, arm, flush_bg_credit, is_marked, mark_setup, ready_all_assists
 from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
 from sim.go.mpagecache import page_cache_flush
@@ -53,8 +53,9 @@ def sweep_time(h: Any) -> Any:
 
 @entry(int64(heap_type))
 def heap_is_due(h: Any) -> Any:
-    """Whether the heap asks for a collection. (gcTrigger.test)"""
-    return np.int64(test_trigger(bare(h)))
+    """Whether the heap asks for a collection, for who is about to start one. (gcTrigger.test)"""
+    h = bare(h)
+    return np.int64(h[0].gc_phase == GC_OFF and h[0].heap_live >= mgcpacer.trigger(h)[0])
 
 
 @entry(types.UniTuple(int64, 2)(heap_type, int64, int64))

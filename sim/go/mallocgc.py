@@ -357,12 +357,26 @@ def pay_sweeps(h: Any, p: Any, g: Any) -> Any:
 
 
 @jit
+def settle(h: Any, p: Any, g: Any) -> None:
+    """Sweeping and new metadata of the step that ends are this allocation's to pay, before another P reads the facts."""
+    g.owed += pay_sweeps(h, p, g) + touch_meta(h, p, g)
+
+
+@jit
+def pay_owed(h: Any, p: Any, g: Any) -> Any:
+    """Picoseconds of what was settled since the allocation began."""
+    settle(h, p, g)
+    cost = g.owed
+    g.owed = 0
+    return cost
+
+
+@jit
 def got_partial(h: Any, p: Any, g: Any) -> Any:
     """A refill found a span with room: cache it; picoseconds."""
     cost = pay(h, p, PRICE_PARTIAL + np.int64(g.spanclass))
     g.spent[PARTIAL] += cost
-    cost += pay_sweeps(h, p, g)
-    cost += touch_meta(h, p, g)  # a block for the span given back, mark bits of spans swept on the way
+    cost += pay_owed(h, p, g)  # spans swept on the way and their mark bits, a block for the span given back
     procs(h)[p].malloc_time += cost
     cache_fresh(h, p, np.int64(g.spanclass), np.int64(g.span))
     return cost
@@ -428,8 +442,7 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
         cost += faults
     if g.spanclass >= 2:
         cache_fresh(h, p, np.int64(g.spanclass), s)
-    cost += pay_sweeps(h, p, g)
-    cost += touch_meta(h, p, g)
+    cost += pay_owed(h, p, g)
     procs(h)[p].malloc_time += cost
     return cost
 
@@ -458,7 +471,7 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     h[0].large_alloc_count += 1
     h[0].live_bytes += nbytes
     h[0].live_objects += 1
-    update_heap_live(h, p, nbytes)
+    update_heap_live(h, nbytes, np.int64(0))
     place_swept(h, s)
     noscan = op["flags"] & NOSCAN != 0
     if not noscan:

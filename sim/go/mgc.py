@@ -64,7 +64,7 @@ class Collector:
         self.started = 0
         self.watcher: Callable[[str], None] | None = None
         self._finishing = False
-        self._news = simpy.Event(world.env)  # a cycle is over, or one that was about to begin does not
+        self._news = simpy.Event(world.env)  # a cycle is over, or its caches are flushed, or one that was to begin does not
         self._sweeper: Goroutine | None = None
         self._sweep = simpy.Event(world.env)  # there is something to sweep
         self._last_end = -1
@@ -142,14 +142,14 @@ class Collector:
         if fields.gc_phase or fields.gc_starting:
             return
         fields.gc_starting = 1
-        while not self._has_swept(p):
-            cost = self._cost
-            yield after(world.env, cost, p.order)
-        fields.gc_starting = 0
-        if kind == HEAP_TRIGGER and not gcwork.heap_is_due(header):
+        while self._is_due(kind) and not self._has_swept(p):
+            yield after(world.env, self._cost, p.order)
+            yield from world.sched.acquire_world(p)
+        yield from world.sched.acquire_world(p)
+        if not self._is_due(kind):
+            fields.gc_starting = 0
             self._announce()
             return
-        fields.gc_starting = 1
         begun = world.now
         self.log.before()
         yield from world.sched.stop_the_world(p)
@@ -166,6 +166,10 @@ class Collector:
         self.log.begin(kind, begun, stopped)
         world.sched.start_the_world()
         p.turn_to(SYSTEM)
+
+    def _is_due(self, kind: str) -> bool:
+        """Whether what triggers a cycle still does; only heap and settings may have changed meanwhile. (gcTrigger.test)"""
+        return kind != HEAP_TRIGGER or bool(gcwork.heap_is_due(self.world.heap.header))
 
     def _has_swept(self, p: Proc) -> bool:
         """Sweep one span of what the last cycle left; True when nothing is. ``_cost`` is its picoseconds."""
@@ -197,6 +201,7 @@ class Collector:
         self._finishing = True
         world, header = self.world, self.world.heap.header
         yield from world.sched.for_each_p(p)
+        yield from world.sched.acquire_world(p)
         begun = world.now
         yield from world.sched.stop_the_world(p)
         stopped = world.now
@@ -215,6 +220,7 @@ class Collector:
         yield after(world.env, int(gcwork.free_stacks(header, p.index)), p.order)
         yield from self._flush_idle(p)
         gcwork.release_sweep(header)
+        self._announce()
         self._arm_timer()
 
     def _tell(self, stage: str) -> None:
@@ -239,10 +245,10 @@ class Collector:
         fields.last_heap_in_use = fields.heap_in_use
         self._pace()
         gcwork.next_scavenge_generation(header)
+        world.sched.note_running(p)  # whose runnext the sweeper is
         if self._sweeper is None:
             self._sweeper = world.go_system(self._bgsweep, name="bgsweep")
         elif not self._sweep.triggered:
-            world.sched.note_running(p)
             self._sweep.succeed()
 
     def _flush_idle(self, p: Proc) -> Step:
@@ -293,8 +299,10 @@ class Collector:
                 yield g.call(self._forced)
         while len(self.log.cycles) < wanted:
             yield self._news
-        while (yield g.call(self._sweep_one)) is GOSCHED:
+        while self.started == wanted and (yield g.call(self._sweep_one)) is GOSCHED:
             pass
+        while self.started == wanted and not gcwork.is_sweep_done(self.world.heap.header):
+            yield self._news  # until all caches are flushed, whose spans are in no set
 
     def _forced(self, p: Proc) -> Step:
         yield from self.start(p, FORCED)

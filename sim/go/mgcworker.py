@@ -5,7 +5,7 @@ marks meanwhile is the stock's matter (mgcmark.py); here it only holds its P:
 
 - *dedicated*: until marking is over. After one time slice it hands its P's run queue to the global one.
 - *fractional*: until it has had more than 1.2 times its share of the P's time since marking began.
-- *idle*: until somebody could use the P.
+- *idle*: until a goroutine waits in its P's queue or the global one.
 
 The last two look up every 100,000 units of scan work, as the runtime does (not after each root job too). Everyone
 leaves at once for a stop of the world. When nothing is left to mark the worker on the lowest P ends the cycle.
@@ -101,7 +101,7 @@ class MarkWorkers:
                 elapsed = self.world.now - int(fields.mark_start_time)
                 if own / elapsed > FRACTIONAL_SLACK * float(fields.fractional_utilization_goal):
                     return
-            elif sched.runnable():
+            elif sched.queue or p.runq or p.runnext is not None:  # not: in other Ps' queues (proc.go:pollWork)
                 return
 
     def _wait(self, p: Proc, picoseconds: int | None) -> Step:

@@ -101,17 +101,22 @@ class Proc:
     def times(self) -> dict[str, int]:
         """Picoseconds so far by kind: those of `KINDS`, malloc, compute and first_touch; they add up to the time.
 
-        What is left of a compute in progress is not counted yet. The rest of a segment in progress is (its operations
-        are done): ``ahead`` takes it off, at most the run-ahead.
+        What is left of a compute or an assist in progress is not counted yet. The rest of a segment in progress is (its
+        operations are done): ``ahead`` takes it off, at most the run-ahead.
         """
         spent = dict(zip(KINDS, self._spent, strict=True))
         if self._kind != PUMPED:
             spent[KINDS[self._kind]] += self.world.now - self._since
         spent |= {kind: int(self.fields[f"{name}_time"]) for kind, name in _PUMP_TIMES.items()}
-        spent["ahead"] = -self.ahead()
-        if spent["ahead"] and self.world.heap.arrays["goroutines"][self.fields["g"]]["stage"] == kernel.COMPUTING:
-            spent["compute"] += spent.pop("ahead")
-        return {"ahead": 0} | spent
+        ahead = self.ahead()
+        g = self.world.heap.arrays["goroutines"][self.fields["g"]]
+        if self._kind == PUMPED and g["stage"] == kernel.ASSISTING:  # none of it is in assist_time yet
+            spent["assist"] += self.world.now - int(g["assist_start"])
+            ahead = 0
+        elif g["stage"] == kernel.COMPUTING:
+            spent["compute"] -= ahead
+            ahead = 0
+        return {"ahead": -ahead} | spent
 
     # queues
 
@@ -209,6 +214,7 @@ class Proc:
                 sched.limiter_due = int(gcwork.look_at_limiter(self.world.heap.header, self.world.now))
             if workers.marking and (mode := workers.pick(self)):
                 self._found()
+                sched.wake_p()  # for what this P had to run
                 yield from workers.run(self, mode)
                 continue
             g, inherits = self._next()
@@ -648,6 +654,12 @@ class Sched:
         p.wakeup = None
 
     # stopping the world
+
+    def acquire_world(self, by: Proc) -> Step:
+        """Process step on a P: let the stop of the world in progress pass, if there is one. (worldsema)"""
+        while self.stopping:
+            yield from by.stand()
+            by.turn_to(SYSTEM)
 
     def stop_the_world(self, by: Proc | None = None) -> Step:
         """Process step: stop every P at its next safepoint; on return all are. (stopTheWorldWithSema)

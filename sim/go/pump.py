@@ -40,6 +40,7 @@ from sim.go.mallocgc import (
     pay,
     place_large,
     place_object,
+    settle,
     tiny_offset,
     touch_large,
 )
@@ -211,9 +212,9 @@ def compute_until(h: Any, p: Any, g: Any, start: Any) -> Any:
 @jit
 def begin_alloc(h: Any, p: Any, g: Any, op: Any, spc: Any, now: Any) -> Any:
     """The first touch of something shared by an allocation, at its turn; STAY when it can be completed now."""
-    if spc < 2:
-        return large_step(h, p, g, op, now)
-    return refill_step(h, p, g, spc, now)
+    reason = large_step(h, p, g, op, now) if spc < 2 else refill_step(h, p, g, spc, now)
+    settle(h, p, g)
+    return reason
 
 
 @jit
@@ -450,7 +451,9 @@ def step(h: Any, p: Any, now: Any) -> Any:
         pr.malloc_time += lag
     else:
         if g.stage == LISTED:
-            if not ready_listed(h, p, np.int64(g.span)):
+            has_room = ready_listed(h, p, np.int64(g.span))
+            settle(h, p, g)
+            if not has_room:
                 g.stage = CENTRAL
                 return NEED_CENTRAL
             g.stage = HAVE_PARTIAL
@@ -458,6 +461,7 @@ def step(h: Any, p: Any, now: Any) -> Any:
             return NEED_CENTRAL
         elif g.stage == HAVE_NONE:
             reason = fresh_step(h, p, g)
+            settle(h, p, g)
             if reason != STAY:
                 return reason
         lag = complete_alloc(h, p, g, now)

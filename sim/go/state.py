@@ -205,6 +205,7 @@ GOROUTINE = np.dtype(
         ("page", "i8"),  # pages taken for it, NO_PAGE if none yet
         ("npages", "i8"),
         ("scav", "i8"),  # how many of them were scavenged
+        ("owed", "i8"),  # picoseconds of sweeping and metadata that it has yet to spend
         ("assist_bytes", "i8"),  # bytes it may allocate before it has to assist (gcAssistBytes)
         ("assist_work", "i8"),  # scan work of the assist in progress
         ("assist_start", "i8"),  # when it began
