@@ -151,6 +151,7 @@ def _workload(workload: Workers | Service | Recorded) -> dict[str, Any]:
             "think": exact_time(workload.mix.think),
             "think_dist": workload.mix.think_dist,
             "round_mallocs": workload.round_mallocs,
+            "stack": exact_size(workload.stack),
             "objects": _objects(workload.mix),
         }
     phases = [
@@ -162,6 +163,7 @@ def _workload(workload: Workers | Service | Recorded) -> dict[str, Any]:
         "arrivals": workload.arrivals,
         "rate": _rate(workload.interval),
         "phases": phases,
+        "stack": exact_size(workload.stack),
         "objects": _objects(workload.mix),
     }
 

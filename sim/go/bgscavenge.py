@@ -26,12 +26,13 @@ from sim.go.goroutine import Goroutine, SystemStack
 from sim.go.mgcscavenge import scavenge_begin, scavenge_end
 from sim.go.mgcscavenge_index import index_find
 from sim.go.mgcscavenge_pacer import MIN_WORK_TIME, PHYS_PAGE, SleepPacer, should_stop
-from sim.go.proc import LOCKED, SCAVENGING, Proc, Step
+from sim.go.ptime import LOCKED, SCAVENGING
 from sim.go.state import NO_GOAL, heap_type
 from sim.jit import bare, entry
 from sim.units import MS, NS, throw
 
 if TYPE_CHECKING:
+    from sim.go.proc import Proc, Step
     from sim.go.world import World
 
 QUANTUM = 64 << 10  # bytes asked for at a time (scavengeQuantum)
@@ -75,7 +76,7 @@ class Scavenger:
         """Start its goroutine. (mgc.go:gcenable)"""
         if self.g is not None:
             throw("scavenger state is already wired")
-        self.g = self.world.go(bgscavenge, self)
+        self.g = self.world.go_system(bgscavenge, self, name="bgscavenge")
         self.g.injected = True
 
     # waking it

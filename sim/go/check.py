@@ -60,7 +60,7 @@ from sim.units import throw
 _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
-def _low_bits(n: Any) -> Any:
+def low_bits(n: Any) -> Any:
     """Words with their lowest n bits set, n clipped to [0, 64]."""
     n = np.clip(n, 0, 64).astype(np.uint64)
     shift = (np.uint64(64) - n) & np.uint64(63)
@@ -175,12 +175,12 @@ def _check_bitmaps(heap: Heap) -> None:
     i = np.arange(int(nwords.sum())) - first[which]
     allocated = arrays["words"][spans.alloc_bits[used].astype(np.int64)[which] + i]
     dead = arrays["words"][spans.dead_bits[used].astype(np.int64)[which] + i]
-    beyond = ~_low_bits(nelems[which] - 64 * i)
+    beyond = ~low_bits(nelems[which] - 64 * i)
     bad = np.flatnonzero((allocated | dead) & beyond)
     if len(bad):
         s = which[bad[0]]
         throw(f"span {used[s]} has bits at or above its {nelems[s]} slots")
-    allocated |= _low_bits(spans.freeindex[used].astype(np.int64)[which] - 64 * i) & ~beyond
+    allocated |= low_bits(spans.freeindex[used].astype(np.int64)[which] - 64 * i) & ~beyond
     held = np.add.reduceat(np.bitwise_count(allocated).astype(np.int64), first)
     bad = np.flatnonzero(held != spans.alloc_count[used])
     if len(bad):

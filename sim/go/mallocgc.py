@@ -21,7 +21,7 @@ from sim.costs import STEPS
 from sim.engine.rng import draw64, exponential
 from sim.go.malloc import TINY_SIZE
 from sim.go.mcache import cache_fresh, update_heap_live
-from sim.go.mgcmark import mark_new_object
+from sim.go.mgcmark import mark_new_object, note_work
 from sim.go.mgcscavenge import bytes_to_scavenge, scavenge
 from sim.go.mheap import (
     OS_PAGE_SHIFT,
@@ -61,6 +61,7 @@ from sim.go.state import (
     SWEEP,
     TINY,
     TINY_SPAN_CLASS,
+    WORK_SWEEP,
     ZEROING,
     arenas,
     cause_max,
@@ -346,11 +347,27 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
 
 
 @jit
-def pay_sweeps(h: Any, g: Any) -> Any:
+def pay_sweeps(h: Any, p: Any, g: Any) -> Any:
     """Picoseconds of the sweeping that the last steps did. (mgcsweep.py adds them up)"""
     cost = h[0].fact_sweep_time
     h[0].fact_sweep_time = 0
+    note_work(h, p, WORK_SWEEP, h[0].now, cost)
     g.spent[SWEEP] += cost
+    return cost
+
+
+@jit
+def settle(h: Any, p: Any, g: Any) -> None:
+    """Sweeping and new metadata of the step that ends are this allocation's to pay, before another P reads the facts."""
+    g.owed += pay_sweeps(h, p, g) + touch_meta(h, p, g)
+
+
+@jit
+def pay_owed(h: Any, p: Any, g: Any) -> Any:
+    """Picoseconds of what was settled since the allocation began."""
+    settle(h, p, g)
+    cost = g.owed
+    g.owed = 0
     return cost
 
 
@@ -359,8 +376,7 @@ def got_partial(h: Any, p: Any, g: Any) -> Any:
     """A refill found a span with room: cache it; picoseconds."""
     cost = pay(h, p, PRICE_PARTIAL + np.int64(g.spanclass))
     g.spent[PARTIAL] += cost
-    cost += pay_sweeps(h, g)
-    cost += touch_meta(h, p, g)  # a block for the span given back, mark bits of spans swept on the way
+    cost += pay_owed(h, p, g)  # spans swept on the way and their mark bits, a block for the span given back
     procs(h)[p].malloc_time += cost
     cache_fresh(h, p, np.int64(g.spanclass), np.int64(g.span))
     return cost
@@ -426,8 +442,7 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
         cost += faults
     if g.spanclass >= 2:
         cache_fresh(h, p, np.int64(g.spanclass), s)
-    cost += pay_sweeps(h, g)
-    cost += touch_meta(h, p, g)
+    cost += pay_owed(h, p, g)
     procs(h)[p].malloc_time += cost
     return cost
 
@@ -456,7 +471,7 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     h[0].large_alloc_count += 1
     h[0].live_bytes += nbytes
     h[0].live_objects += 1
-    update_heap_live(h, p, nbytes)
+    update_heap_live(h, nbytes, np.int64(0))
     place_swept(h, s)
     noscan = op["flags"] & NOSCAN != 0
     if not noscan:

@@ -15,7 +15,7 @@ import numpy as np
 
 from sim.go.mallocgc import STEP
 from sim.go.mstats import CpuStats, GcStats, heap_stats, mem_stats, rss
-from sim.go.proc import KINDS
+from sim.go.ptime import KINDS
 from sim.go.sizeclasses import class_to_size
 from sim.go.state import ALL, CAUSES, FAST, TINY, ZEROING
 from sim.metrics.histogram import BUCKETS, Histogram, Summary, bucket_of_int, summarize
@@ -72,12 +72,9 @@ def summaries(counts: Any, times: Any, maxima: Any) -> dict[str, Summary]:
     return found
 
 
-def read_metrics(world: World, gc: GcStats | None = None) -> dict[str, int | float]:
-    """Memory, collector, scheduler and simulation figures at this instant. Without ``gc`` no collection has happened.
-
-    ``gc.cpu`` holds the collector's and the scavenger's CPU time up to now; idle and whole time are the world's.
-    """
-    gc = GcStats() if gc is None else gc
+def read_metrics(world: World) -> dict[str, int | float]:
+    """Memory, collector, scheduler and simulation figures at this instant."""
+    gc = world.gc.log.gc_stats()
     times = _times(world)
     cpu = replace(gc.cpu, idle_time=times["idle"], total_time=world.now * len(world.sched.procs))
     return (
@@ -203,7 +200,7 @@ def _scheduler(world: World) -> dict[str, int | float]:
 def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
     fields, procs = world.heap.fields, world.heap.arrays["procs"]
     mallocs = int(procs["mallocs"].sum())
-    central = world.central_locks
+    central, pools = world.central_locks, world.pool_locks
     return {
         "/sim/time:seconds": world.now / SEC,
         "/sim/mallocs:objects": mallocs,
@@ -225,5 +222,12 @@ def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
         "/sim/locks/mcentral/acquisitions:events": sum(lock.acquisitions for lock in central),
         "/sim/locks/mcentral/waits:events": sum(lock.waits for lock in central),
         "/sim/locks/mcentral/wait:seconds": sum(lock.total_wait for lock in central) / SEC,
+        "/sim/locks/stackpool/acquisitions:events": sum(lock.acquisitions for lock in pools),
+        "/sim/locks/stackpool/waits:events": sum(lock.waits for lock in pools),
+        "/sim/locks/stackpool/wait:seconds": sum(lock.total_wait for lock in pools) / SEC,
+        "/sim/locks/stackpool/hold:seconds": sum(lock.total_hold for lock in pools) / SEC,
+        "/sim/stacks/live:bytes": int(fields.max_stack_scan),
+        "/sim/stacks/copies:events": int(fields.stack_copies),
+        "/sim/stacks/copied:bytes": int(fields.stack_copied),
         "/sim/segments:segments": int(procs["segments"].sum()),
     }

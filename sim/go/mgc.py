@@ -17,47 +17,59 @@ modes of gcstoptheworld, and write barriers' cost.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import simpy
 
 from sim.engine.clock import RUN, after, priority
 from sim.go import gccontroller, gcwork
+from sim.go.bgscavenge import Scavenger
+from sim.go.gclog import GcLog
 from sim.go.goroutine import GOSCHED, Body, Goroutine
-from sim.go.mgcmark import GLOBALS, HEAP_PART, STACKS
 from sim.go.mgcpacer import NO_LIMIT
+from sim.go.mgcscavenge_pacer import gc_pace_scavenger
 from sim.go.mgcworker import CHECK_WORK, MarkWorkers
+from sim.go.ptime import SYSTEM
 from sim.units import SEC
 
 if TYPE_CHECKING:
     from sim.go.proc import Proc, Step
     from sim.go.world import World
+    from sim.metrics.timeline import Timeline
 
 FORCE_PERIOD = 120 * SEC  # a cycle at least that often (proc.go:forcegcperiod)
 HEAP_TRIGGER, TIME_TRIGGER, FORCED = "heap", "time", "forced"
-STACK_BYTES = 2048  # of a goroutine
 
 
 class Collector:
-    """The collector of one world. ``cycles``: a record of each cycle so far, in order.
+    """The collector of one world. ``log``: the record of its cycles. ``scavenger``: from the first cycle on.
 
-    ``check_time``: picoseconds between two looks of a worker that may leave.
+    ``check_time``: picoseconds between two looks of a worker that may leave. ``watcher``: told, with the world stopped,
+    of each stage of a cycle: swept, marking, marked, sweeping (check_gc.py).
     """
 
-    def __init__(self, world: World, gc_percent: int, memory_limit: int | None, globals_bytes: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        gc_percent: int,
+        memory_limit: int | None,
+        globals_bytes: int,
+        timeline: Timeline | None = None,
+    ) -> None:
         self.world = world
         self.workers = MarkWorkers(world)
-        self.cycles: list[dict[str, Any]] = []
+        self.log = GcLog(world, timeline)
         self.check_time = 1
         self.started = 0
+        self.watcher: Callable[[str], None] | None = None
         self._finishing = False
-        self._news = simpy.Event(world.env)  # a cycle is over, or one that was about to begin does not
+        self._news = simpy.Event(world.env)  # a cycle is over, or its caches are flushed, or one that was to begin does not
         self._sweeper: Goroutine | None = None
         self._sweep = simpy.Event(world.env)  # there is something to sweep
-        self._swept = simpy.Event(world.env)  # the background sweeper ran out of it
         self._last_end = -1
         self._parked: dict[int, Goroutine] = {}
-        self._record: dict[str, Any] = {}
+        self.scavenger: Scavenger | None = None
         self.order = priority(RUN, int(world.heap.fields.nprocs))
         world.heap.fields.globals_scan = globals_bytes
         gccontroller.init(world.heap.header, gc_percent, NO_LIMIT if memory_limit is None else memory_limit)
@@ -79,8 +91,23 @@ class Collector:
     def _commit(self) -> None:
         """New goals and paces, and what follows for the collector's turn."""
         self.world.heap.fields.now = self.world.now
-        gcwork.pace(self.world.heap.header)
+        self._pace()
         self.world.sched.driver.rearm()
+
+    def _pace(self) -> None:
+        """New goals of the pacer, the sweeper and the scavenger. (gcControllerCommit)"""
+        heap = self.world.heap
+        gcwork.pace(heap.header)
+        self.log.paced()
+        gc_pace_scavenger(heap, int(gccontroller.heap_goal(heap.header)), int(heap.fields.last_heap_goal))
+
+    def _wake_scavenger(self) -> None:
+        """The sweep before this cycle is finished; with the first one the scavenger starts. (finishsweep_m, gcenable)"""
+        if self.scavenger is None:
+            self.scavenger = Scavenger(self.world)
+            self.scavenger.start()
+        else:
+            self.scavenger.wake()
 
     # the collector's own turn
 
@@ -115,26 +142,34 @@ class Collector:
         if fields.gc_phase or fields.gc_starting:
             return
         fields.gc_starting = 1
-        while not self._has_swept(p):
-            cost = self._cost
-            yield after(world.env, cost, p.order)
-        fields.gc_starting = 0
-        if kind == HEAP_TRIGGER and not gcwork.heap_is_due(header):
+        while self._is_due(kind) and not self._has_swept(p):
+            yield after(world.env, self._cost, p.order)
+            yield from world.sched.acquire_world(p)
+        yield from world.sched.acquire_world(p)
+        if not self._is_due(kind):
+            fields.gc_starting = 0
             self._announce()
             return
-        fields.gc_starting = 1
         begun = world.now
-        live = int(fields.heap_live)
+        self.log.before()
         yield from world.sched.stop_the_world(p)
         stopped = world.now
-        gccontroller.start_gc_transition(header, True, stopped)
+        gccontroller.start_gc_transition(header, True, begun)
         cost = int(gcwork.finish_sweep_now(header, p.index)) + world.sched.pay("stw_sweep_term")
         yield after(world.env, cost, p.order)
-        self._begin_marking(kind)
+        self.log.swept()
+        self._wake_scavenger()
+        self._tell("swept")
+        self._begin_marking(p, kind, begun)
+        self._tell("marking")
         gccontroller.finish_gc_transition(header, world.now)
-        self._record = {"kind": kind, "t_sweep_term": begun, "t_stopped": stopped, "t_mark": world.now, "heap0": live}
+        self.log.begin(kind, begun, stopped)
         world.sched.start_the_world()
-        p.turn_to_system()
+        p.turn_to(SYSTEM)
+
+    def _is_due(self, kind: str) -> bool:
+        """Whether what triggers a cycle still does; only heap and settings may have changed meanwhile. (gcTrigger.test)"""
+        return kind != HEAP_TRIGGER or bool(gcwork.heap_is_due(self.world.heap.header))
 
     def _has_swept(self, p: Proc) -> bool:
         """Sweep one span of what the last cycle left; True when nothing is. ``_cost`` is its picoseconds."""
@@ -142,22 +177,17 @@ class Collector:
         self._cost = int(cost)
         return int(swept) == 0
 
-    def _begin_marking(self, kind: str) -> None:
-        """The world is stopped: settle what is marked and who marks."""
+    def _begin_marking(self, p: Proc, kind: str, begun: int) -> None:
+        """The world is stopped: settle what is marked and who marks. The pacer's clock runs since it was asked to stop."""
         world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
-        n = world.sched.alive
-        stack_work = n * STACK_BYTES // 4
-        prices = world.prices.mark[world.heap_shape]
-        per_byte = prices.large_byte
-        stack_cpu = n * world.sched.pay("mark_stack") + stack_work * per_byte // 1000
-        nglobals = int(fields.globals_scan)
-        gcwork.begin_marking(header, world.now, stack_work, stack_cpu, nglobals, nglobals * per_byte // 1000)
-        gccontroller.start_cycle(header, world.now, int(fields.nprocs), kind == TIME_TRIGGER)
+        per_byte = world.prices.mark[world.heap_shape].large_byte
+        gcwork.begin_marking(header, p.index, world.now, world.sched.pay("mark_stack"), per_byte)
+        gccontroller.start_cycle(header, begun, int(fields.nprocs), kind == TIME_TRIGGER)
         work = sum(int(x) for x in fields.mark_works)
         self.check_time = max(int(fields.mark_total) * CHECK_WORK // max(work, 1), 1)
         self.check_time = min(self.check_time, max(int(fields.mark_total), 1))
-        for p in world.sched.procs:
-            p.fractional_time = 0
+        for proc in world.sched.procs:
+            proc.fractional_time = 0
         self.started += 1
         self._finishing = False
         self.workers.marking = True
@@ -171,56 +201,54 @@ class Collector:
         self._finishing = True
         world, header = self.world, self.world.heap.header
         yield from world.sched.for_each_p(p)
+        yield from world.sched.acquire_world(p)
         begun = world.now
         yield from world.sched.stop_the_world(p)
         stopped = world.now
-        gccontroller.start_gc_transition(header, False, stopped)
-        self._terminate(p)
+        gccontroller.start_gc_transition(header, False, begun)
+        self._tell("marked")
+        self._terminate(p, begun)
+        self._tell("sweeping")
         yield after(world.env, world.sched.pay("stw_mark_term"), p.order)
         gccontroller.finish_gc_transition(header, world.now)
-        self._record |= {"t_mark_term": begun, "t_stopped2": stopped, "t_end": world.now}
+        self.log.end(begun, stopped)
         self._last_end = world.now
-        self.cycles.append(self._record)
         self._announce()
         world.sched.start_the_world()
-        p.turn_to_system()
+        p.turn_to(SYSTEM)
         yield from p.flush()
+        yield after(world.env, int(gcwork.free_stacks(header, p.index)), p.order)
         yield from self._flush_idle(p)
         gcwork.release_sweep(header)
+        self._announce()
         self._arm_timer()
+
+    def _tell(self, stage: str) -> None:
+        if self.watcher is not None:
+            self.watcher(stage)
 
     def _announce(self) -> None:
         """Let those who wait for a cycle look again."""
         news, self._news = self._news, simpy.Event(self.world.env)
         news.succeed()
 
-    def _terminate(self, p: Proc) -> None:
+    def _terminate(self, p: Proc, begun: int) -> None:
         """The world is stopped: no more marking, what was learnt for the next cycle, and a new sweep begins."""
         world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
         self.workers.marking = False
         self._ready_assists(int(gcwork.end_marking(header, world.now)))
-        gccontroller.end_cycle(header, world.now, int(fields.nprocs))
+        self.log.terminating()
+        gccontroller.end_cycle(header, begun, int(fields.nprocs))
         marked = int(fields.bytes_marked)
-        self._record |= {
-            "heap1": int(fields.heap_live),
-            "heap2": marked,
-            "goal": int(fields.last_heap_goal),
-            "assist_time": int(fields.assist_time),
-            "dedicated_time": int(fields.dedicated_mark_time),
-            "fractional_time": int(fields.fractional_mark_time),
-            "idle_time": int(fields.idle_mark_time),
-            "stack_work": int(fields.mark_works[STACKS]),
-            "globals_work": int(fields.mark_works[GLOBALS]),
-            "heap_work": int(fields.mark_works[HEAP_PART]),
-            "cons_mark": float(fields.cons_mark),
-        }
         gccontroller.reset_live(header, marked)
         gcwork.begin_sweeping(header)
-        self._record["trigger_next"] = int(gcwork.pace(header))
+        fields.last_heap_in_use = fields.heap_in_use
+        self._pace()
+        gcwork.next_scavenge_generation(header)
+        world.sched.note_running(p)  # whose runnext the sweeper is
         if self._sweeper is None:
             self._sweeper = world.go_system(self._bgsweep, name="bgsweep")
         elif not self._sweep.triggered:
-            world.sched.note_running(p)
             self._sweep.succeed()
 
     def _flush_idle(self, p: Proc) -> Step:
@@ -241,8 +269,9 @@ class Collector:
             self._sweep = simpy.Event(self.world.env)
             while (yield g.call(self._sweep_on)) is GOSCHED:
                 pass
-            swept, self._swept = self._swept, simpy.Event(self.world.env)
-            swept.succeed()
+            self.log.swept()
+            if self.scavenger is not None:
+                self.scavenger.ready()
             yield self._sweep
 
     def _sweep_on(self, p: Proc) -> Step:
@@ -268,10 +297,12 @@ class Collector:
                 yield self._news  # of the cycle in progress, which began too early
             else:
                 yield g.call(self._forced)
-        while len(self.cycles) < wanted:
+        while len(self.log.cycles) < wanted:
             yield self._news
-        while (yield g.call(self._sweep_one)) is GOSCHED:
+        while self.started == wanted and (yield g.call(self._sweep_one)) is GOSCHED:
             pass
+        while self.started == wanted and not gcwork.is_sweep_done(self.world.heap.header):
+            yield self._news  # until all caches are flushed, whose spans are in no set
 
     def _forced(self, p: Proc) -> Step:
         yield from self.start(p, FORCED)

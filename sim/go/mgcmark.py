@@ -36,6 +36,7 @@ from sim.go.state import (
     NUM_SPAN_CLASSES,
     PRICE_STEPS,
     SPAN_IN_USE,
+    WORK_ASSIST,
     assist_queue,
     assist_ready,
     goroutines,
@@ -49,6 +50,7 @@ from sim.go.state import (
     scan_bytes,
     scan_count,
     spans,
+    work_log,
 )
 from sim.jit import jit
 
@@ -134,6 +136,11 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
     h[0].mark_time = now
     h[0].mark_unflushed = 0
     h[0].mark_rest = 0
+    h[0].background_scan_work = 0
+    h[0].assist_scan_work = 0
+    h[0].stolen_scan_work = 0
+    h[0].paid_scan_work = 0
+    h[0].returned_scan_work = 0
     for g in range(h[0].goroutines_len):
         goroutines(h)[g].assist_bytes = 0
 
@@ -216,7 +223,10 @@ def pay_waiters(h: Any, work: Any) -> Any:
 @jit
 def flush_bg_credit(h: Any, work: Any) -> None:
     """Background work becomes credit. (gcFlushBgCredit)"""
-    h[0].bg_scan_credit += pay_waiters(h, work)
+    left = pay_waiters(h, work)
+    h[0].background_scan_work += work
+    h[0].paid_scan_work += work - left
+    h[0].bg_scan_credit += left
 
 
 @jit
@@ -282,6 +292,7 @@ def steal_credit(h: Any, g: Any, work: Any, debt: Any) -> Any:
         stolen = work
         g.assist_bytes += debt
     h[0].bg_scan_credit -= stolen
+    h[0].stolen_scan_work += stolen
     return work - stolen
 
 
@@ -310,6 +321,19 @@ def assist(h: Any, p: Any, g: Any, now: Any) -> Any:
 
 
 @jit
+def note_work(h: Any, p: Any, kind: Any, time: Any, length: Any) -> None:
+    """Tell a timeline, if there is one with room, what a P did within mallocgc."""
+    if h[0].work_used >= h[0].work_log_len or h[0].work_log_len == 1 or length == 0:
+        return
+    line = work_log(h)[h[0].work_used]
+    line.time = time
+    line.length = length
+    line.p = p
+    line.kind = kind
+    h[0].work_used += 1
+
+
+@jit
 def end_assist(h: Any, p: Any, g: Any, now: Any, asked: Any) -> Any:
     """A draining assist ends, ``asked`` picoseconds after it began, cut short if marking is over: PAID or PARKED."""
     advance(h, now)
@@ -318,8 +342,10 @@ def end_assist(h: Any, p: Any, g: Any, now: Any, asked: Any) -> Any:
     if asked < g.left:
         done = np.int64(np.float64(done) * (np.float64(asked) / np.float64(g.left)))
     g.assist_bytes += 1 + np.int64(h[0].assist_bytes_per_work * np.float64(done))
+    h[0].assist_scan_work += done
     g.spent[ASSIST] += asked
     g.left = 0
+    note_work(h, p, WORK_ASSIST, now - asked, asked)
     procs(h)[p].assist_time += asked
     h[0].assist_time += asked
     stop_event(h, p, MARK_ASSIST, now)

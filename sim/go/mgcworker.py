@@ -5,7 +5,7 @@ marks meanwhile is the stock's matter (mgcmark.py); here it only holds its P:
 
 - *dedicated*: until marking is over. After one time slice it hands its P's run queue to the global one.
 - *fractional*: until it has had more than 1.2 times its share of the P's time since marking began.
-- *idle*: until somebody could use the P.
+- *idle*: until a goroutine waits in its P's queue or the global one.
 
 The last two look up every 100,000 units of scan work, as the runtime does (not after each root job too). Everyone
 leaves at once for a stop of the world. When nothing is left to mark the worker on the lowest P ends the cycle.
@@ -24,6 +24,7 @@ from sim.engine.clock import after, wake
 from sim.go import gccontroller, gcwork
 from sim.go.mgclimit import IDLE_MARK_WORK
 from sim.go.mgcpacer import DEDICATED, FRACTIONAL, IDLE, NOT_WORKER
+from sim.go.ptime import OF_WORKER, SCHEDULING
 
 if TYPE_CHECKING:
     from sim.go.proc import Proc, Step
@@ -64,7 +65,7 @@ class MarkWorkers:
             return
         world, header = self.world, self.world.heap.header
         begun = world.now
-        p.turn_to_worker(mode)
+        p.turn_to(OF_WORKER[mode])
         self.active[p.index] = p
         if mode == IDLE:
             gccontroller.start_event(header, p.index, IDLE_MARK_WORK, begun)
@@ -79,7 +80,7 @@ class MarkWorkers:
             gccontroller.stop_event(header, p.index, IDLE_MARK_WORK, world.now)
         if mode == FRACTIONAL:
             p.fractional_time += world.now - begun
-        p.turn_to_scheduling()
+        p.turn_to(SCHEDULING)
         if self._finisher is p:
             self._finisher = None
             yield from world.gc.mark_done(p)
@@ -100,7 +101,7 @@ class MarkWorkers:
                 elapsed = self.world.now - int(fields.mark_start_time)
                 if own / elapsed > FRACTIONAL_SLACK * float(fields.fractional_utilization_goal):
                     return
-            elif sched.runnable():
+            elif sched.queue or p.runq or p.runnext is not None:  # not: in other Ps' queues (proc.go:pollWork)
                 return
 
     def _wait(self, p: Proc, picoseconds: int | None) -> Step:

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any
 import simpy
 
 from sim.engine.clock import RUN, after, now, priority, wake
-from sim.go import gccontroller, gcwork, mgclimit, mgcpacer
+from sim.go import gccontroller, gcwork, mgclimit
 from sim.go import pump as kernel
 from sim.go.goroutine import GOSCHED, Goroutine, SystemStack, Work
 from sim.go.mgc import HEAP_TRIGGER
+from sim.go.ptime import IDLE, KINDS, LOCKED, NO_CPU, PUMPED, SCHEDULING, STOPPED, SYSTEM
 from sim.go.state import ASSIST_PARKED, CENTRAL_WAIT, GC_WORKER, HEAP_WAIT, NEVER, OFF_P, STW
 from sim.metrics.histogram import Histogram
 from sim.units import MS, US, throw
@@ -47,15 +48,7 @@ GLOBAL_BATCH = RUNQ // 2
 STEAL_PASSES = 4
 NEXT_WAIT = 3 * US  # before a running P's runnext is stolen: it may be about to run it itself (proc.go:runqgrab)
 
-# what a P's time goes to outside the pump
-KINDS = (
-    *("idle", "lock", "stopped", "no_cpu", "scheduling"),
-    *("gc_dedicated", "gc_fractional", "gc_idle", "system", "scavenging"),
-)
-IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING, GC_DEDICATED, GC_FRACTIONAL, GC_IDLE, SYSTEM, SCAVENGING = range(10)
-PUMPED = len(KINDS)
 _PUMP_TIMES = {"malloc": "malloc", "compute": "compute", "first_touch": "touch", "assist": "assist"}
-_WORKERS = {mgcpacer.DEDICATED: GC_DEDICATED, mgcpacer.FRACTIONAL: GC_FRACTIONAL, mgcpacer.IDLE: GC_IDLE}
 
 Step = Generator[simpy.Event, Any, Any]
 
@@ -79,6 +72,7 @@ class Proc:
         self._spent = [0] * len(KINDS)
         self._kind = IDLE
         self._since = world.now
+        self._running = ""  # the goroutine in the pump
         self.draws = world.stream(f"scheduler/p{index}")
         self.fields = world.heap.arrays["procs"][index]
         world.env.process(self._run())
@@ -90,24 +84,14 @@ class Proc:
         time = self.world.now
         if self._kind != PUMPED:
             self._spent[self._kind] += time - self._since
+        if self.world.gc.log.timeline is not None and time > self._since:
+            self.world.gc.log.was(self.index, self._since, time, self._running if self._kind == PUMPED else KINDS[self._kind])
         self._kind, self._since = kind, time
 
     @property
-    def is_pumped(self) -> bool:
-        """Whether a goroutine's operations run on it."""
-        return self._kind == PUMPED
-
-    def turn_to_worker(self, mode: int) -> None:
-        """It is a mark worker of a kind (mgcpacer) from now on."""
-        self.turn_to(_WORKERS[mode])
-
-    def turn_to_system(self) -> None:
-        """It works for the runtime from now on."""
-        self.turn_to(SYSTEM)
-
-    def turn_to_scheduling(self) -> None:
-        """It looks for something to run from now on."""
-        self.turn_to(SCHEDULING)
+    def kind(self) -> int:
+        """What its time goes to now (ptime.py)."""
+        return self._kind
 
     def ahead(self) -> int:
         """Picoseconds its own clock is ahead of the world's: a segment or a compute in progress."""
@@ -117,17 +101,22 @@ class Proc:
     def times(self) -> dict[str, int]:
         """Picoseconds so far by kind: those of `KINDS`, malloc, compute and first_touch; they add up to the time.
 
-        What is left of a compute in progress is not counted yet. The rest of a segment in progress is (its operations
-        are done): ``ahead`` takes it off, at most the run-ahead.
+        What is left of a compute or an assist in progress is not counted yet. The rest of a segment in progress is (its
+        operations are done): ``ahead`` takes it off, at most the run-ahead.
         """
         spent = dict(zip(KINDS, self._spent, strict=True))
         if self._kind != PUMPED:
             spent[KINDS[self._kind]] += self.world.now - self._since
         spent |= {kind: int(self.fields[f"{name}_time"]) for kind, name in _PUMP_TIMES.items()}
-        spent["ahead"] = -self.ahead()
-        if spent["ahead"] and self.world.heap.arrays["goroutines"][self.fields["g"]]["stage"] == kernel.COMPUTING:
-            spent["compute"] += spent.pop("ahead")
-        return {"ahead": 0} | spent
+        ahead = self.ahead()
+        g = self.world.heap.arrays["goroutines"][self.fields["g"]]
+        if self._kind == PUMPED and g["stage"] == kernel.ASSISTING:  # none of it is in assist_time yet
+            spent["assist"] += self.world.now - int(g["assist_start"])
+            ahead = 0
+        elif g["stage"] == kernel.COMPUTING:
+            spent["compute"] -= ahead
+            ahead = 0
+        return {"ahead": -ahead} | spent
 
     # queues
 
@@ -225,6 +214,7 @@ class Proc:
                 sched.limiter_due = int(gcwork.look_at_limiter(self.world.heap.header, self.world.now))
             if workers.marking and (mode := workers.pick(self)):
                 self._found()
+                sched.wake_p()  # for what this P had to run
                 yield from workers.run(self, mode)
                 continue
             g, inherits = self._next()
@@ -270,6 +260,8 @@ class Proc:
             sched.check_stopped()
         yield self.wakeup
         gccontroller.stop_event(header, self.index, mgclimit.IDLE, self.world.now)
+        if not self.fields["gsignal_stack"]:
+            self.world.stacks.new_thread(self)
         yield from sched.cpus.acquire(self)
         yield from self.flush()
 
@@ -302,6 +294,10 @@ class Proc:
         """Process step: run a goroutine until it parks, ends or is taken off the P. (execute)"""
         sched = self.world.sched
         g.p = self
+        self.fields["g"] = g.id
+        if g.frames:
+            frames, g.frames = g.frames, 0
+            yield from self.world.stacks.use(g, frames, self)
         work: Work | SystemStack | None = g.unfinished()
         while True:
             if sched.stopping:
@@ -316,6 +312,8 @@ class Proc:
                         continue
                     break
                 if isinstance(work, Work):
+                    if work.before is not None:
+                        yield from work.before(self)
                     self.world.roots.submit(g, work)
             if not (yield from self._do(g, work)):
                 g.p = None
@@ -324,6 +322,7 @@ class Proc:
         g.p = None
         if not g.is_alive:
             sched.note_dead(g)
+            yield from self.world.stacks.goexit(g, self)
             yield after(self.world.env, sched.pay("goroutine_exit"), self.order)
 
     def _do(self, g: Goroutine, work: Work | SystemStack) -> Step:
@@ -367,6 +366,7 @@ class Proc:
         env, heap, sched = self.world.env, self.world.heap, self.world.sched
         if g.off_since >= 0:
             self._owe_absence(g)
+        self._running = g.label
         while True:
             self.turn_to(PUMPED)
             self.back = simpy.Event(env)
@@ -377,7 +377,7 @@ class Proc:
                 sched.pass_barrier()
             if reason == kernel.NEED_HEAP:
                 self.turn_to(LOCKED)
-                yield from self._heap_lock()
+                yield from self.heap_lock()
             elif reason == kernel.NEED_CENTRAL:
                 self.turn_to(LOCKED)
                 yield from self._central_lock(g)
@@ -422,7 +422,7 @@ class Proc:
         row = self.world.heap.arrays["goroutines"][g.id]
         return int(row["stage"]) == kernel.CLEARING or int(row["assist_paid"]) == 2
 
-    def _heap_lock(self) -> Step:
+    def heap_lock(self) -> Step:
         """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)"""
         env, lock, header = self.world.env, self.world.heap_lock, self.world.heap.header
         tried = complete = 0
@@ -567,8 +567,6 @@ class Sched:
         self.limiter_due = 0  # when the GC CPU limiter is to be looked after
         self.keeps_stopped = world.heap.facts.stop_keeps_goroutine
         self.latencies = Histogram()  # from runnable to running
-        self._free_ids: list[int] = []
-        self._ids = 1
         self._last_running: tuple[int, Proc | None] = (-1, None)
         self._stopped_procs = 0
         self._all_stopped: simpy.Event | None = None
@@ -582,30 +580,20 @@ class Sched:
         self.procs.extend(Proc(self.world, index) for index in range(nprocs))
         self.driver.procs = self.procs
 
-    # prices and identities
+    # prices and goroutines
 
     def pay(self, step: str) -> int:
         """A price of the scheduler: its mean."""
         return self.world.prices.steps[step].mean
 
-    def new_id(self, counted: bool) -> int:
-        """A row in the table of goroutines, of a dead one if there is any. The runtime's own are not counted."""
+    def note_alive(self, counted: bool) -> None:
+        """A goroutine came to life; the runtime's own are not counted."""
         self.created += counted
         self.alive += counted
-        if self._free_ids:
-            return self._free_ids.pop()
-        self._ids += 1
-        self.world.roots.reserve_goroutines(self._ids)
-        return self._ids - 1
-
-    def has_dead(self) -> bool:
-        """Whether a go statement finds a dead goroutine to reuse. (gfget)"""
-        return bool(self._free_ids)
 
     def note_dead(self, g: Goroutine) -> None:
         """A goroutine ended."""
         self.alive -= not g.system
-        self._free_ids.append(g.id)
         self.world.roots.release(g)
 
     # runnable goroutines
@@ -667,10 +655,17 @@ class Sched:
 
     # stopping the world
 
+    def acquire_world(self, by: Proc) -> Step:
+        """Process step on a P: let the stop of the world in progress pass, if there is one. (worldsema)"""
+        while self.stopping:
+            yield from by.stand()
+            by.turn_to(SYSTEM)
+
     def stop_the_world(self, by: Proc | None = None) -> Step:
         """Process step: stop every P at its next safepoint; on return all are. (stopTheWorldWithSema)
 
-        ``by``: the P this step runs on counts as stopped at once. Who comes second waits for the first (worldsema).
+        ``by``: the P this step runs on counts as stopped at once; its thread sleeps until the others are, so that one
+        that waits for a CPU gets it. Who comes second waits for the first (worldsema).
         """
         while self.stopping:
             if by is not None:
@@ -687,10 +682,14 @@ class Sched:
         if by is not None:
             by.turn_to(STOPPED)
             self._stopped_procs = 1
+            self.cpus.release(by)
         self.world.gc.workers.stop()
         self._cut_computes()
         self.check_stopped()
         yield self._all_stopped
+        if by is not None:
+            yield from self.cpus.acquire(by)
+            by.turn_to(STOPPED)
 
     def _cut_computes(self) -> None:
         """Computes in progress come to a safepoint now."""
@@ -706,7 +705,7 @@ class Sched:
         self._barrier = simpy.Event(self.world.env)
         self.barring = 0
         for p in self.procs:
-            if p is not by and p.is_pumped:
+            if p is not by and p.kind == PUMPED:
                 p.fields["barrier"] = 1
                 self.barring += 1
         self._cut_computes()

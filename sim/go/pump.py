@@ -40,6 +40,7 @@ from sim.go.mallocgc import (
     pay,
     place_large,
     place_object,
+    settle,
     tiny_offset,
     touch_large,
 )
@@ -211,9 +212,9 @@ def compute_until(h: Any, p: Any, g: Any, start: Any) -> Any:
 @jit
 def begin_alloc(h: Any, p: Any, g: Any, op: Any, spc: Any, now: Any) -> Any:
     """The first touch of something shared by an allocation, at its turn; STAY when it can be completed now."""
-    if spc < 2:
-        return large_step(h, p, g, op, now)
-    return refill_step(h, p, g, spc, now)
+    reason = large_step(h, p, g, op, now) if spc < 2 else refill_step(h, p, g, spc, now)
+    settle(h, p, g)
+    return reason
 
 
 @jit
@@ -450,7 +451,9 @@ def step(h: Any, p: Any, now: Any) -> Any:
         pr.malloc_time += lag
     else:
         if g.stage == LISTED:
-            if not ready_listed(h, p, np.int64(g.span)):
+            has_room = ready_listed(h, p, np.int64(g.span))
+            settle(h, p, g)
+            if not has_room:
                 g.stage = CENTRAL
                 return NEED_CENTRAL
             g.stage = HAVE_PARTIAL
@@ -458,6 +461,7 @@ def step(h: Any, p: Any, now: Any) -> Any:
             return NEED_CENTRAL
         elif g.stage == HAVE_NONE:
             reason = fresh_step(h, p, g)
+            settle(h, p, g)
             if reason != STAY:
                 return reason
         lag = complete_alloc(h, p, g, now)
@@ -600,5 +604,7 @@ def drop_all(h: Any, goroutine: Any, base: Any, n: Any) -> None:
         hold(h, variables(h), i, np.int64(0))
     g = goroutines(h)[goroutine]
     if h[0].gc_blacken_enabled and g.assist_bytes > 0:
-        h[0].bg_scan_credit += np.int64(h[0].assist_work_per_byte * np.float64(g.assist_bytes))
+        credit = np.int64(h[0].assist_work_per_byte * np.float64(g.assist_bytes))
+        h[0].bg_scan_credit += credit
+        h[0].returned_scan_work += credit
     g.assist_bytes = 0

@@ -205,6 +205,7 @@ GOROUTINE = np.dtype(
         ("page", "i8"),  # pages taken for it, NO_PAGE if none yet
         ("npages", "i8"),
         ("scav", "i8"),  # how many of them were scavenged
+        ("owed", "i8"),  # picoseconds of sweeping and metadata that it has yet to spend
         ("assist_bytes", "i8"),  # bytes it may allocate before it has to assist (gcAssistBytes)
         ("assist_work", "i8"),  # scan work of the assist in progress
         ("assist_start", "i8"),  # when it began
@@ -255,6 +256,11 @@ PROC = np.dtype(
     align=True,
 )
 
+# what a timeline is told of within mallocgc
+WORK_ASSIST = 1
+WORK_SWEEP = 2
+WORK = np.dtype([("time", "i8"), ("length", "i8"), ("p", "i4"), ("kind", "i4")], align=True)
+
 LOG = np.dtype([("time", "i8"), ("p", "i4"), ("kind", "i4"), ("arg", "i8")], align=True)
 
 TABLES: dict[str, Any] = {
@@ -300,6 +306,7 @@ TABLES: dict[str, Any] = {
     "assist_queue": np.int32,  # goroutines parked in an assist: a ring
     "assist_ready": np.int32,  # those whose debt was paid since Python looked last
     "goroutines": GOROUTINE,
+    "work_log": WORK,  # assists and sweeps, for a timeline; length 1 = off
     "log": LOG,  # what happened in order, for tests; length 1 = off
 }
 
@@ -480,6 +487,7 @@ SCALARS = [
     ("max_run_ahead", "i8"),  # picoseconds
     ("nprocs", "i8"),
     ("log_used", "i8"),
+    ("work_used", "i8"),
     ("tiny_calls", "i8"),  # mallocs combined into a tiny block
     ("large_fresh_scan", "i8"),  # femtoseconds a byte
     ("large_fresh_noscan", "i8"),
@@ -497,11 +505,22 @@ SCALARS = [
     ("mark_works", "i8", (3,)),  # scan work of each, bytes
     ("mark_workers", "i8"),  # background workers marking now
     ("mark_assists", "i8"),  # assists marking now
+    # who scanned, and what became of the credit for it, in this cycle (bytes of scan work)
+    ("background_scan_work", "i8"),  # background workers, given as credit
+    ("assist_scan_work", "i8"),  # assists, as far as they are credited with it
+    ("stolen_scan_work", "i8"),  # credit that assists took
+    ("paid_scan_work", "i8"),  # credit that went to parked ones
+    ("returned_scan_work", "i8"),  # credit left of goroutines that ended
     ("mark_unflushed", "i8"),  # work of background workers not yet given as credit
     ("mark_rest", "i8"),  # remainder of that division
     ("assist_head", "i8"),  # ring assist_queue: next to be paid, and end
     ("assist_tail", "i8"),
     ("assist_nready", "i8"),
+    ("stack_copy_small", "i8"),  # femtoseconds a byte of a stack copied, by the size of the new one
+    ("stack_copy_middle", "i8"),
+    ("stack_copy_large", "i8"),
+    ("stack_copies", "i8"),  # stacks copied so far, and their bytes
+    ("stack_copied", "i8"),
     # what the last locked step did, for the shell to price; the shell clears them
     ("fact_grown", "i8"),  # pages the heap grew by
     ("fact_arenas", "i8"),  # arenas it reserved
@@ -574,6 +593,7 @@ assist_ready = table("assist_ready", np.int32)
 p_time = table("p_time", np.int64)
 goroutines = table("goroutines", GOROUTINE)
 log = table("log", LOG)
+work_log = table("work_log", WORK)
 
 
 def new_tables() -> Tables:

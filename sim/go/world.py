@@ -29,17 +29,28 @@ from sim.engine.rng import Stream
 from sim.go import pump as kernel
 from sim.go.goroutine import Body, Goroutine
 from sim.go.mgc import Collector
+from sim.go.newstack import Stacks
 from sim.go.params import VERSIONS, Facts
 from sim.go.proc import Sched
 from sim.go.roots import Roots
 from sim.go.runtime import Heap
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER, class_to_size
-from sim.go.state import NEVER, NUM_CAUSES, NUM_SPAN_CLASSES, PRICE_FRESH, PRICE_PARTIAL, PRICE_STEPS
+from sim.go.state import (
+    NEVER,
+    NUM_CAUSES,
+    NUM_SPAN_CLASSES,
+    NUM_STACK_ORDERS,
+    PRICE_FRESH,
+    PRICE_PARTIAL,
+    PRICE_STEPS,
+)
 from sim.metrics.histogram import BUCKETS
+from sim.metrics.timeline import Timeline
 from sim.units import US, throw
 
 MAX_RUN_AHEAD = 1 * US
-_CENTRAL_RANK, _HEAP_RANK = 10, 20  # a refill may take mheap.lock with none of mcentral's held (lockrank.go)
+# a refill may take mheap.lock with none of mcentral's held; a stack pool takes it inside its own (lockrank.go)
+_CENTRAL_RANK, _POOL_RANK, _HEAP_RANK = 10, 15, 20
 
 
 def install_prices(heap: Heap, prices: Prices) -> None:
@@ -61,6 +72,7 @@ def install_prices(heap: Heap, prices: Prices) -> None:
     tables.allocate("sweep_freed", NUM_SPAN_CLASSES)[:] = prices.sweep_freed
     fields.large_fresh_scan, fields.large_fresh_noscan = prices.large_fresh
     fields.large_zero_scan, fields.large_zero_noscan = prices.large_zero
+    fields.stack_copy_small, fields.stack_copy_middle, fields.stack_copy_large = prices.stack_copy
 
 
 class World:
@@ -71,7 +83,7 @@ class World:
     every operation an event (slow, for tests). ``gogc``: GOGC, -1 for off; ``memory_limit``: GOMEMLIMIT, bytes.
     ``heap_shape``: which of the machine's measured heaps marking costs as much as (`Prices.mark`). ``globals_bytes``:
     the program's globals with pointers. ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
-    profile. ``log_lines``: room for a log of what happened, for tests.
+    profile. ``log_lines``: room for a log of what happened, for tests. ``timeline``: takes slices of what Ps, collector and locks do.
     """
 
     def __init__(
@@ -91,6 +103,7 @@ class World:
         globals_bytes: int = 128 << 10,
         memprofilerate: int = 0,
         log_lines: int = 0,
+        timeline: Timeline | None = None,
     ) -> None:
         facts = VERSIONS[version] if isinstance(version, str) else version
         if mcentral_mutex is not None:
@@ -116,8 +129,15 @@ class World:
             throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
         self.heap_shape = heap_shape
         self._price_marking()
-        self.gc = Collector(self, gogc, memory_limit, globals_bytes)
-        self.sched = Sched(self, gomaxprocs if cpus is None else cpus)
+        self.cpus = gomaxprocs if cpus is None else cpus
+        self.gc = Collector(self, gogc, memory_limit, globals_bytes, timeline)
+        for lock in (self.heap_lock, *self.central_locks):
+            self.gc.log.watch_lock(lock)
+        self.pool_locks = [
+            self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline) for i in range(NUM_STACK_ORDERS)
+        ]
+        self.stacks = Stacks(self)
+        self.sched = Sched(self, self.cpus)
         self.sched.start(gomaxprocs)
 
     def _prepare(self, nprocs: int, max_run_ahead: int, run_ahead: bool, log_lines: int) -> None:
@@ -158,9 +178,9 @@ class World:
         """The random stream of a component: the same whatever other streams there are."""
         return Stream(self.seed, name)
 
-    def go(self, function: Callable[..., Body], *args: Any, name: str = "") -> Goroutine:
-        """Start ``function(g, *args)`` as a goroutine from outside the program."""
-        g = Goroutine(self, name or function.__name__, function, args)
+    def go(self, function: Callable[..., Body], *args: Any, name: str = "", stack: int = 0) -> Goroutine:
+        """Start ``function(g, *args)`` as a goroutine from outside the program; ``stack`` as in `Goroutine.go`."""
+        g = Goroutine(self, name or function.__name__, function, args, stack)
         g.start()
         return g
 

@@ -442,15 +442,17 @@ def test_while_marking_heap_scan_stands_still_and_assists_are_revised():
     charge(h, 500, 300)
     assert (int(fields.heap_live), int(fields.heap_scan)) == (1500, 600)
     assert float(fields.assist_work_per_byte) == 1000 / (gc.heap_goal(h) - 1500)
-    # the same through the allocator: a refill charges the whole span
+    # the same through the allocator: a refill charges the whole span, and what its P allocated since the last one
     heap.make_room(16)
-    fields.gc_blacken_enabled = 0
-    malloc(h, 0, 100, 0)
-    live, scan = int(fields.heap_live), int(fields.heap_scan)
-    assert live == 1500 + 8192
-    fields.gc_blacken_enabled = 1
-    malloc(h, 0, 200, 0)
-    assert (int(fields.heap_live), int(fields.heap_scan)) == (live + 8192, scan)
+    cache = heap.arrays["mcaches"]
+    for marking, scan in ((0, 677), (1, 677)):
+        fields.gc_blacken_enabled = marking
+        live = int(fields.heap_live)
+        cache["scan_alloc"][0] = 77
+        malloc(h, 0, 100 * (1 + marking), 0)
+        assert (int(fields.heap_live), int(fields.heap_scan)) == (live + 8192, scan)
+        assert int(cache["scan_alloc"][0]) == 0
+    assert float(fields.assist_work_per_byte) == 1000 / (gc.heap_goal(h) - live - 8192)
 
 
 @entry(int64(heap_type, int64, int64))

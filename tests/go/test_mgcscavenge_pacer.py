@@ -52,7 +52,7 @@ def test_a_wrong_gain_is_noticed():
 
 def test_five_seconds_without_the_controller_when_it_failed():
     pacer = SleepPacer()
-    pacer.slept(1e6, 10**8, 1)
+    pacer.slept(1e6, 10**9, 1)
     assert pacer.sleep_ratio > 0.001
     pacer.controller.err_integral = float("inf")
     pacer.slept(1e6, 10**8, 1)

@@ -17,7 +17,8 @@ from sim.go.check import check_heap
 from sim.go.goroutine import Goroutine
 from sim.go.metrics import read_metrics
 from sim.go.params import VERSIONS
-from sim.go.proc import KINDS, NEXT_WAIT, OS_SLICE, RUNQ, TIME_SLICE, Proc
+from sim.go.proc import NEXT_WAIT, OS_SLICE, RUNQ, TIME_SLICE, Proc
+from sim.go.ptime import KINDS
 from sim.go.world import World
 from sim.jit import PLAIN
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, SHARED, TOUCH
@@ -678,8 +679,9 @@ NEEDS_CLEARING = replace(VERSIONS["go1.27"], skip_zeroing_scavenged=False)
 
 
 def use_all_memory(world):
-    """Everything mapped so far counts as used before: it must be cleared."""
+    """Everything mapped so far counts as used before: memory stands behind it, and it must be cleared."""
     world.heap.arrays["arenas"]["zeroed_base"][:] = 64 * MIB
+    world.heap.arrays["arenas"]["touched"][:] = 2**64 - 1
 
 
 def stop(world, at, length, log):

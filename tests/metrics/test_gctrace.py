@@ -100,7 +100,7 @@ def test_pacer_lines_at_the_end_are_the_recorded_ones(version):
         cycle = replace(
             FIRST,
             t_sweep_term=start,
-            t_mark=start,
+            t_mark=now,
             t_mark_term=now,
             t_end=now + FIRST.t_end,
             assist_time=raw["assist"] * NS,

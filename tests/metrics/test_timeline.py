@@ -193,15 +193,15 @@ def test_a_full_timeline_counts_what_it_leaves_out_and_still_nests():
     track, counter = timeline.track("t"), timeline.counter("c", "bytes")
     timeline.begin(track, 0, "outer")
     timeline.sample(counter, 1, 1)
-    timeline.begin(track, 2 * NS, "inner")
+    timeline.slice(track, 1 * NS, 2 * NS, "inner")
     timeline.begin(track, 3 * NS, "lost")
     timeline.slice(track, 3 * NS, 3 * NS, "lost too")
     timeline.sample(counter, 3 * NS, 2)
-    for time in (4, 5, 6):
+    for time in (4, 6):
         timeline.end(track, time * NS)
     assert timeline.dropped == 3
     found = read(timeline)
-    assert {one[1:4] for one in found.slices} == {(0, 6, "outer"), (2, 5, "inner")}
+    assert {one[1:4] for one in found.slices} == {(0, 6, "outer"), (1, 2, "inner")}
     assert len(found.samples) == 1
 
 

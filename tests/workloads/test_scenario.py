@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.go.gfree import SMALL_FRAMES
 from sim.go.params import VERSIONS
 from sim.units import GIB, KIB, MIB, SEC, parse_size, parse_time
 from tests.traces import trace_path
@@ -191,6 +192,15 @@ def test_everything_said(file):
     )
     assert (found.machine, found.cpus, found.seed, found.samples) == ("other", 1, 7, 3)
     assert (found.duration_ps, found.mallocs, found.max_run_ahead_ps) == (1_500_000_000, 10, 500_000)
+
+
+def test_a_stack_is_said_in_bytes_and_small_by_default(file):
+    assert spec.SMALL_STACK == SMALL_FRAMES
+    for text in (WORKERS, SERVICE):
+        assert file(text).workload.stack == file(text, "stack=288B").workload.stack == SMALL_FRAMES
+        assert file(text, "workload.stack=8KiB").workload.stack == 8 * KIB
+        assert file(text, "stack=511MiB").workload.stack == 511 * MIB
+    assert file(SERVICE, "stack=7KiB").resolved()["workload"]["stack"] == "7KiB"
 
 
 def test_the_versions_of_the_model_and_their_mutex(file):
@@ -499,6 +509,9 @@ def test_a_trace_without_mallocs_says_how_to_record_them(file, tmp_path):
 
 OBJECT = "workload.objects.0"
 WRONG_SETS = [  # value, then what the line says after "s.toml: "
+    ("stack=8", 'workload.stack: 8 is no text with a unit; write "8KiB" for instance'),
+    ("stack=512MiB", 'workload.stack: "512MiB" is out of range; write what is from 1B to 511MiB'),
+    ("stack=0B", 'workload.stack: "0B" is out of range; write what is from 1B to 511MiB'),
     ("runtime.gomaxproc=8", "runtime.gomaxproc: unknown key; did you mean gomaxprocs?"),
     ("gomaxproc=8", "gomaxproc: unknown key; did you mean runtime.gomaxprocs?"),
     ("runtim.gomaxprocs=8", "runtim: unknown key; did you mean runtime?"),

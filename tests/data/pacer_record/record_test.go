@@ -157,6 +157,9 @@ func TestRecordScenarios(t *testing.T) {
 			scanRate: 1, live: 30 << 20, scannable: 0.5, stack: 64 << 10, growing: 4, length: 20},
 		{Name: "over the limit", GCPercent: 100, MemoryLimit: 32 << 20, GlobalsBytes: 32 << 10, NCores: 16, allocRate: 0.03,
 			scanRate: 1, live: 36 << 20, scannable: 1, stack: 64 << 10, growing: 4, length: 16},
+		// a trigger near 2^63: what the arithmetic does at its ends
+		{Name: "off, forced", GCPercent: -1, MemoryLimit: noMemoryLimit, GlobalsBytes: 32 << 10, NCores: 4, allocRate: 0.03,
+			scanRate: 1, live: 8 << 20, scannable: 0.9, stack: 64 << 10, growing: 4, length: 8},
 	}
 	const period = 500000.0
 	for _, s := range all {
