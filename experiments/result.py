@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from experiments.run import Result
     from sim.metrics.timeline import Timeline
 
-SCHEMA = 2
+SCHEMA = 1
 _MAX_SUMMARY = 16 << 20  # bytes; a scenario of hundreds of objects makes 100 KiB
 _MAX_LATENCY = 64 << 20  # some forty bytes for each of 45,056 buckets of each cause
 _CYCLES = "gc_cycles.csv"

@@ -81,7 +81,7 @@ class Scenario:
                 "memory_limit": _limit(self.memory_limit),
                 "heap_shape": self.heap_shape,
                 "globals": exact_size(self.globals_bytes),
-                **({"change": [_change(change) for change in self.changes]} if self.changes else {}),
+                "change": [_change(change) for change in self.changes],
                 "layout": self.layout,
                 "mcentral_mutex": self.mcentral_mutex,
                 "memprofilerate": exact_size(self.memprofilerate) if self.memprofilerate else "off",
