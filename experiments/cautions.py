@@ -54,8 +54,8 @@ def _small_limit(scenario: Scenario, world: World, key: str, limit: int) -> Iter
         told = f"the workload keeps {format_size(live)} live, and {told}"
     room = exact_size(-(-(needed + live // 4) // _MIB) * _MIB)
     yield (
-        f"{key}: {told}, which is more than {exact_size(limit)}: the collector will run without end, up to half of"
-        f" the CPU time; write {room} or more"
+        f"{key}: {told}, which is more than {exact_size(limit)}: the collector will run without end, after a second a P at"
+        f" half of the CPU time; write {room} or more"
     )
 
 

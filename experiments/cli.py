@@ -53,9 +53,16 @@ _TRACES = ("the allocator", "20 s")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), metavar="N", help="Another seed than the scenario's.")
 @_json
 @click.option("-o", "--output", metavar="DIR", help="Keep the result in DIR, a new directory.")
+@click.option("--timeline", is_flag=True, help="Keep a timeline in DIR, for ui.perfetto.dev.")
 @click.option("--check", is_flag=True, help="Verify every invariant of the heap at the end.")
 def run_(
-    scenario: str, sets: tuple[str, ...], seed: int | None, as_json: bool, output: str | None, check: bool
+    scenario: str,
+    sets: tuple[str, ...],
+    seed: int | None,
+    as_json: bool,
+    output: str | None,
+    timeline: bool,
+    check: bool,
 ) -> None:
     """Run a scenario on the simulated runtime and show where the time of malloc went.
 
@@ -65,6 +72,8 @@ def run_(
     from experiments import result
     from workloads.scenario import ScenarioError, load
 
+    if timeline and output is None:
+        raise InputError("--timeline keeps a file in the result's directory; name that with -o DIR")
     target = result.free_directory(output) if output is not None else None
     try:
         chosen = load(scenario, sets, seed)
@@ -78,7 +87,7 @@ def run_(
     bar = Bar(sys.stderr) if sys.stderr.isatty() and (sys.stdout.isatty() or not as_json) else None
     with stoppable() as interrupted:
         try:
-            found = run(chosen, bar, interrupted, check, lambda line: _warn(f"{scenario}: {line}"))
+            found = run(chosen, bar, interrupted, check, lambda line: _warn(f"{scenario}: {line}"), timeline)
         finally:
             if bar is not None:
                 bar.close()

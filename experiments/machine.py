@@ -24,6 +24,14 @@ this file. For each measured size and kind the two equations are solved for fast
 would come out below that of 1 KiB, the refill takes the difference instead. What would be negative is 0 and the loop
 is missed by that much. Other size classes lie on lines between the measured ones.
 
+A go statement that makes a g was measured with its stack. Of that mean the sixteenth part of a span of stacks is the
+simulation's to pay (`_Spans.stacks`: the span, its eight first touches, metadata, growth, and two refills of a P's stack
+cache); the rest, with the g itself in it, is the price. Growth (`_growth`) was measured in goroutines whose frames reach so
+far, on memory used before: it is the sum of the doublings on the way, each a fixed part and what the stack before held,
+at three rates by the size of the new one, since copying and adjusting frames grow with it. What stacks of 32 KiB and more
+take besides, a span of their own and the old one's return, is paid apart. With four rows and four unknowns the medians
+come out again; a rate that would be negative is 0, and its two rows share the fixed part.
+
 Medians and means are used as they are; a price that is a difference of two tables has as its mean the difference of
 their means, or the least its quantiles allow.
 """
@@ -48,6 +56,7 @@ from sim.go.sizeclasses import (
     class_to_allocnpages,
     class_to_size,
 )
+from sim.go.stack import STACK_CACHE_SIZE, STACK_GUARD, STACK_MIN
 from sim.go.state import ARENA_PAGES, BLOCK_ENTRIES, CHUNK_PAGES, NUM_SIZE_CLASSES, PAGE_SIZE, SUMMARY_LEVELS
 
 KINDS = ("scan", "noscan")  # index: the low bit of a span class
@@ -74,6 +83,9 @@ def derive(machine: Machine, version: str) -> Prices:
     steps = _steps(machine, tables, facts) | pauses(tables["mark"])
     spans = _Spans(facts, steps)
     base = _refill_fresh(tables["refill"], spans)
+    steps["stack_span"] = base
+    steps["goroutine_new"] = _goroutine_new(tables["goroutine"], spans)
+    steps["stack_copy"], stack_copy = _growth(tables["stack_growth"], steps)
     large = _large(tables, spans)
     steps["large"] = large.price
     rows = _loops(tables["loop"], spans, base.mean, large)
@@ -90,6 +102,7 @@ def derive(machine: Machine, version: str) -> Prices:
     kept, freed = sweep_prices(tables["sweep"], [_LARGEST, *_SIZES[1:]])  # class 0: large objects
     assumed = {f"lock.{name}": price.reason for name, price in machine.lock.items()}
     assumed |= {name: price.reason for name, price in machine.steps.items()}
+    assumed["stack_span"] = "a refill with a fresh span of 2 KiB slots, the same but for mcentral's sets in it"
     assumed["switch"] = "spawn+run+exit less a reused g and less goroutine_exit, which is assumed"
     return Prices(
         machine=machine.name,
@@ -104,6 +117,7 @@ def derive(machine: Machine, version: str) -> Prices:
         sweep_kept=kept,
         sweep_freed=freed,
         mark=mark_prices(tables["mark"]),
+        stack_copy=stack_copy,
         steps={name: steps[name] for name in STEPS},
         lock=LockPrices(**{name: picoseconds(machine.lock[name].ns) for name in LOCK_STEPS}),
         assumed=assumed,
@@ -139,15 +153,31 @@ class _Spans:
     def cold(self, size: int, npages: int, noscan: bool) -> Fraction:
         """On memory never touched."""
         n = slots(self.facts, size, npages, noscan)
-        chunk = self.steps["grow"].mean + _besides_growth(self.steps)
-        arena = self.steps["grow_arena"].mean + _arena_pages(self.facts) * self.meta
         return (
             self.around(npages)
             + self.touches(size, npages, noscan) * self.steps["first_touch"].mean
             + (self.record() + self.marks(n) + self.bitmap(npages)) * self.meta
-            + Fraction(npages) * chunk / CHUNK_PAGES
-            + Fraction(npages * arena, ARENA_PAGES)
+            + self.growth(npages)
         )
+
+    def stacks(self) -> Fraction:
+        """For 16 stacks of 2 KiB on memory never touched: their span, and the P's cache filled twice from it."""
+        npages = STACK_CACHE_SIZE // PAGE_SIZE
+        record = Fraction(MSPAN_SIZE[self.facts.inline_mark_bits] + 3 * 8, OS_PAGE)
+        return (
+            self.steps["stack_span"].mean
+            + 2 * self.steps["stack_pool"].mean
+            + Fraction(STACK_CACHE_SIZE, OS_PAGE) * self.steps["first_touch"].mean
+            + self.around(npages)
+            + record * self.meta
+            + self.growth(npages)
+        )
+
+    def growth(self, npages: int) -> Fraction:
+        """The share of so many pages in the heap's growth."""
+        chunk = self.steps["grow"].mean + _besides_growth(self.steps)
+        arena = self.steps["grow_arena"].mean + _arena_pages(self.facts) * self.meta
+        return Fraction(npages) * chunk / CHUNK_PAGES + Fraction(npages * arena, ARENA_PAGES)
 
     @property
     def meta(self) -> int:
@@ -215,7 +245,7 @@ def _arena_pages(facts: Facts) -> int:
 
 
 def _steps(machine: Machine, tables: Mapping[str, Table], facts: Facts) -> dict[str, Price]:
-    """All steps but ``tiny`` and ``large``."""
+    """All steps but ``tiny``, ``large``, ``goroutine_new`` and those of stacks that are derived from others."""
     steps = {name: Price(picoseconds(assumed.ns)) for name, assumed in machine.steps.items()}
     touch = machine.first_touch
     steps["first_touch"] = steps["meta_touch"] = _measured(touch.row(*machine.small_fault), touch)
@@ -236,9 +266,9 @@ def _steps(machine: Machine, tables: Mapping[str, Table], facts: Facts) -> dict[
     touched = Fraction(_arena_pages(facts) * steps["meta_touch"].mean, 1000)
     rest = arena["mean"].median - chunk["mean"].median - touched
     steps["grow_arena"] = Price(picoseconds(max(Fraction(0), rest)))
-    goroutine = tables["goroutine"]
-    for name in ("new", "reused"):
-        steps[f"goroutine_{name}"] = _measured(goroutine.row(name), goroutine)
+    goroutine, sweep = tables["goroutine"], tables["sweep"]
+    steps["goroutine_reused"] = _measured(goroutine.row("reused"), goroutine)
+    steps["free_span"] = _difference(sweep.row("n64", "none"), sweep.row("n64", "all"))
     whole_life = picoseconds(tables["spawn"].row("spawn+run+exit")["mean"].median)
     others = whole_life - steps["goroutine_reused"].mean - steps["goroutine_exit"].mean
     if others < 0:
@@ -255,6 +285,35 @@ def _refill_fresh(refill: Table, spans: _Spans) -> Price:
     pages = spans.record() + spans.marks(PAGE_SIZE // 2048) + bitmap
     metadata = pages * spans.meta + Fraction(spans.steps["mspan_refill"].mean, 64)
     return _difference(hit, malloc, metadata / 1000)
+
+
+def _goroutine_new(goroutine: Table, spans: _Spans) -> Price:
+    """A go statement that makes a g, without what its stack takes."""
+    mean = 1000 * goroutine.row("new")["mean"].median - spans.stacks() / (STACK_CACHE_SIZE // STACK_MIN)
+    if mean < 0:
+        raise InputError(f"{goroutine.name}: a new g takes less than the first touches of its stack")
+    return Price(round(mean))
+
+
+def _growth(table: Table, steps: Mapping[str, Price]) -> tuple[Price, tuple[int, int, int]]:
+    """Moving to a larger stack: the fixed part, and femtoseconds a byte by the size of the new one (stack.py:copy_class).
+
+    The rows end with stacks of 4, 8, 32 and 128 KiB.
+    """
+    to4, to8, to32, to128 = (1000 * table.row(kib)["p50"].median for kib in (2, 5, 17, 65))
+    held = {size: (size << 10) - STACK_GUARD for size in (2, 4, 8, 16, 32, 64)}
+    span, back = (_median(steps[name]) for name in ("stack_span", "free_span"))
+    small = max(Fraction(0), (to8 - 2 * to4) / (held[4] - held[2]))
+    fixed = to4 - small * held[2] if small else to8 / 2
+    middle = (to32 - to8 - 2 * fixed - span) / (held[8] + held[16])
+    large = (to128 - to32 - 2 * fixed - 2 * span - 2 * back - steps["page_alloc"].mean) / (held[32] + held[64])
+    per_byte = [round(1000 * max(Fraction(0), rate)) for rate in (small, middle, large)]
+    return Price(max(0, round(fixed))), (per_byte[0], per_byte[1], per_byte[2])
+
+
+def _median(price: Price) -> int:
+    """The median of a price."""
+    return price.mean if price.cells is None else price.cells[len(price.cells) // 2]
 
 
 def _partial(refill: Table, kind: str) -> dict[int, Price]:

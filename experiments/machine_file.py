@@ -50,6 +50,7 @@ ASSUMABLE = (
     "profile_sample",
     "central",
     "goroutine_exit",
+    "stack_pool",
     "steal",
     "wake_p",
     "os_switch",

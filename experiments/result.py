@@ -8,6 +8,7 @@
     memstats.json   runtime.MemStats at the end, as encoding/json writes it
     gc_cycles.csv   what each collection did, if there was one; sim/metrics/cycles.py says every column
     gctrace.txt     the lines of GODEBUG=gctrace=1, if the run made them
+    gcdebug.txt     the same among those of gcpacertrace=1 and scavtrace=1
     timeline.pftrace  a Perfetto trace, if the run recorded one
     versions.json   which allocsim, which schema, which Go was simulated
     host.json       where and when it was run, and how long that took
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from experiments.run import Result
     from sim.metrics.timeline import Timeline
 
-SCHEMA = 2
+SCHEMA = 1
 _MAX_SUMMARY = 16 << 20  # bytes; a scenario of hundreds of objects makes 100 KiB
 _MAX_LATENCY = 64 << 20  # some forty bytes for each of 45,056 buckets of each cause
 _CYCLES = "gc_cycles.csv"
@@ -163,7 +164,8 @@ def store(target: Path, result: Result, host: Mapping[str, Any], prices: bytes |
         if result.cycles:
             write_cycles(temporary, result.cycles)
         if result.gctrace:
-            write_gctrace(temporary, result.gctrace)
+            _lines(temporary / "gctrace.txt", result.gctrace)
+            _lines(temporary / "gcdebug.txt", result.gcdebug)
         if result.timeline is not None:
             write_timeline(temporary, result.timeline, result.scenario.name)
         versions = {"allocsim": __version__, "schema": SCHEMA, "go": result.scenario.version}
@@ -188,11 +190,6 @@ def store(target: Path, result: Result, host: Mapping[str, Any], prices: bytes |
 def write_cycles(directory: Path, cycles: Iterable[Cycle]) -> None:
     """Write gc_cycles.csv."""
     _lines(directory / _CYCLES, _comma_separated(chain([COLUMNS], rows(cycles))))
-
-
-def write_gctrace(directory: Path, lines: Iterable[str]) -> None:
-    """Write gctrace.txt: lines that `sim.metrics.gctrace.trace_lines` made."""
-    _lines(directory / "gctrace.txt", lines)
 
 
 def write_timeline(directory: Path, timeline: Timeline, name: str) -> None:

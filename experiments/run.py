@@ -25,7 +25,7 @@ from sim.go.check import check_heap
 from sim.go.metrics import latency_counts, read_metrics, summaries
 from sim.go.mstats import flush_all_mcaches, mem_stats
 from sim.go.params import VERSIONS
-from sim.go.state import CAUSES, NO_GOAL
+from sim.go.state import CAUSES
 from sim.go.world import World
 from sim.metrics.cycles import Cycle
 from sim.metrics.gctrace import trace_lines
@@ -44,6 +44,7 @@ _FIRST_STEP = 100 * US
 _FIELDS = ("heap_in_use", "heap_free", "heap_released", "mapped_ready", "live_bytes", "heap_live")
 _GAUGES = ("mallocs", *_FIELDS, "heap_goal", "resident", "goroutines", "runnable")
 _OS_PAGE = 4096
+_NO_GOAL = 1 << 62  # with GOGC=off the goal is what 2**63 leaves
 _COLLECTING = {"assist", "flush_span", "mark_stack"}  # prices of a collection
 
 
@@ -54,7 +55,8 @@ class Result:
     ``latency``: mallocgc by cause; ``response`` and ``queued``: a service's requests, else None. ``counts``: the
     histograms behind ``latency``, causes x buckets. ``series``: gauges over time. ``metrics``: by runtime/metrics names.
     ``machine``: what the machine file calls itself. ``memstats``: runtime.MemStats at the end. ``cycles``, ``gctrace``,
-    ``timeline``: collections, the lines the runtime would have printed, and what happened when, if there were any.
+    ``gcdebug``, ``timeline``: collections, the lines the runtime would have printed of them, the same with gcpacertrace
+    and scavtrace, and what happened when, if there were any.
     """
 
     scenario: Scenario
@@ -70,6 +72,7 @@ class Result:
     memstats: dict[str, Any]
     cycles: tuple[Cycle, ...] = ()
     gctrace: tuple[str, ...] = ()
+    gcdebug: tuple[str, ...] = ()
     timeline: Timeline | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def _summary(one: Summary, whole: int) -> dict[str, int | float]:
     }
 
 
-def build(scenario: Scenario) -> World:
+def build(scenario: Scenario, timeline: Timeline | None = None) -> World:
     """The world of a scenario, nothing has happened yet; InputError if its machine file cannot be used."""
     facts = replace(
         VERSIONS[scenario.version],
@@ -128,6 +131,7 @@ def build(scenario: Scenario) -> World:
         memory_limit=scenario.memory_limit,
         heap_shape=scenario.heap_shape,
         globals_bytes=scenario.globals_bytes,
+        timeline=timeline,
     )
 
 
@@ -152,7 +156,7 @@ def _observe(world: World, series: Series) -> Any:
         row = (
             int(procs["mallocs"].sum()),
             *(int(fields[name]) for name in _FIELDS),
-            goal if (goal := int(gccontroller.heap_goal(world.heap.header))) < NO_GOAL else 0,
+            goal if (goal := int(gccontroller.heap_goal(world.heap.header))) < _NO_GOAL else 0,
             int(fields.resident_pages) * _OS_PAGE,
             world.sched.alive,
             world.sched.runnable(),
@@ -207,14 +211,15 @@ def run(
     interrupted: Callable[[], bool] | None = None,
     check: bool = False,
     warn: Callable[[str], None] | None = None,
+    timeline: bool = False,
 ) -> Result:
     """Run a scenario to its end, or until ``interrupted()``.
 
     ``watch`` is told the share that is done after each step. ``check``: verify every invariant of the heap at the end
     (Throw names the first that does not hold). ``warn`` is told, before it begins, what the run will probably not show
-    as meant, a line each.
+    as meant, a line each. ``timeline``: record what happens when.
     """
-    world = build(scenario)
+    world = build(scenario, Timeline() if timeline else None)
     if warn is not None:
         for line in cautions(scenario, world):
             warn(line)
@@ -263,6 +268,8 @@ def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_sh
         memstats=mem_stats(world.heap, world.gc.log.gc_stats()),
         cycles=tuple(world.gc.log.cycles),
         gctrace=tuple(trace_lines(world.gc.log.cycles, scenario.version)),
+        gcdebug=tuple(trace_lines(world.gc.log.cycles, scenario.version, pacer=True, scav=True)),
+        timeline=world.gc.log.finish(),
     )
 
 

@@ -35,8 +35,12 @@ STEPS = (
     "tlb_shootdown",  # and for interrupting the CPUs that other threads of the program run on, if it has any
     "profile_sample",  # recording an allocation in the heap profile: a stack trace and two locks
     "central",  # mcentral's lock held for taking or returning a span (go1.14)
-    "goroutine_new",  # go statement that makes a g and a stack
+    "goroutine_new",  # go statement that makes a g, without its stack
     "goroutine_reused",  # go statement that reuses a dead one
+    "stack_pool",  # a stack pool's lock held to give 16 KiB of stacks out, or to take them back
+    "stack_span",  # a new span of stacks or for one stack, once there are pages for it
+    "stack_copy",  # moving a goroutine to another stack, apart from its bytes
+    "free_span",  # mheap.lock held while a span goes back to the heap
     "goroutine_exit",
     "switch",  # schedule(): from one goroutine to the next on a P
     "steal",  # taking half of another P's run queue
@@ -103,6 +107,7 @@ class Prices:
     ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds. By span class again:
     ``sweep_kept`` sweeping a span of which something survives, ``sweep_freed`` one that goes back to the heap.
     ``mark``: by the shape of the heap.
+    ``stack_copy``, femtoseconds a byte of a stack copied, by the size of the new one: to 8 KiB, to 32 KiB, beyond.
     ``steps`` has a price for each of `STEPS`. ``assumed`` names the prices nobody measured, with the reason.
     """
 
@@ -118,6 +123,7 @@ class Prices:
     sweep_kept: tuple[int, ...]
     sweep_freed: tuple[int, ...]
     mark: Mapping[str, MarkPrices]
+    stack_copy: tuple[int, int, int]
     steps: Mapping[str, Price]
     lock: LockPrices
     assumed: Mapping[str, str] = field(default_factory=dict)

@@ -59,7 +59,7 @@ class Load:
             if mallocs is not None:
                 share = mallocs // workers.goroutines + (i < mallocs % workers.goroutines)
             stream = WorkerStream(workers.mix, workers.round_mallocs, self.world.seed, f"worker/{i}")
-            self._await(self.world.go(_worker, stream, share, name=f"worker/{i}"))
+            self._await(self.world.go(_worker, stream, share, name=f"worker/{i}", stack=workers.stack))
 
     # trace
 
@@ -97,7 +97,8 @@ class Load:
             ops = stream.next()
             world.roots.reserve_shared_up_to(stream.shared_ids)
             self.requests += 1
-            self._await(world.go(self._request, ops, stream.ids, int(time), name=f"request/{self.requests}"))
+            name = f"request/{self.requests}"
+            self._await(world.go(self._request, ops, stream.ids, int(time), name=name, stack=service.stack))
 
     def _request(self, g: Goroutine, ops: Any, variables: int, arrived: int) -> Body:
         """Goroutine: one request."""

@@ -81,7 +81,7 @@ class Scenario:
                 "memory_limit": _limit(self.memory_limit),
                 "heap_shape": self.heap_shape,
                 "globals": exact_size(self.globals_bytes),
-                **({"change": [_change(change) for change in self.changes]} if self.changes else {}),
+                "change": [_change(change) for change in self.changes],
                 "layout": self.layout,
                 "mcentral_mutex": self.mcentral_mutex,
                 "memprofilerate": exact_size(self.memprofilerate) if self.memprofilerate else "off",
@@ -151,6 +151,7 @@ def _workload(workload: Workers | Service | Recorded) -> dict[str, Any]:
             "think": exact_time(workload.mix.think),
             "think_dist": workload.mix.think_dist,
             "round_mallocs": workload.round_mallocs,
+            "stack": exact_size(workload.stack),
             "objects": _objects(workload.mix),
         }
     phases = [
@@ -162,6 +163,7 @@ def _workload(workload: Workers | Service | Recorded) -> dict[str, Any]:
         "arrivals": workload.arrivals,
         "rate": _rate(workload.interval),
         "phases": phases,
+        "stack": exact_size(workload.stack),
         "objects": _objects(workload.mix),
     }
 

@@ -36,12 +36,14 @@
     think = "0s"                             # compute before each malloc
     think_dist = "fixed"                     # "exponential"
     round_mallocs = 1000                     # mallocs after which objects of lifetime "request" die
+    stack = "288B"                           # bytes of stack that each goroutine's frames reach
 
     [workload]
     kind = "service"                         # an open loop: each request is a goroutine
     arrivals = "poisson"                     # "constant"
     rate = 20_000                            # requests a second; required
     phases = [{ compute = "20us", compute_dist = "fixed", mallocs = 50 }]
+    stack = "288B"                           # bytes of stack that each request's frames reach
 
     [workload]
     kind = "trace"                           # what a real program did: goroutines of a recorded execution trace
@@ -101,6 +103,7 @@ from workloads.scenario_values import (
     Share,
     Size,
     SizeOrOff,
+    Stack,
     Weight,
     normal_sizes,
     normal_weights,
@@ -336,6 +339,7 @@ class Workers(_Workload):
     think: MeanTime = _default(spec.Mix, "think")
     think_dist: Dist = _default(spec.Mix, "think_dist")
     round_mallocs: Count = _default(spec.Workers, "round_mallocs")
+    stack: Stack = _default(spec.Workers, "stack")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -352,7 +356,7 @@ class Workers(_Workload):
         if self.sizes_table is not None:
             kinds = tuple(replace(kind, lifetime=self._own(kind.lifetime)) for kind in kinds)
         mix = replace(mix, objects=kinds, think=think, think_dist=self.think_dist)
-        return spec.Workers(self.goroutines, mix, self.round_mallocs)
+        return spec.Workers(self.goroutines, mix, self.round_mallocs, self.stack)
 
     def _own(self, lifetime: spec.Lifetime) -> spec.Lifetime:
         """A lifetime in mallocs or bytes of the whole program in those of one goroutine."""
@@ -376,6 +380,7 @@ class Service(_Workload):
     arrivals: Literal["poisson", "constant"] = "poisson"
     rate: Annotated[float, real(MIN_RATE, MAX_RATE)] | None = None
     phases: list[Phase]
+    stack: Stack = _default(spec.Service, "stack")
 
     @model_validator(mode="after")
     def _arrives_allocates_fits(self) -> Self:
@@ -394,7 +399,7 @@ class Service(_Workload):
             rate = float(mallocs_a_second / sum(phase.mallocs for phase in self.phases))
             rate = min(max(rate, MIN_RATE), MAX_RATE)
         phases = tuple(spec.Phase(phase.compute, phase.mallocs, phase.compute_dist) for phase in self.phases)
-        return spec.Service(self.arrivals, interval_of(rate), phases, mix)
+        return spec.Service(self.arrivals, interval_of(rate), phases, mix, self.stack)
 
 
 class Trace(_Table):

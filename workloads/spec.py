@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PPM = 1_000_000
+SMALL_STACK = 288  # bytes of stack that a goroutine's frames reach if nothing is said (sim/go/gfree.py:SMALL_FRAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Workers:
     goroutines: int
     mix: Mix
     round_mallocs: int = 1000  # mallocs after which objects of lifetime ``request`` die
+    stack: int = SMALL_STACK  # bytes of stack that each goroutine's frames reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Service:
     interval: int  # mean picoseconds between arrivals
     phases: tuple[Phase, ...]
     mix: Mix
+    stack: int = SMALL_STACK  # bytes of stack that each request's frames reach
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ stands earlier in the recorded order, so that the program cannot deadlock whatev
 - Blocking. A blocked goroutine waits for the event that who woke it fires. Woken by nobody known (timers, network,
   the runtime) it wakes after the recorded delay: an *orphan* wake-up.
 
-Left out: the heap at the trace's start (the simulated one is empty) and its objects' deaths; goroutines of the runtime
-that allocate nothing, and the CPU time of the others (collector, scavenger, the trace's own); Gosched; preemption
-(the simulated scheduler has its own); the P that a blocked system call keeps for a while; mallocs outside any
-goroutine. Sweeping inside runtime.GC is recorded as no range: it counts as compute.
+Left out: the heap at the trace's start (the simulated one is empty) and its objects' deaths; how deep stacks were: each
+goroutine uses little of its own; goroutines of the runtime that allocate nothing, and the CPU time of the others
+(collector, scavenger, the trace's own); Gosched; preemption (the simulated scheduler has its own); the P that a blocked
+system call keeps for a while; mallocs outside any goroutine. Sweeping inside runtime.GC is recorded as no range: it counts
+as compute.
 """
 
 from __future__ import annotations

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from sim.go import gccontroller
 from sim.go.mstats import GcStats
+from sim.go.state import WORK_ASSIST, WORK_SWEEP
 from sim.metrics.cycles import Cycle, Swept
 from sim.metrics.timeline import GoTracks, Timeline, add_cycle, go_tracks
 
 if TYPE_CHECKING:
+    from sim.engine.lock import TimedLock
     from sim.go.world import World
+
+_WORK = {WORK_ASSIST: "assist", WORK_SWEEP: "sweep"}
+_WORK_ROOM = 1 << 18  # assists and sweeps that a timeline takes
 
 
 class GcLog:
@@ -32,6 +37,7 @@ class GcLog:
         self.tracks: GoTracks | None = None
         if timeline is not None:
             self.tracks = go_tracks(timeline, int(world.heap.fields.nprocs))
+            world.heap.tables.allocate("work_log", _WORK_ROOM)
         self._open: dict[str, Any] = {}
         self._sweep: dict[str, int] | None = None
 
@@ -153,6 +159,35 @@ class GcLog:
     def paced(self) -> None:
         """The sweep's pace was set."""
         self._pages_per_byte = float(self.world.heap.fields.sweep_pages_per_byte)
+
+    # the timeline
+
+    def was(self, p: int, begin: int, end: int, name: str) -> None:
+        """A P was at something."""
+        assert self.timeline is not None and self.tracks is not None
+        self.timeline.slice(self.tracks.procs[p], begin, end, name, "p")
+
+    def watch_lock(self, lock: TimedLock) -> None:
+        """Have every hold of a lock told."""
+        if self.timeline is None or self.tracks is None:
+            return
+        timeline, track = self.timeline, self.timeline.track(lock.name, self.tracks.locks)
+        lock.held = lambda begin, end, owner: timeline.slice(track, begin, end, f"P{owner}", "lock")
+
+    def finish(self) -> Timeline | None:
+        """The timeline of a run that is over: what is going on ends now; assists and sweeps within mallocgc are entered."""
+        if self.timeline is None or self.tracks is None:
+            return None
+        for p in self.world.sched.procs:
+            p.turn_to(p.kind)
+        fields, work = self.world.heap.fields, self.world.heap.arrays["work_log"]
+        for line in work[: int(fields.work_used)]:
+            begin, length = int(line["time"]), int(line["length"])
+            if begin + length <= self.world.now:
+                name = _WORK[int(line["kind"])]
+                self.timeline.slice(self.tracks.procs[int(line["p"])], begin, begin + length, name, "malloc")
+        self.timeline.finish(self.world.now)
+        return self.timeline
 
     # figures
 

@@ -11,6 +11,7 @@ import numpy as np
 from numba import int64, types, void
 
 from sim.go import mgclimit, mgcpacer
+from sim.go.gfree import free_dead_stacks
 from sim.go.mallocgc import STEP
 from sim.go.mcache import prepare_for_sweep
 from sim.go.mgcmark import CREDIT_SLACK as CREDIT_SLACK  # noqa: PLC0414 - for its users in Python
@@ -18,7 +19,9 @@ from sim.go.mgcmark import advance, arm, flush_bg_credit, is_marked, mark_setup,
 from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
 from sim.go.mpagecache import page_cache_flush
+from sim.go.newstack import clear_stack_facts
 from sim.go.pump import cut_assists
+from sim.go.stack import free_stack_spans, gc_compute_starting_stack_size, scan_stack
 from sim.go.state import (
     GC_MARK,
     GC_MARK_TERMINATION,
@@ -34,6 +37,7 @@ from sim.jit import bare, entry, jit
 
 _META_TOUCH = STEP["meta_touch"]
 _FLUSH_SPAN = STEP["flush_span"]
+_FREE_SPAN = STEP["free_span"]
 
 
 @jit
@@ -72,16 +76,47 @@ def finish_sweep_now(h: Any, p: Any) -> Any:
     return sweep_time(h)
 
 
-@entry(void(heap_type, int64, int64, int64, int64, int64))
-def begin_marking(h: Any, now: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globals_cpu: Any) -> None:
-    """With the world stopped: settle what is marked, and let marking begin. (gcStart, setGCPhase(_GCmark))"""
+@jit
+def scan_stacks(h: Any, p: Any) -> Any:
+    """The stacks of all live goroutines: (how many, bytes of scan work); large ones that little is used of are halved."""
+    free_dead_stacks(h, p)
+    n = np.int64(0)
+    work = np.int64(0)
+    for g in range(1, h[0].ngs):
+        used = scan_stack(h, p, np.int64(g))
+        n += used > 0
+        work += used
+    clear_stack_facts(h)
+    return n, work
+
+
+@entry(void(heap_type, int64, int64, int64, int64))
+def begin_marking(h: Any, p: Any, now: Any, per_stack: Any, per_byte: Any) -> None:
+    """With the world stopped: settle what is marked, and let marking begin. (gcStart, setGCPhase(_GCmark))
+
+    ``per_stack``: picoseconds a stack; ``per_byte``: femtoseconds a byte of stacks and globals.
+    """
     h = bare(h)
     h[0].now = now
-    mark_setup(h, stack_work, stack_cpu, globals_work, globals_cpu, now)
     h[0].gc_phase = GC_MARK
+    stacks, work = scan_stacks(h, p)
+    nglobals = np.int64(h[0].globals_scan)
+    stack_cpu = stacks * per_stack + work * per_byte // 1000
+    mark_setup(h, work, stack_cpu, nglobals, nglobals * per_byte // 1000, now)
     h[0].gc_blacken_enabled = 1
     h[0].gc_starting = 0
     arm(h)
+
+
+@entry(int64(heap_type, int64))
+def free_stacks(h: Any, p: Any) -> Any:
+    """After a cycle: spans of stacks that nobody uses go back to the heap; picoseconds. (freeStackSpans)"""
+    h = bare(h)
+    clear_stack_facts(h)
+    free_stack_spans(h, p)
+    cost = h[0].fact_stack_frees * prices(h)[_FREE_SPAN]["mean"]
+    clear_stack_facts(h)
+    return cost
 
 
 @entry(int64(heap_type, int64))
@@ -132,6 +167,7 @@ def end_marking(h: Any, now: Any) -> Any:
     h[0].gc_blacken_enabled = 0
     h[0].gc_phase = GC_MARK_TERMINATION
     ready_all_assists(h)
+    gc_compute_starting_stack_size(h)
     p_time(h)[h[0].nprocs] = NEVER
     ready = h[0].assist_nready
     h[0].assist_nready = 0

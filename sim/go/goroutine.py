@@ -1,10 +1,11 @@
 """Goroutines as SimPy processes: what their code may yield, and how they are resumed (the g of runtime2.go).
 
 A goroutine's Python code takes no simulated time and runs when a P runs it (proc.py). Inside, ``yield g.run(ops)``
-(thousands of operations), ``yield g.malloc(n)``, ``yield g.drop(obj)``, ``yield g.compute(ps)`` and
-``yield g.go(function, ...)`` use the P; any other SimPy event parks the goroutine and frees the P until it fires. An
-event that fires at the very instant it is yielded parks nobody: an operation of a channel that need not wait. The runtime's own
-goroutines also yield `SystemStack`, a piece of work that is not operations: it uses the P and cannot be preempted.
+(thousands of operations), ``yield g.malloc(n)``, ``yield g.drop(obj)``, ``yield g.compute(ps)``, ``yield g.use_stack(n)``
+and ``yield g.go(function, ...)`` use the P; any other SimPy event parks the goroutine and frees the P until it fires. An
+event that fires at the very instant it is yielded parks nobody: an operation of a channel that need not wait. The
+runtime's own goroutines also yield `SystemStack`, a piece of work that is not operations: it uses the P and cannot be
+preempted.
 
 Nothing of what is asked for has happened before the yield is over: the child of ``g.go`` runs, and a dropped handle
 names another object, only then.
@@ -42,6 +43,7 @@ class Work(simpy.Event):
         self.variables = variables  # own variables the operations name
         self.result = result  # the value of the yield
         self.then = then  # what happens when it is done
+        self.before: Callable[[Proc], Body] | None = None  # a process step that its P does first, and cannot leave
 
 
 GOSCHED = object()  # result of a step on the system stack: others are to run first (proc.go:Gosched)
@@ -66,12 +68,18 @@ class Goroutine(simpy.Process):
     """
 
     def __init__(
-        self, world: World, name: str, function: Callable[..., Body], args: tuple[Any, ...], system: bool = False
+        self,
+        world: World,
+        name: str,
+        function: Callable[..., Body],
+        args: tuple[Any, ...],
+        stack: int = 0,
+        system: bool = False,
     ) -> None:
         # NOTE: SimPy's Process starts when it is made; a goroutine is made by its go statement and starts at its end
         simpy.Event.__init__(self, world.env)
         self.world = world
-        self.id = 0  # its row in the table of goroutines, from its start to its end
+        self.id = 0  # its row in the table of goroutines, from its go statement to its end
         self.p: Proc | None = None  # the P it runs on
         self.system = system  # the runtime's own: not counted
         self.waited = 0
@@ -79,6 +87,7 @@ class Goroutine(simpy.Process):
         self.settling = False  # its P waits whether this instant brings the event it yielded
         self.cause: simpy.Event | None = None  # the event it goes on with
         self.queued = 0  # when it became runnable
+        self.frames = world.stacks.check_frames(stack) if stack else 0  # bytes of stack that its first run reaches
         self.off_since = -1  # when it lost its P in the middle of mallocgc
         self.off_in = 0  # and why
         self.queued_marking = False  # it was a mark worker's P whose queue it last joined
@@ -92,7 +101,9 @@ class Goroutine(simpy.Process):
 
     def start(self) -> None:
         """Let it be runnable from this instant on. (newproc, its end)"""
-        self.id = self.world.sched.new_id(not self.system)
+        if not self.id:
+            self.id = self.world.stacks.outside()
+        self.world.sched.note_alive(not self.system)
         self._target = Initialize(self.env, self)
 
     # what its own code yields
@@ -122,12 +133,21 @@ class Goroutine(simpy.Process):
         """Run that long without allocating; can be preempted anywhere."""
         return Work(self, _one(COMPUTE, 0, 0, picoseconds, 0), 0)
 
-    def go(self, function: Callable[..., Body], *args: Any, name: str = "") -> Work:
-        """Start ``function(child, *args)`` as a goroutine; its value is the child. (newproc)"""
-        sched = self.world.sched
-        price = sched.pay("goroutine_reused" if sched.has_dead() else "goroutine_new")
-        child = Goroutine(self.world, name or function.__name__, function, args)
-        return Work(self, _one(COMPUTE, 0, 0, price, 0), 0, child, child.start)
+    def use_stack(self, nbytes: int) -> Work:
+        """Its frames reach so many bytes from now on: the stack grows if need be, in time for it. Throw beyond 1 GB."""
+        work = Work(self, np.zeros(0, OP), 0)
+        work.before = partial(self.world.stacks.use, self, self.world.stacks.check_frames(nbytes))
+        return work
+
+    def go(self, function: Callable[..., Body], *args: Any, name: str = "", stack: int = 0) -> Work:
+        """Start ``function(child, *args)`` as a goroutine; its value is the child. (newproc)
+
+        ``stack``: bytes that the child's frames reach as soon as it runs; by default few.
+        """
+        child = Goroutine(self.world, name or function.__name__, function, args, stack)
+        work = Work(self, _one(COMPUTE, 0, 0, 0, 0), 0, child, child.start)
+        work.before = partial(self.world.stacks.newproc, child, work.ops)
+        return work
 
     def call(self, step: Callable[[Proc], Body]) -> SystemStack:
         """Run a process step on the P, as `SystemStack` says; for the runtime's own goroutines."""

@@ -21,7 +21,7 @@ from sim.costs import STEPS
 from sim.engine.rng import draw64, exponential
 from sim.go.malloc import TINY_SIZE
 from sim.go.mcache import cache_fresh, update_heap_live
-from sim.go.mgcmark import mark_new_object
+from sim.go.mgcmark import mark_new_object, note_work
 from sim.go.mgcscavenge import bytes_to_scavenge, scavenge
 from sim.go.mheap import (
     OS_PAGE_SHIFT,
@@ -61,6 +61,7 @@ from sim.go.state import (
     SWEEP,
     TINY,
     TINY_SPAN_CLASS,
+    WORK_SWEEP,
     ZEROING,
     arenas,
     cause_max,
@@ -346,10 +347,11 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
 
 
 @jit
-def pay_sweeps(h: Any, g: Any) -> Any:
+def pay_sweeps(h: Any, p: Any, g: Any) -> Any:
     """Picoseconds of the sweeping that the last steps did. (mgcsweep.py adds them up)"""
     cost = h[0].fact_sweep_time
     h[0].fact_sweep_time = 0
+    note_work(h, p, WORK_SWEEP, h[0].now, cost)
     g.spent[SWEEP] += cost
     return cost
 
@@ -357,7 +359,7 @@ def pay_sweeps(h: Any, g: Any) -> Any:
 @jit
 def settle(h: Any, p: Any, g: Any) -> None:
     """Sweeping and new metadata of the step that ends are this allocation's to pay, before another P reads the facts."""
-    g.owed += pay_sweeps(h, g) + touch_meta(h, p, g)
+    g.owed += pay_sweeps(h, p, g) + touch_meta(h, p, g)
 
 
 @jit

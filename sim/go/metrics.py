@@ -200,7 +200,7 @@ def _scheduler(world: World) -> dict[str, int | float]:
 def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
     fields, procs = world.heap.fields, world.heap.arrays["procs"]
     mallocs = int(procs["mallocs"].sum())
-    central = world.central_locks
+    central, pools = world.central_locks, world.pool_locks
     return {
         "/sim/time:seconds": world.now / SEC,
         "/sim/mallocs:objects": mallocs,
@@ -222,5 +222,12 @@ def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
         "/sim/locks/mcentral/acquisitions:events": sum(lock.acquisitions for lock in central),
         "/sim/locks/mcentral/waits:events": sum(lock.waits for lock in central),
         "/sim/locks/mcentral/wait:seconds": sum(lock.total_wait for lock in central) / SEC,
+        "/sim/locks/stackpool/acquisitions:events": sum(lock.acquisitions for lock in pools),
+        "/sim/locks/stackpool/waits:events": sum(lock.waits for lock in pools),
+        "/sim/locks/stackpool/wait:seconds": sum(lock.total_wait for lock in pools) / SEC,
+        "/sim/locks/stackpool/hold:seconds": sum(lock.total_hold for lock in pools) / SEC,
+        "/sim/stacks/live:bytes": int(fields.max_stack_scan),
+        "/sim/stacks/copies:events": int(fields.stack_copies),
+        "/sim/stacks/copied:bytes": int(fields.stack_copied),
         "/sim/segments:segments": int(procs["segments"].sum()),
     }

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 FORCE_PERIOD = 120 * SEC  # a cycle at least that often (proc.go:forcegcperiod)
 HEAP_TRIGGER, TIME_TRIGGER, FORCED = "heap", "time", "forced"
-STACK_BYTES = 2048  # of a goroutine
 
 
 class Collector:
@@ -161,7 +160,7 @@ class Collector:
         self.log.swept()
         self._wake_scavenger()
         self._tell("swept")
-        self._begin_marking(kind, begun)
+        self._begin_marking(p, kind, begun)
         self._tell("marking")
         gccontroller.finish_gc_transition(header, world.now)
         self.log.begin(kind, begun, stopped)
@@ -178,22 +177,17 @@ class Collector:
         self._cost = int(cost)
         return int(swept) == 0
 
-    def _begin_marking(self, kind: str, begun: int) -> None:
+    def _begin_marking(self, p: Proc, kind: str, begun: int) -> None:
         """The world is stopped: settle what is marked and who marks. The pacer's clock runs since it was asked to stop."""
         world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
-        n = world.sched.alive
-        stack_work = n * STACK_BYTES // 4
-        prices = world.prices.mark[world.heap_shape]
-        per_byte = prices.large_byte
-        stack_cpu = n * world.sched.pay("mark_stack") + stack_work * per_byte // 1000
-        nglobals = int(fields.globals_scan)
-        gcwork.begin_marking(header, world.now, stack_work, stack_cpu, nglobals, nglobals * per_byte // 1000)
+        per_byte = world.prices.mark[world.heap_shape].large_byte
+        gcwork.begin_marking(header, p.index, world.now, world.sched.pay("mark_stack"), per_byte)
         gccontroller.start_cycle(header, begun, int(fields.nprocs), kind == TIME_TRIGGER)
         work = sum(int(x) for x in fields.mark_works)
         self.check_time = max(int(fields.mark_total) * CHECK_WORK // max(work, 1), 1)
         self.check_time = min(self.check_time, max(int(fields.mark_total), 1))
-        for p in world.sched.procs:
-            p.fractional_time = 0
+        for proc in world.sched.procs:
+            proc.fractional_time = 0
         self.started += 1
         self._finishing = False
         self.workers.begin()
@@ -223,6 +217,7 @@ class Collector:
         world.sched.start_the_world()
         p.turn_to(SYSTEM)
         yield from p.flush()
+        yield after(world.env, int(gcwork.free_stacks(header, p.index)), p.order)
         yield from self._flush_idle(p)
         gcwork.release_sweep(header)
         self._announce()

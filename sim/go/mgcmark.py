@@ -36,6 +36,7 @@ from sim.go.state import (
     NUM_SPAN_CLASSES,
     PRICE_STEPS,
     SPAN_IN_USE,
+    WORK_ASSIST,
     assist_queue,
     assist_ready,
     goroutines,
@@ -49,6 +50,7 @@ from sim.go.state import (
     scan_bytes,
     scan_count,
     spans,
+    work_log,
 )
 from sim.jit import jit
 
@@ -319,6 +321,19 @@ def assist(h: Any, p: Any, g: Any, now: Any) -> Any:
 
 
 @jit
+def note_work(h: Any, p: Any, kind: Any, time: Any, length: Any) -> None:
+    """Tell a timeline, if there is one with room, what a P did within mallocgc."""
+    if h[0].work_used >= h[0].work_log_len or h[0].work_log_len == 1 or length == 0:
+        return
+    line = work_log(h)[h[0].work_used]
+    line.time = time
+    line.length = length
+    line.p = p
+    line.kind = kind
+    h[0].work_used += 1
+
+
+@jit
 def end_assist(h: Any, p: Any, g: Any, now: Any, asked: Any) -> Any:
     """A draining assist ends, ``asked`` picoseconds after it began, cut short if marking is over: PAID or PARKED."""
     advance(h, now)
@@ -330,6 +345,7 @@ def end_assist(h: Any, p: Any, g: Any, now: Any, asked: Any) -> Any:
     h[0].assist_scan_work += done
     g.spent[ASSIST] += asked
     g.left = 0
+    note_work(h, p, WORK_ASSIST, now - asked, asked)
     procs(h)[p].assist_time += asked
     h[0].assist_time += asked
     stop_event(h, p, MARK_ASSIST, now)

@@ -72,6 +72,7 @@ class Proc:
         self._spent = [0] * len(KINDS)
         self._kind = IDLE
         self._since = world.now
+        self._running = ""  # the goroutine in the pump
         self.draws = world.stream(f"scheduler/p{index}")
         self.fields = world.heap.arrays["procs"][index]
         world.env.process(self._run())
@@ -83,12 +84,14 @@ class Proc:
         time = self.world.now
         if self._kind != PUMPED:
             self._spent[self._kind] += time - self._since
+        if self.world.gc.log.timeline is not None and time > self._since:
+            self.world.gc.log.was(self.index, self._since, time, self._running if self._kind == PUMPED else KINDS[self._kind])
         self._kind, self._since = kind, time
 
     @property
-    def is_pumped(self) -> bool:
-        """Whether a goroutine's operations run on it."""
-        return self._kind == PUMPED
+    def kind(self) -> int:
+        """What its time goes to now (ptime.py)."""
+        return self._kind
 
     def ahead(self) -> int:
         """Picoseconds its own clock is ahead of the world's: a segment or a compute in progress."""
@@ -257,6 +260,8 @@ class Proc:
             sched.check_stopped()
         yield self.wakeup
         gccontroller.stop_event(header, self.index, mgclimit.IDLE, self.world.now)
+        if not self.fields["gsignal_stack"]:
+            self.world.stacks.new_thread(self)
         yield from sched.cpus.acquire(self)
         yield from self.flush()
 
@@ -289,6 +294,10 @@ class Proc:
         """Process step: run a goroutine until it parks, ends or is taken off the P. (execute)"""
         sched = self.world.sched
         g.p = self
+        self.fields["g"] = g.id
+        if g.frames:
+            frames, g.frames = g.frames, 0
+            yield from self.world.stacks.use(g, frames, self)
         work: Work | SystemStack | None = g.unfinished()
         while True:
             if sched.stopping:
@@ -303,6 +312,8 @@ class Proc:
                         continue
                     break
                 if isinstance(work, Work):
+                    if work.before is not None:
+                        yield from work.before(self)
                     self.world.roots.submit(g, work)
             if not (yield from self._do(g, work)):
                 g.p = None
@@ -311,6 +322,7 @@ class Proc:
         g.p = None
         if not g.is_alive:
             sched.note_dead(g)
+            yield from self.world.stacks.goexit(g, self)
             yield after(self.world.env, sched.pay("goroutine_exit"), self.order)
 
     def _do(self, g: Goroutine, work: Work | SystemStack) -> Step:
@@ -354,6 +366,7 @@ class Proc:
         env, heap, sched = self.world.env, self.world.heap, self.world.sched
         if g.off_since >= 0:
             self._owe_absence(g)
+        self._running = g.label
         while True:
             self.turn_to(PUMPED)
             self.back = simpy.Event(env)
@@ -364,7 +377,7 @@ class Proc:
                 sched.pass_barrier()
             if reason == kernel.NEED_HEAP:
                 self.turn_to(LOCKED)
-                yield from self._heap_lock()
+                yield from self.heap_lock()
             elif reason == kernel.NEED_CENTRAL:
                 self.turn_to(LOCKED)
                 yield from self._central_lock(g)
@@ -409,7 +422,7 @@ class Proc:
         row = self.world.heap.arrays["goroutines"][g.id]
         return int(row["stage"]) == kernel.CLEARING or int(row["assist_paid"]) == 2
 
-    def _heap_lock(self) -> Step:
+    def heap_lock(self) -> Step:
         """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)"""
         env, lock, header = self.world.env, self.world.heap_lock, self.world.heap.header
         tried = complete = 0
@@ -555,8 +568,6 @@ class Sched:
         self.limiter_due = 0  # when the GC CPU limiter is to be looked after
         self.keeps_stopped = world.heap.facts.stop_keeps_goroutine
         self.latencies = Histogram()  # from runnable to running
-        self._free_ids: list[int] = []
-        self._ids = 1
         self._last_running: tuple[int, Proc | None] = (-1, None)
         self._stopped_procs = 0
         self._all_stopped: simpy.Event | None = None
@@ -570,30 +581,20 @@ class Sched:
         self.procs.extend(Proc(self.world, index) for index in range(nprocs))
         self.driver.procs = self.procs
 
-    # prices and identities
+    # prices and goroutines
 
     def pay(self, step: str) -> int:
         """A price of the scheduler: its mean."""
         return self.world.prices.steps[step].mean
 
-    def new_id(self, counted: bool) -> int:
-        """A row in the table of goroutines, of a dead one if there is any. The runtime's own are not counted."""
+    def note_alive(self, counted: bool) -> None:
+        """A goroutine came to life; the runtime's own are not counted."""
         self.created += counted
         self.alive += counted
-        if self._free_ids:
-            return self._free_ids.pop()
-        self._ids += 1
-        self.world.roots.reserve_goroutines(self._ids)
-        return self._ids - 1
-
-    def has_dead(self) -> bool:
-        """Whether a go statement finds a dead goroutine to reuse. (gfget)"""
-        return bool(self._free_ids)
 
     def note_dead(self, g: Goroutine) -> None:
         """A goroutine ended."""
         self.alive -= not g.system
-        self._free_ids.append(g.id)
         self.world.roots.release(g)
 
     # runnable goroutines
@@ -704,7 +705,7 @@ class Sched:
         self._barrier = simpy.Event(self.world.env)
         self.barring = 0
         for p in self.procs:
-            if p is not by and p.is_pumped:
+            if p is not by and p.kind == PUMPED:
                 p.fields["barrier"] = 1
                 self.barring += 1
         self._preempt_all()

@@ -19,7 +19,8 @@ KINDS = (
     "gc_idle",
     "system",  # other work of the runtime: sweeping in the background, flushing a cache, a collection's steps
     "scavenging",
+    "stacks",  # stacks given to goroutines, grown and freed
 )
-IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING, GC_DEDICATED, GC_FRACTIONAL, GC_IDLE, SYSTEM, SCAVENGING = range(10)
+IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING, GC_DEDICATED, GC_FRACTIONAL, GC_IDLE, SYSTEM, SCAVENGING, STACK_TIME = range(11)
 PUMPED = len(KINDS)
 OF_WORKER = {DEDICATED: GC_DEDICATED, FRACTIONAL: GC_FRACTIONAL, IDLE_WORKER: GC_IDLE}

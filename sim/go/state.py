@@ -256,6 +256,11 @@ PROC = np.dtype(
     align=True,
 )
 
+# what a timeline is told of within mallocgc
+WORK_ASSIST = 1
+WORK_SWEEP = 2
+WORK = np.dtype([("time", "i8"), ("length", "i8"), ("p", "i4"), ("kind", "i4")], align=True)
+
 LOG = np.dtype([("time", "i8"), ("p", "i4"), ("kind", "i4"), ("arg", "i8")], align=True)
 
 TABLES: dict[str, Any] = {
@@ -301,6 +306,7 @@ TABLES: dict[str, Any] = {
     "assist_queue": np.int32,  # goroutines parked in an assist: a ring
     "assist_ready": np.int32,  # those whose debt was paid since Python looked last
     "goroutines": GOROUTINE,
+    "work_log": WORK,  # assists and sweeps, for a timeline; length 1 = off
     "log": LOG,  # what happened in order, for tests; length 1 = off
 }
 
@@ -481,6 +487,7 @@ SCALARS = [
     ("max_run_ahead", "i8"),  # picoseconds
     ("nprocs", "i8"),
     ("log_used", "i8"),
+    ("work_used", "i8"),
     ("tiny_calls", "i8"),  # mallocs combined into a tiny block
     ("large_fresh_scan", "i8"),  # femtoseconds a byte
     ("large_fresh_noscan", "i8"),
@@ -509,6 +516,11 @@ SCALARS = [
     ("assist_head", "i8"),  # ring assist_queue: next to be paid, and end
     ("assist_tail", "i8"),
     ("assist_nready", "i8"),
+    ("stack_copy_small", "i8"),  # femtoseconds a byte of a stack copied, by the size of the new one
+    ("stack_copy_middle", "i8"),
+    ("stack_copy_large", "i8"),
+    ("stack_copies", "i8"),  # stacks copied so far, and their bytes
+    ("stack_copied", "i8"),
     # what the last locked step did, for the shell to price; the shell clears them
     ("fact_grown", "i8"),  # pages the heap grew by
     ("fact_arenas", "i8"),  # arenas it reserved
@@ -581,6 +593,7 @@ assist_ready = table("assist_ready", np.int32)
 p_time = table("p_time", np.int64)
 goroutines = table("goroutines", GOROUTINE)
 log = table("log", LOG)
+work_log = table("work_log", WORK)
 
 
 def new_tables() -> Tables:

@@ -29,18 +29,28 @@ from sim.engine.rng import Stream
 from sim.go import pump as kernel
 from sim.go.goroutine import Body, Goroutine
 from sim.go.mgc import Collector
+from sim.go.newstack import Stacks
 from sim.go.params import VERSIONS, Facts
 from sim.go.proc import Sched
 from sim.go.roots import Roots
 from sim.go.runtime import Heap
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER, class_to_size
-from sim.go.state import NEVER, NUM_CAUSES, NUM_SPAN_CLASSES, PRICE_FRESH, PRICE_PARTIAL, PRICE_STEPS
+from sim.go.state import (
+    NEVER,
+    NUM_CAUSES,
+    NUM_SPAN_CLASSES,
+    NUM_STACK_ORDERS,
+    PRICE_FRESH,
+    PRICE_PARTIAL,
+    PRICE_STEPS,
+)
 from sim.metrics.histogram import BUCKETS
 from sim.metrics.timeline import Timeline
 from sim.units import US, throw
 
 MAX_RUN_AHEAD = 1 * US
-_CENTRAL_RANK, _HEAP_RANK = 10, 20  # a refill may take mheap.lock with none of mcentral's held (lockrank.go)
+# a refill may take mheap.lock with none of mcentral's held; a stack pool takes it inside its own (lockrank.go)
+_CENTRAL_RANK, _POOL_RANK, _HEAP_RANK = 10, 15, 20
 
 
 def install_prices(heap: Heap, prices: Prices) -> None:
@@ -62,6 +72,7 @@ def install_prices(heap: Heap, prices: Prices) -> None:
     tables.allocate("sweep_freed", NUM_SPAN_CLASSES)[:] = prices.sweep_freed
     fields.large_fresh_scan, fields.large_fresh_noscan = prices.large_fresh
     fields.large_zero_scan, fields.large_zero_noscan = prices.large_zero
+    fields.stack_copy_small, fields.stack_copy_middle, fields.stack_copy_large = prices.stack_copy
 
 
 class World:
@@ -120,6 +131,12 @@ class World:
         self._price_marking()
         self.cpus = gomaxprocs if cpus is None else cpus
         self.gc = Collector(self, gogc, memory_limit, globals_bytes, timeline)
+        for lock in (self.heap_lock, *self.central_locks):
+            self.gc.log.watch_lock(lock)
+        self.pool_locks = [
+            self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline) for i in range(NUM_STACK_ORDERS)
+        ]
+        self.stacks = Stacks(self)
         self.sched = Sched(self, self.cpus)
         self.sched.start(gomaxprocs)
 
@@ -161,9 +178,9 @@ class World:
         """The random stream of a component: the same whatever other streams there are."""
         return Stream(self.seed, name)
 
-    def go(self, function: Callable[..., Body], *args: Any, name: str = "") -> Goroutine:
-        """Start ``function(g, *args)`` as a goroutine from outside the program."""
-        g = Goroutine(self, name or function.__name__, function, args)
+    def go(self, function: Callable[..., Body], *args: Any, name: str = "", stack: int = 0) -> Goroutine:
+        """Start ``function(g, *args)`` as a goroutine from outside the program; ``stack`` as in `Goroutine.go`."""
+        g = Goroutine(self, name or function.__name__, function, args, stack)
         g.start()
         return g
 

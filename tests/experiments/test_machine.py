@@ -199,6 +199,36 @@ def test_a_goroutine_that_runs_and_exits_costs_what_was_measured(prices, machine
         assert whole == 1000 * machine.tables[version]["spawn"].row("spawn+run+exit")["mean"].median
 
 
+@pytest.mark.parametrize("version", MEASURED)
+@pytest.mark.parametrize(("kib", "stacks"), [(2, (4,)), (5, (4, 8)), (17, (4, 8, 16, 32)), (65, (4, 8, 16, 32, 64, 128))])
+def test_stacks_that_double_until_they_hold_so_much_cost_what_was_measured(prices, machine, version, kib, stacks):
+    mine, predicted = prices[version], 0
+    for size in stacks:
+        rate = mine.stack_copy[0 if size <= 8 else 1 if size <= 32 else 2]
+        predicted += mine.steps["stack_copy"].mean / 1000 + (size * 512 - 928) * rate / 10**6
+        predicted += median(mine.steps["stack_span"]) * (size >= 32)  # a span of its own
+        predicted += median(mine.steps["free_span"]) * (size >= 64)  # that of the old one goes back
+        predicted += mine.steps["page_alloc"].mean / 1000 * (size >= 128)  # past the page cache
+    measured = machine.tables[version]["stack_growth"].row(kib)["p50"]
+    assert float(measured.low) - 1 <= predicted <= float(measured.high) + 1
+    if version == "go1.27":
+        assert abs(predicted - float(measured.median)) < 1
+
+
+@pytest.mark.parametrize("version", MEASURED)
+def test_a_go_statement_that_makes_a_g_costs_what_was_measured(prices, machine, version):
+    """On memory never touched, with its 16th of a span of stacks."""
+    mean = {name: price.mean / 1000 for name, price in prices[version].steps.items()}
+    record = (144 if version == "go1.19" else 160) + 24
+    span = mean["stack_span"] + 8 * mean["first_touch"] + 2 * mean["stack_pool"] + record / 4096 * mean["meta_touch"]
+    span += mean["page_cache_refill"] * 4 / 64 + mean["mspan_refill"] / 64
+    chunk = mean["grow"] + mean["page_cache_refill"] + mean["page_level"] + mean["page_alloc"] + 33 / 32 * mean["meta_touch"]
+    arena = mean["grow_arena"] + (1 if version == "go1.19" else 2) * mean["meta_touch"]
+    span += chunk * 4 / 512 + arena * 4 / 8192
+    measured = float(machine.tables[version]["goroutine"].row("new")["mean"].median)
+    assert mean["goroutine_new"] + span / 16 == pytest.approx(measured, abs=0.01)
+
+
 # --- prices --------------------------------------------------------------------------------------------------------
 
 
@@ -228,7 +258,7 @@ def test_cells_rise_and_their_mean_is_the_mean(prices, version):
         assert sum(price.cells) == CELLS * price.mean and list(price.cells) == sorted(price.cells)
 
 
-@pytest.mark.parametrize("step", ["first_touch", "page_cache_refill", "grow", "goroutine_new", "goroutine_reused"])
+@pytest.mark.parametrize("step", ["first_touch", "page_cache_refill", "grow", "stack_span", "goroutine_reused"])
 def test_steps_with_a_tail_vary(prices, step):
     assert all(mine.steps[step].cells is not None for mine in prices.values())
 
@@ -246,10 +276,11 @@ def test_first_touch_has_the_measured_quantiles(prices, machine):
 def test_prices_nobody_measured_are_listed_with_their_reason(prices, machine):
     steps = {"page_alloc", "mspan_refill", "madvise", "madvise_page", "tlb_shootdown", "profile_sample", "central"}
     steps |= {"goroutine_exit", "switch", "steal", "wake_p", "os_switch"}
+    steps |= {"stack_pool", "stack_span"}
     for mine in prices.values():
         assert set(mine.assumed) == steps | {f"lock.{name}" for name in mine.lock.__slots__}
         assert all(len(reason) > 10 for reason in mine.assumed.values())
-    assert steps - {"switch"} == set(machine.steps)
+    assert steps - {"switch", "stack_span"} == set(machine.steps)
 
 
 def test_go114_costs_what_go119_does_and_central(prices):

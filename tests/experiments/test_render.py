@@ -46,9 +46,9 @@ def test_the_headline_says_what_was_run():
 def test_a_run_that_was_cut_short_says_so_at_the_top():
     assert "CUT SHORT" not in render(made_up([(8 * NS, 8 * NS, 10)]), PLAIN)
     report = made_up([(8 * NS, 8 * NS, 10)], metrics={"/sim/time:seconds": 0.25}, cut_short=True)
-    assert lines(report)[3] == "CUT SHORT after 250ms of 1s: this is what there was"
+    assert lines(report)[4] == "CUT SHORT after 250ms of 1s: this is what there was"
     report.summary["config"]["run"] = {"mallocs": 5_000}
-    assert lines(report)[3] == "CUT SHORT after 250ms of 5,000 mallocs: this is what there was"
+    assert lines(report)[4] == "CUT SHORT after 250ms of 5,000 mallocs: this is what there was"
 
 
 def test_a_row_for_each_cause_in_the_order_of_the_path():
@@ -60,7 +60,7 @@ def test_a_row_for_each_cause_in_the_order_of_the_path():
         "zero": row(3, 1.0, 0.0001),
     }
     report = made_up([(8 * NS, 8 * NS, 1_206_300)], latency)
-    table = lines(report)[4:9]
+    table = lines(report)[5:10]
     assert table[0].split() == [
         "malloc",
         "by",
@@ -174,29 +174,50 @@ def test_percentiles_are_marked_at_their_times():
 
 
 def test_the_time_of_the_ps_adds_up():
-    metrics = {
-        "/sim/time:seconds": 1.0,
-        "/sim/time/idle:cpu-seconds": 1.0,
-        "/sim/time/compute:cpu-seconds": 2.0,
-        "/sim/time/first-touch-by-program:cpu-seconds": 0.25,
-        "/sim/locks/mheap/wait:seconds": 0.125,
-    }
-    latency = {"all": row(1_000_000, 500.0), "off_p": row(10, 1e7, 0.2)}  # 0.5 s, of which 0.1 s off the P
-    report = made_up([(500 * NS, 500 * NS, 1_000_000)], latency, metrics)
+    spent = {
+        "malloc": 0.25, "lock": 0.17, "assist": 0.1, "gc-dedicated": 0.2, "gc-fractional": 0.06, "gc-idle": 0.01,
+        "stopped": 0.04, "system": 0.02, "compute": 1.5, "first-touch-by-program": 0.25, "idle": 1.0,
+    }  # fmt: skip
+    metrics = {f"/sim/time/{kind}:cpu-seconds": seconds for kind, seconds in spent.items()}
+    metrics |= {"/sim/time:seconds": 1.0, "/sim/locks/mheap/wait:seconds": 0.125}
+    report = made_up([(500 * NS, 500 * NS, 1_000_000)], {"all": row(1_000_000, 500.0)}, metrics)
     look = Look(width=80, unicode=False)  # blocks below each other
     assert line(report, "where the time of 4 Ps went", look).split()[-1] == "4.00s"
     shares = {
-        "malloc": "400ms 10.0 %",
+        "malloc": "420ms 10.5 %",
         "of it waiting": "125ms 3.1 %",
-        "compute": "2.00s 50.0 %",
+        "mark assists": "100ms 2.5 %",
+        "mark workers": "260ms 6.5 %",
+        "marking on idle Ps": "10.0ms 0.2 %",
+        "world stopped": "40.0ms 1.0 %",
+        "the runtime's goroutines": "20.0ms 0.5 %",
+        "compute": "1.50s 37.5 %",
         "idle": "1.00s 25.0 %",
     }
-    shares |= {"first touches by the program": "250ms 6.2 %", "scheduling": "350ms 8.8 %"}
+    shares |= {"first touches by the program": "250ms 6.2 %", "scheduling": "400ms 10.0 %"}
     text = "\n".join(lines(report, look)).partition("where the time")[2]
     for name, figures in shares.items():
         (found,) = re.findall(rf"^ *{name}.*$", text, re.MULTILINE)
         assert " ".join(found.rstrip(" #").split()).endswith(figures), found
     assert "waiting for a CPU" not in text
+
+
+def test_the_collector_has_a_line():
+    assert line(made_up([]), "GOGC") == "GOGC 100, 0 cycles, heap peak 0B"
+    metrics = {
+        "/sim/gc/cycles:cycles": 12,
+        "/sim/gc/pauses:seconds/p50": 8.2e-6,
+        "/sim/gc/pauses:seconds/max": 21e-6,
+        "/sim/gc/cpu:share": 0.031,
+        "/sim/gc/assists:share": 0.0002,
+        "/sim/heap/peak:bytes": 31 << 20,
+    }
+    report = made_up([], metrics=metrics)
+    report.summary["config"]["runtime"] = {"version": "go1.27", "gogc": "off", "memory_limit": "1GiB"}
+    assert line(report, "GOGC") == (
+        "GOGC off, limit 1GiB, 12 cycles, pauses 8.20us p50, 21.0us max, 3.1 % of CPU (<0.1 % assists), heap"
+    )
+    assert "peak 31.0MiB" in lines(report)
 
 
 def test_the_memory_adds_up():

@@ -30,6 +30,7 @@ def made_up_prices(version="go1.27", cpus=2):
             "tree": MarkPrices(scan_object=12 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000),
             "array-shuffled": MarkPrices(scan_object=22 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000),
         },
+        stack_copy=(35_000, 39_000, 47_000),
         steps=steps,
         lock=LockPrices(
             acquire=8 * NS,

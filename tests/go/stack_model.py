@@ -7,7 +7,7 @@ where the span must begin; every later address is predicted.
 KIB = 1 << 10
 SPAN, HALF = 32 * KIB, 16 * KIB
 GUARD, NOSPLIT, LIMIT = 928, 800, 1_000_000_000
-NOTHING_DECLARED = 256
+NOTHING_DECLARED = 288
 
 
 class Span:

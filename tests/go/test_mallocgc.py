@@ -21,6 +21,7 @@ from sim.jit import PLAIN
 from sim.metrics.histogram import BUCKETS, bucket_top
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, TOUCH
 from sim.units import NS
+from tests.go import stack_ops
 from tests.go.heap_ops import FRESH, HIT, PARTIAL, STEPS, malloc_by_steps
 from tests.go.prices import made_up_prices
 
@@ -66,6 +67,7 @@ class Oracle:
 
     def __init__(self, version, prices):
         self.heap = Heap(version, 1)
+        self.begin()
         self.facts = self.heap.facts
         self.prices = prices
         self.mean = {name: price.mean for name, price in prices.steps.items()}
@@ -75,6 +77,12 @@ class Oracle:
         self.mallocs = []  # by cause, of each that was not fast or combined
         self.fast = {}  # (span class, cleared) -> calls
         self.combined = self.compute = self.program = 0
+
+    def begin(self):
+        """The stacks of the world's goroutine, which nobody in the program starts, and of its thread's signal handler."""
+        self.heap.tables.allocate("goroutines", 4)
+        stack_ops.newproc(self.heap.header, -1)
+        self.heap.arrays["procs"]["gsignal_stack"] = stack_ops.stackalloc(self.heap.header, 0, 32 << 10)
 
     def run(self, ops):
         for op in ops:

@@ -679,8 +679,9 @@ NEEDS_CLEARING = replace(VERSIONS["go1.27"], skip_zeroing_scavenged=False)
 
 
 def use_all_memory(world):
-    """Everything mapped so far counts as used before: it must be cleared."""
+    """Everything mapped so far counts as used before: memory stands behind it, and it must be cleared."""
     world.heap.arrays["arenas"]["zeroed_base"][:] = 64 * MIB
+    world.heap.arrays["arenas"]["touched"][:] = 2**64 - 1
 
 
 def stop(world, at, length, log):
