@@ -20,7 +20,7 @@ from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
 from sim.go.mpagecache import page_cache_flush
 from sim.go.newstack import clear_stack_facts
-from sim.go.pump import ASSISTING
+from sim.go.pump import cut_assists
 from sim.go.stack import free_stack_spans, gc_compute_starting_stack_size, scan_stack
 from sim.go.state import (
     GC_MARK,
@@ -28,12 +28,10 @@ from sim.go.state import (
     GC_OFF,
     NEVER,
     NUM_SPAN_CLASSES,
-    goroutines,
     heap_type,
     mcaches,
     p_time,
     prices,
-    procs,
 )
 from sim.jit import bare, entry, jit
 
@@ -152,9 +150,7 @@ def collector_turn(h: Any, now: Any) -> Any:
     if is_marked(h):
         flush_bg_credit(h, h[0].mark_unflushed)
         h[0].mark_unflushed = 0
-        for p in range(h[0].nprocs):
-            if p_time(h)[p] != NEVER and p_time(h)[p] > now and goroutines(h)[procs(h)[p].g].stage == ASSISTING:
-                p_time(h)[p] = now
+        cut_assists(h, now)
         p_time(h)[h[0].nprocs] = NEVER
     ready = h[0].assist_nready
     h[0].assist_nready = 0

@@ -190,7 +190,7 @@ class Collector:
             proc.fractional_time = 0
         self.started += 1
         self._finishing = False
-        self.workers.marking = True
+        self.workers.begin()
 
     # a cycle ends
 

@@ -208,7 +208,7 @@ class Proc:
             if sched.stopping:
                 yield from self.stand()
             if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
-                yield from self._lose_cpu()
+                yield from self.lose_cpu()
                 continue
             if self.world.now >= sched.limiter_due:
                 sched.limiter_due = int(gcwork.look_at_limiter(self.world.heap.header, self.world.now))
@@ -274,7 +274,7 @@ class Proc:
             yield after(self.world.env, cost, self.order)
             self.turn_to(SCHEDULING)
 
-    def _lose_cpu(self) -> Step:
+    def lose_cpu(self) -> Step:
         """Process step: another thread has the CPU next; wait for one."""
         self.world.sched.cpus.release(self)
         yield from self.world.sched.cpus.acquire(self)
@@ -333,7 +333,7 @@ class Proc:
             result = yield from work.step(self)
             self.turn_to(SCHEDULING)
             if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
-                yield from self._lose_cpu()
+                yield from self.lose_cpu()
             sched.note_running(self)
             g.answer(work, result)
             if result is not GOSCHED and self.world.now < self.fields["slice_end"]:
@@ -385,7 +385,7 @@ class Proc:
                 heap.make_room(int(heap.arrays["goroutines"][g.id]["npages"]))
             elif reason == kernel.CPU_LOST:
                 since = self.world.now
-                yield from self._lose_cpu()
+                yield from self.lose_cpu()
                 if self._is_in_malloc(g):
                     kernel.owe(heap.header, self.index, OFF_P, self.world.now - since)
             elif reason == kernel.BARRIER:
@@ -544,11 +544,12 @@ class Cpus:
         wake(self.world.env, event, heir.order)
 
     def _hurry(self) -> None:
-        """Computes of threads whose slice is over, or ends first, end then."""
+        """Computes of threads whose slice is over, or ends first, end then; mark workers look up."""
         header = self.world.heap.header
         for p in self.world.sched.procs:
             if p.wakeup is None:
                 kernel.cut(header, p.index, max(self.world.now, int(p.fields["cpu_end"])))
+        self.world.gc.workers.hurry()
         self.world.sched.driver.rearm()
 
 
@@ -684,17 +685,16 @@ class Sched:
             self._stopped_procs = 1
             self.cpus.release(by)
         self.world.gc.workers.stop()
-        self._cut_computes()
+        self._preempt_all()
         self.check_stopped()
         yield self._all_stopped
         if by is not None:
             yield from self.cpus.acquire(by)
             by.turn_to(STOPPED)
 
-    def _cut_computes(self) -> None:
-        """Computes in progress come to a safepoint now."""
-        for p in self.procs:
-            kernel.cut(self.world.heap.header, p.index, self.world.now)
+    def _preempt_all(self) -> None:
+        """Computes and assists in progress come to a safepoint now. (preemptall)"""
+        kernel.preempt_all(self.world.heap.header, self.world.now)
         self.driver.rearm()
 
     def for_each_p(self, by: Proc) -> Step:
@@ -708,7 +708,7 @@ class Sched:
             if p is not by and p.kind == PUMPED:
                 p.fields["barrier"] = 1
                 self.barring += 1
-        self._cut_computes()
+        self._preempt_all()
         if self.barring:
             yield self._barrier
 

@@ -49,9 +49,11 @@ from sim.go.mcentral import cache_span, pay_for_refill, ready_listed, take_liste
 from sim.go.mgcmark import (
     DRAINING,
     PAID,
+    PARKED,
     assist,
     assist_price,
     end_assist,
+    is_marked,
     marking_is_over,
     park_assist,
     test_trigger,
@@ -95,6 +97,7 @@ TRIGGER = 11  # allocated; at its end it tests whether a collection begins
 ASSISTING = 12  # marking to pay its debt
 PARKED_ASSIST = 13  # parked until background workers have paid it
 ENDED_MARKING = 14  # its assist did the last of the marking
+CUT_ASSIST = 15  # was preempted while marking, and is in debt still
 
 # why a P comes back to Python
 STAY = 0  # it does not
@@ -285,7 +288,7 @@ def resolve_assist(h: Any, p: Any, g: Any, now: Any, outcome: Any) -> Any:
         if outcome == DRAINING:
             g.stage = ASSISTING
             g.assist_start = now
-            p_time(h)[p] = now + g.left
+            p_time(h)[p] = max(min(now + g.left, procs(h)[p].slice_end), now)
             return np.int64(STAY), np.int64(-1)
         if park_assist(h, np.int64(procs(h)[p].g), now):
             g.stage = PARKED_ASSIST
@@ -295,11 +298,23 @@ def resolve_assist(h: Any, p: Any, g: Any, now: Any, outcome: Any) -> Any:
 
 @jit
 def finish_assist(h: Any, p: Any, g: Any, now: Any) -> Any:
-    """The time of an assist is over, or marking is: as `resolve_assist`."""
+    """The time of an assist is over, or marking is, or it is preempted: as `resolve_assist`."""
+    is_cut = now - g.assist_start < g.left
     outcome = end_assist(h, p, g, now, now - g.assist_start)
     if marking_is_over(h):
         g.stage = ENDED_MARKING
         return np.int64(MARK_DONE), np.int64(-1)
+    if is_cut and outcome == PARKED and not is_marked(h):
+        g.stage = CUT_ASSIST
+        g.assist_paid = 2
+        return np.int64(STOPPED if h[0].stop else PREEMPTED), np.int64(-1)
+    return resolve_assist(h, p, g, now, outcome)
+
+
+@jit
+def retry_assist(h: Any, p: Any, g: Any, now: Any) -> Any:
+    """An assist that was preempted goes on, unless there is no marking any more: as `resolve_assist`."""
+    outcome = assist(h, p, g, now) if h[0].gc_blacken_enabled else np.int64(PAID)
     return resolve_assist(h, p, g, now, outcome)
 
 
@@ -441,8 +456,8 @@ def step(h: Any, p: Any, now: Any) -> Any:
         lag = end_trigger(h, p, g, now)
         if lag < 0:
             return STAY
-    elif g.stage == ASSISTING:
-        reason, lag = finish_assist(h, p, g, now)
+    elif g.stage == ASSISTING or g.stage == CUT_ASSIST:
+        reason, lag = finish_assist(h, p, g, now) if g.stage == ASSISTING else retry_assist(h, p, g, now)
         if reason != STAY or lag < 0:
             return reason
         pr.malloc_time += lag
@@ -541,19 +556,40 @@ def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
     return held
 
 
-@entry(int64(heap_type, int64, int64))
-def cut(h: Any, p: Any, time: Any) -> Any:
-    """Cut the compute of a P at ``time``, so that it reaches a safepoint then; 0 when it is not in one."""
-    h = bare(h)
+@jit
+def cut_compute(h: Any, p: Any, time: Any) -> None:
+    """End the compute of a P at ``time``, if it is in one then."""
     pr = procs(h)[p]
     g = goroutines(h)[pr.g]
     if p_time(h)[p] == NEVER or g.stage != COMPUTING or p_time(h)[p] <= time:
-        return np.int64(0)
+        return
     rest = p_time(h)[p] - time
     g.left += rest
     pr.compute_time -= rest
     p_time(h)[p] = time
-    return np.int64(1)
+
+
+@jit
+def cut_assists(h: Any, now: Any) -> None:
+    """Assists in progress end now."""
+    for p in range(h[0].nprocs):
+        if p_time(h)[p] != NEVER and p_time(h)[p] > now and goroutines(h)[procs(h)[p].g].stage == ASSISTING:
+            p_time(h)[p] = now
+
+
+@entry(void(heap_type, int64, int64))
+def cut(h: Any, p: Any, time: Any) -> None:
+    """Cut the compute of a P at ``time``, so that it reaches a safepoint then."""
+    cut_compute(bare(h), p, time)
+
+
+@entry(void(heap_type, int64))
+def preempt_all(h: Any, now: Any) -> None:
+    """Computes and assists in progress come to a safepoint now; others do at the end of their segment. (preemptall)"""
+    h = bare(h)
+    for p in range(h[0].nprocs):
+        cut_compute(h, p, now)
+    cut_assists(h, now)
 
 
 @entry(void(heap_type, int64, int64, int64))
