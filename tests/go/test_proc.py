@@ -682,6 +682,7 @@ def use_all_memory(world):
     """Everything mapped so far counts as used before: memory stands behind it, and it must be cleared."""
     world.heap.arrays["arenas"]["zeroed_base"][:] = 64 * MIB
     world.heap.arrays["arenas"]["touched"][:] = 2**64 - 1
+    world.heap.fields.resident_pages = int(world.heap.fields.narenas) * 64 * MIB // 4096
 
 
 def stop(world, at, length, log):
