@@ -681,8 +681,11 @@ NEEDS_CLEARING = replace(VERSIONS["go1.27"], skip_zeroing_scavenged=False)
 def use_all_memory(world):
     """Everything mapped so far counts as used before: memory stands behind it, and it must be cleared."""
     world.heap.arrays["arenas"]["zeroed_base"][:] = 64 * MIB
-    world.heap.arrays["arenas"]["touched"][:] = 2**64 - 1
-    world.heap.fields.resident_pages = int(world.heap.fields.narenas) * 64 * MIB // 4096
+    arrays, fields = world.heap.arrays, world.heap.fields
+    for chunk in arrays["chunks"]["index"][: int(fields.nchunks)].tolist():
+        arena = int(arrays["arena_map"][chunk >> 4]) - 1
+        arrays["arenas"]["touched"][arena, (chunk & 15) * 16 : (chunk & 15) * 16 + 16] = 2**64 - 1
+    fields.resident_pages = int(fields.nchunks) * 1024
 
 
 def stop(world, at, length, log):
