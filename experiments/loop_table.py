@@ -30,6 +30,8 @@ from experiments.machine import derive, slots
 from experiments.machine_file import Machine, Reading, read_machine
 from sim.costs import Prices
 from sim.go.collect import collect_at_once
+from sim.go.gcwork import flush_cache
+from sim.go.mpagecache import PAGE_CACHE_PAGES
 from sim.go.params import VERSIONS
 from sim.go.sizeclasses import MALLOC_HEADER_SIZE, MIN_SIZE_FOR_MALLOC_HEADER, class_to_allocnpages, class_to_size
 from sim.go.state import ALL, ARENA_PAGES, CHUNK_PAGES, PAGE_SIZE
@@ -116,6 +118,7 @@ class Loop:
         written["flags"] |= TOUCH
         self.run(written, n)
         collect_at_once(self.heap.header, 0)
+        flush_cache(self.heap.header, 0, self.world.now, 1)  # else the next begins with pages that this one did not reach
 
     def forget(self) -> None:
         """Empty the histograms."""
@@ -153,7 +156,7 @@ def loop_means(version: str, prices: Prices, size: int, kind: str, npages: int) 
     ops = batch(size, kind, min(n, _BATCH))
     loop = Loop(version, prices)
     cold = loop.run(ops, n)
-    loop.recycle(ops, n)
+    loop.recycle(ops, mallocs_of(version, size, kind, npages + PAGE_CACHE_PAGES))  # it begins with what is cached
     return {"cold": cold, "warm": loop.run(ops, n)}
 
 

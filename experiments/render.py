@@ -149,10 +149,10 @@ def _collector(summary: Mapping[str, Any]) -> list[str]:
     told = [f"GOGC {visible(str(settings['gogc']))}"]
     if settings["memory_limit"] != "off":
         told.append(f"limit {visible(settings['memory_limit'])}")
-    count = metrics["/sim/gc/cycles:cycles"]
+    count = metrics["/gc/cycles/total:gc-cycles"]
     told.append(_counted(count, "cycle"))
     if count:
-        middle, longest = (format_time(metrics[f"/sim/gc/pauses:seconds/{which}"] * SEC) for which in ("p50", "max"))
+        middle, longest = (format_time(metrics[f"/gc/pauses:seconds/{which}"] * SEC) for which in ("p50", "max"))
         told.append(f"pauses {middle} p50, {longest} max")
         shares = [_percent(metrics[f"/sim/gc/{which}:share"]) for which in ("cpu", "assists")]
         told.append(f"{shares[0]} of CPU ({shares[1]} assists)")

@@ -56,6 +56,9 @@ _SUMMARY_KEYS = ("count", "share", "mean_ns", *_PERCENTILES, "max_ns")
 
 SHOWN_METRICS = frozenset(
     {
+        _GC_CYCLES,
+        "/gc/pauses:seconds/max",
+        "/gc/pauses:seconds/p50",
         "/memory/classes/heap/free:bytes",
         "/memory/classes/heap/objects:bytes",
         "/memory/classes/heap/released:bytes",
@@ -65,9 +68,6 @@ SHOWN_METRICS = frozenset(
         "/sched/gomaxprocs:threads",
         "/sim/gc/assists:share",
         "/sim/gc/cpu:share",
-        "/sim/gc/cycles:cycles",
-        "/sim/gc/pauses:seconds/max",
-        "/sim/gc/pauses:seconds/p50",
         "/sim/heap/peak:bytes",
         "/sim/live:bytes",
         "/sim/locks/mcentral/wait:seconds",

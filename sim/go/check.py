@@ -42,6 +42,7 @@ from sim.go.mfixalloc import GCBITS_CHUNK, PERSISTENT_CHUNK, PTR_SIZE, SYS_PAGE
 from sim.go.mgcpacer import NOT_TRIGGERED
 from sim.go.mpagealloc_64bit import ADDR_RANGE, CHUNK_MAP_BYTES, INITIAL_RANGES, SUMMARY_BYTES
 from sim.go.mspanset import INITIAL_SPINE_CAP
+from sim.go.pump import HAVE_PAGES, INSERT, PAGES
 from sim.go.runtime import Heap
 from sim.go.state import (
     ARENA_HINT_ALLOC,
@@ -69,19 +70,20 @@ def low_bits(n: Any) -> Any:
 
 def _set_entries(heap: Heap, index: int) -> list[int]:
     """The entries of a span set, stale ones included; its blocks against its counts."""
-    queue, blocks = heap.arrays["spansets"][index], heap.arrays["set_blocks"]
+    queue, blocks = heap.arrays["spansets"][index], heap.arrays["set_blocks"].view(np.ndarray)
     popped, pushed = int(queue.popped), int(queue.pushed)
     chain, block, wanted = [], int(queue.head), -(-pushed // BLOCK_ENTRIES) - popped // BLOCK_ENTRIES
     while block != 0:
         chain.append(block)
-        block = int(blocks.next[block])
+        block = int(blocks["next"][block])
         if len(chain) > wanted:
             break
     if len(chain) != wanted or (chain[-1] if chain else 0) != int(queue.tail) or pushed < popped:
         throw(f"span set {index} holds entries {popped} to {pushed}, its chain of {len(chain)} blocks others")
-    entries = np.concatenate([blocks.entries[block] for block in chain]) if chain else np.zeros(0, np.int32)
+    entries = np.concatenate([blocks["entries"][block] for block in chain]) if chain else np.zeros(0, np.int32)
     first = popped % BLOCK_ENTRIES
-    return [int(s) for s in entries[first : first + pushed - popped]]
+    found: list[int] = entries[first : first + pushed - popped].tolist()
+    return found
 
 
 def _check_set_blocks(heap: Heap) -> None:
@@ -205,10 +207,20 @@ def _chunk_bits(heap: Heap, field: str) -> Any:
     return np.unpackbits(words.view(np.uint8), bitorder="little").reshape(-1, CHUNK_PAGES).astype(bool)
 
 
+def _spanless(heap: Heap) -> Any:
+    """Rows of goroutines whose allocation has pages and no span yet."""
+    rows = heap.arrays["goroutines"]
+    return rows[np.isin(rows["stage"], (PAGES, INSERT, HAVE_PAGES)) & (rows["page"] >= 0)]
+
+
+def _page_numbers(runs: list[tuple[int, int]]) -> Any:
+    """The pages of runs of pages."""
+    return np.concatenate([np.zeros(0, np.int64), *(page + np.arange(npages) for page, npages in runs)])
+
+
 def _pages_in_flight(heap: Heap) -> Any:
     """Page numbers of the runs that scavengers are giving back."""
-    runs = heap.arrays["procs"][["scav_page", "scav_npages"]].tolist()
-    return np.concatenate([np.zeros(0, np.int64), *(page + np.arange(npages) for page, npages in runs)])
+    return _page_numbers(heap.arrays["procs"][["scav_page", "scav_npages"]].tolist())
 
 
 def check_pages(heap: Heap) -> None:
@@ -219,7 +231,8 @@ def check_pages(heap: Heap) -> None:
     row, bit = np.nonzero(used)
     held = np.sort(first_page[row] + bit)
     padding = int(fields.padding_start) + np.arange(int(fields.padding_pages))
-    held_by = [_span_pages(heap)[0], _cached_pages(heap, "pcache"), _pages_in_flight(heap), padding]
+    taken = _page_numbers(_spanless(heap)[["page", "npages"]].tolist())
+    held_by = [_span_pages(heap)[0], _cached_pages(heap, "pcache"), _pages_in_flight(heap), taken, padding]
     wanted = np.sort(np.concatenate(held_by))
     if not np.array_equal(held, wanted):
         odd = np.setxor1d(held, wanted)
@@ -260,6 +273,7 @@ def check_ledger(heap: Heap) -> None:
         if held != int(fields[name]):
             throw(f"spans cover {held} bytes, {name} says {fields[name]}")
     released = int(_chunk_bits(heap, "scav").sum()) + len(_cached_pages(heap, "pcache_scav"))
+    released += int(_spanless(heap)["scav"].sum())
     if released << PAGE_SHIFT != int(fields.heap_released):
         throw(f"{released << PAGE_SHIFT} bytes are scavenged, heap_released says {fields.heap_released}")
 

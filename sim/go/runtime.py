@@ -15,6 +15,7 @@ from sim.go.state import (
     CHUNK_PAGES,
     MAX_OCCUPIED,
     MSPAN_CACHE_LEN,
+    NEVER,
     NUM_SPAN_CLASSES,
     heap_type,
     new_tables,
@@ -66,6 +67,7 @@ class Heap:
             fields.occupied[2 * i + 1] = end
         self.tables.allocate("mcaches", nprocs)
         self.tables.allocate("procs", nprocs)
+        self.tables.allocate("p_time", nprocs + 1)[:] = NEVER
         self.header = self.tables.header
         self.arrays = self.tables.arrays
         mallocinit(self.header, MSPAN_SIZE[inline], MCACHE_SIZE[inline])

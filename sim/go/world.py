@@ -36,7 +36,6 @@ from sim.go.roots import Roots
 from sim.go.runtime import Heap
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER, class_to_size
 from sim.go.state import (
-    NEVER,
     NUM_CAUSES,
     NUM_SPAN_CLASSES,
     NUM_STACK_ORDERS,
@@ -149,7 +148,6 @@ class World:
         tables.allocate("histograms", NUM_CAUSES * BUCKETS)
         tables.allocate("cause_time", NUM_CAUSES)
         tables.allocate("cause_max", NUM_CAUSES)
-        tables.allocate("p_time", nprocs + 1)[:] = NEVER
         if log_lines:
             tables.allocate("log", log_lines)
         for index, proc in enumerate(self.heap.arrays["procs"]):

@@ -205,9 +205,9 @@ def test_the_time_of_the_ps_adds_up():
 def test_the_collector_has_a_line():
     assert line(made_up([]), "GOGC") == "GOGC 100, 0 cycles, heap peak 0B"
     metrics = {
-        "/sim/gc/cycles:cycles": 12,
-        "/sim/gc/pauses:seconds/p50": 8.2e-6,
-        "/sim/gc/pauses:seconds/max": 21e-6,
+        "/gc/cycles/total:gc-cycles": 12,
+        "/gc/pauses:seconds/p50": 8.2e-6,
+        "/gc/pauses:seconds/max": 21e-6,
         "/sim/gc/cpu:share": 0.031,
         "/sim/gc/assists:share": 0.0002,
         "/sim/heap/peak:bytes": 31 << 20,

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import experiments.run
-from experiments import collector
 from experiments.run import build, run
 from sim.jit import PLAIN
 from sim.units import MS
@@ -50,7 +49,6 @@ def test_every_shipped_scenario_runs_and_keeps_every_invariant(name):
 _CODE = """
 import json, sys
 import experiments.run
-from experiments import collector
 from experiments.run import build, run
 from workloads.scenario import load
 result = run(load(sys.argv[1], sys.argv[3:], int(sys.argv[2])))
@@ -101,10 +99,10 @@ def test_with_a_collector_the_run_ahead_bound_is_how_long_a_stop_waits_and_no_mo
         return answer["metrics"], answer["latency"]["all"]
 
     (one, slow), (other, fast) = found("1us"), found("500ns")
-    assert abs(one["/sim/gc/cycles:cycles"] - other["/sim/gc/cycles:cycles"]) <= 1
+    assert abs(one["/gc/cycles/total:gc-cycles"] - other["/gc/cycles/total:gc-cycles"]) <= 1
     for key in ("/sim/throughput:mallocs-per-second", "/sim/heap/peak:bytes"):
         assert one[key] == pytest.approx(other[key], rel=0.05)
-    assert abs(one["/sim/gc/pauses:seconds/p50"] - other["/sim/gc/pauses:seconds/p50"]) <= 1.5e-6
+    assert abs(one["/gc/pauses:seconds/p50"] - other["/gc/pauses:seconds/p50"]) <= 1.5e-6
     for key in ("mean_ns", "p50_ns", "p99_ns"):
         assert slow[key] == pytest.approx(fast[key], rel=0.1)
 
@@ -123,8 +121,8 @@ def seen(monkeypatch, *arguments):
     """The result of a run, and its world."""
     worlds = []
 
-    def built(scenario):
-        worlds.append(build(scenario))
+    def built(*those):
+        worlds.append(build(*those))
         return worlds[-1]
 
     monkeypatch.setattr(experiments.run, "build", built)
@@ -136,13 +134,13 @@ def seen(monkeypatch, *arguments):
 def test_collecting_scenarios_have_several_cycles_and_their_figures(monkeypatch, name):
     size = {"large-objects": 50_000, "many-goroutines": 500_000}.get(name, 400_000)
     result, world = seen(monkeypatch, name, (f"mallocs={size}",))
-    metrics, cycles = result.metrics, collector.cycles(world)
-    assert metrics["/sim/gc/cycles:cycles"] == len(cycles) >= 3
-    assert metrics["/sim/gc/pauses:seconds/count"] == 2 * len(cycles)
-    pauses = [pause for cycle in cycles for pause in cycle.pauses]
-    assert metrics["/sim/gc/pauses:seconds/max"] * 1e12 == pytest.approx(max(pauses))
-    assert min(pauses) <= metrics["/sim/gc/pauses:seconds/p50"] * 1e12 <= max(pauses)
-    assert metrics["/sim/heap/peak:bytes"] >= max(cycle.heap_ended for cycle in cycles)
+    metrics, cycles = result.metrics, result.cycles
+    assert metrics["/gc/cycles/total:gc-cycles"] == len(cycles) >= 3
+    assert metrics["/gc/pauses:seconds/count"] == 2 * len(cycles)
+    pauses = [pause for one in cycles for pause in (one.pause_sweep_term, one.pause_mark_term)]
+    assert metrics["/gc/pauses:seconds/max"] * 1e12 == pytest.approx(max(pauses))
+    assert min(pauses) <= metrics["/gc/pauses:seconds/p50"] * 1e12 <= max(pauses)
+    assert metrics["/sim/heap/peak:bytes"] >= max(cycle.heap1 for cycle in cycles)
     # the collector's time as its cycles tell it, and as the Ps do (theirs has the sweeping before the first pause too)
     spent = sum(metrics[f"/sim/time/{kind}:cpu-seconds"] for kind in ("assist", "gc-dedicated", "gc-fractional"))
     spent += sum(pauses) / 1e12 * world.heap.fields.nprocs
@@ -167,7 +165,7 @@ def test_gauges_of_the_heap_agree_with_each_other():
 def test_without_a_collector_nothing_of_it_is_paid_or_assumed():
     result = run(small("batch-worker", "gogc=off"))
     assert not {"assist", "flush_span", "mark_stack"} & set(result.assumed)
-    assert result.metrics["/sim/gc/cycles:cycles"] == result.metrics["/sim/gc/cpu:share"] == 0
+    assert result.metrics["/gc/cycles/total:gc-cycles"] == result.metrics["/sim/gc/cpu:share"] == 0
     assert result.metrics["/sim/heap/peak:bytes"] >= result.metrics["/sim/live:bytes"]
     goals = [row[result.series.columns.index("heap_goal")] for row in result.series.rows]
     assert set(goals) == {0}, "none"
@@ -176,8 +174,8 @@ def test_without_a_collector_nothing_of_it_is_paid_or_assumed():
 @pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")
 def test_the_collector_is_switched_on_and_off_while_the_program_runs(monkeypatch):
     changes = "runtime.change=[{at='2ms', gogc=50}, {at='4ms', gogc='off'}]"
-    _, world = seen(monkeypatch, "batch-worker", ("gogc=off", "duration=8ms", changes))
-    begun = [cycle.begun for cycle in collector.cycles(world)]
+    result, _ = seen(monkeypatch, "batch-worker", ("gogc=off", "duration=8ms", changes))
+    begun = [cycle.t_sweep_term for cycle in result.cycles]
     assert len(begun) > 3
     assert 2 * MS <= begun[0] < 2.1 * MS and begun[-1] < 4.1 * MS
 
@@ -185,10 +183,10 @@ def test_the_collector_is_switched_on_and_off_while_the_program_runs(monkeypatch
 @pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")
 def test_a_memory_limit_holds_from_when_it_is_set(monkeypatch):
     changes = "runtime.change=[{at='40ms', memory_limit='40MiB'}]"
-    result, world = seen(monkeypatch, "cache-eviction", (changes,))
-    before = [cycle for cycle in collector.cycles(world) if cycle.ended < 40 * MS]
-    after = [cycle for cycle in collector.cycles(world) if cycle.begun > 40 * MS]
-    assert max(cycle.goal for cycle in before) > 40 << 20 > max(cycle.goal for cycle in after)
+    result, _ = seen(monkeypatch, "cache-eviction", (changes,))
+    before = [cycle for cycle in result.cycles if cycle.t_end < 40 * MS]
+    after = [cycle for cycle in result.cycles if cycle.t_sweep_term > 40 * MS]
+    assert max(cycle.heap_goal for cycle in before) > 40 << 20 > max(cycle.heap_goal for cycle in after)
     assert len(after) > len(before)
     assert result.metrics["/sim/heap/peak:bytes"] > 40 << 20
 
@@ -196,7 +194,7 @@ def test_a_memory_limit_holds_from_when_it_is_set(monkeypatch):
 def test_a_larger_gogc_means_fewer_cycles_and_a_larger_heap(monkeypatch):
     def figures(gogc):
         metrics = run(small("cache-eviction", f"gogc={gogc}", f"mallocs={400 if PLAIN else 200_000}")).metrics
-        return metrics["/sim/gc/cycles:cycles"], metrics["/sim/heap/peak:bytes"]
+        return metrics["/gc/cycles/total:gc-cycles"], metrics["/sim/heap/peak:bytes"]
 
     few, many = figures(400), figures(50)
     assert few[0] < many[0] and few[1] > many[1] or PLAIN

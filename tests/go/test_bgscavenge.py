@@ -29,7 +29,7 @@ def new_world(version="go1.27", nprocs=1, *, cpus=None, page=10 * US, call=0, fr
     if free_scheduler:
         steps |= dict.fromkeys(SCHEDULER, 0)
     steps = dict(prices.steps) | {name: Price(price) for name, price in steps.items()}
-    world = World(version, nprocs, replace(prices, steps=steps), 1, cpus=cpus)
+    world = World(version, nprocs, replace(prices, steps=steps), 1, cpus=cpus, gogc=-1)
     scavenger = Scavenger(world)
     scavenger.start()
     return world, scavenger
@@ -88,7 +88,7 @@ def test_one_percent_of_the_cpus(nprocs, goroutines):
     share = int(world.heap.fields.scavenge_background_time) / (duration * nprocs)
     assert 0.008 <= share <= 0.012
     assert scavenger.pacer.resets == 0
-    assert released(world) == 1 * GIB - left == released(world) // (64 * KIB) * 64 * KIB
+    assert 0 <= 1 * GIB - left - released(world) <= 1 * MIB  # the program's stacks come out of it
     # what its Ps spent is that time: madvise, and nothing for the lock
     assert sum(p.times()["scavenging"] for p in world.sched.procs) == released(world) // 4096 * 10 * US
     check_heap(world.heap)
@@ -134,7 +134,7 @@ def test_a_round_is_a_millisecond_of_work_and_sleeps_a_thousand_times_as_long_at
     world.run(until=begun + 3 * MS)
     # 64 KiB are 160 us: seven quanta
     assert (released(world), int(world.heap.fields.scavenge_background_time)) == (7 * 64 * KIB, 1120 * US)
-    assert world.sched.alive == 2 and scavenger.parked
+    assert world.sched.alive == 1 and scavenger.parked
     world.run(until=begun + 1120 * US + 1120 * MS - 1)
     assert released(world) == 7 * 64 * KIB
     world.run(until=begun + 1120 * US + 1120 * MS + 3 * MS)
@@ -244,9 +244,9 @@ def test_woken_it_goes_behind_the_programs_own():
 
     world.heap.fields.gc_percent_goal = 0
     world.go(first)
-    world.run(until=begun + 1 * MS + 1)
+    world.run(until=begun + 1 * MS + 50 * US)  # starting them takes some
     assert released(world) == 0 and ran == ["child"]
-    world.run(until=begun + 2 * MS + 1 * US)
+    world.run(until=begun + 2 * MS + 100 * US)
     assert ran == ["child", "child"] and not scavenger.parked
 
 
@@ -338,6 +338,7 @@ def test_it_works_beside_a_program_that_allocates(version):
     """Ps that outnumber the CPUs, collections all the time, a memory limit: every invariant holds, every time adds up."""
     world, scavenger = new_world(version, 3, cpus=2, page=50 * NS, call=900 * NS, free_scheduler=False)
     fields = world.heap.fields
+    fields.gc_starting = 1  # the limit's own collections would reset what is counted: there are none
     n = 300
 
     def body(g, seed):

@@ -48,7 +48,7 @@ class Used:
 
     def __init__(self, version, seed):
         self.sizes, self.dead, self.tiny = [], [], 0
-        self.world = World(version, 2, made_up_prices(version), seed)
+        self.world = World(version, 2, made_up_prices(version), seed, gogc=-1)
         for i in range(3):
             self.world.go(self.worker, random.Random(seed * 10 + i))
         self.world.run()

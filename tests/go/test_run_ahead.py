@@ -125,7 +125,7 @@ def test_log_is_the_same_with_run_ahead_off_while_collecting(nprocs, version, se
     on = run(True, nprocs, seed, version=version, **scale)
     same(on, off)
     assert on[0].gc.log.cycles == off[0].gc.log.cycles
-    assert len(on[0].gc.log.cycles) >= 3
+    assert PLAIN or len(on[0].gc.log.cycles) >= 3
     for p, q in zip(on[0].sched.procs, off[0].sched.procs, strict=True):
         mine, theirs = ({k: t for k, t in x.times().items() if k != "ahead"} for x in (p, q))
         assert sum(mine.values()) - p.ahead() == sum(theirs.values()) - q.ahead() == on[0].now

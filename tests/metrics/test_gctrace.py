@@ -282,4 +282,5 @@ def test_damaged_lines_are_refused_or_read_as_they_stand(line, data):
     except ValueError as error:
         assert "is no gctrace line" in str(error)
     else:
-        assert parse_gctrace(str(read)) == read or read.start >= 10**15
+        # the runtime would never print some of what can be read (10.17 ms): once printed it stays as it is
+        assert str(parse_gctrace(str(read))) == str(read) or read.start >= 10**15

@@ -36,7 +36,7 @@ def test_slots_are_those_of_the_versions():
     "sets",
     [
         ("objects=[{size='64B', lifetime='immortal', pointers=0.5}]",),
-        ("objects=[{size=['16B', '1000B'], pointers=1.0, lifetime={ops=20}}]",),
+        ("objects=[{size=['16B', '1000B'], pointers=1.0, lifetime={ops=400}}]",),
         ("objects=[{size={low='100B', high='4KiB'}, lifetime={ops=10}}, {size='32B', lifetime='immortal', weight=0.5}]",),
         ("objects=[{size='128B', lifetime={bytes='4KiB'}}, {size='64B', weight=3, lifetime={cache=30}}]",),
     ],
