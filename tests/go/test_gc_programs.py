@@ -96,7 +96,7 @@ GRID = [
         ("go1.14", 8, 8),
     )
 ]
-SCALE = {"length": 3, "n": 40} if PLAIN else {"length": 14, "n": 300}
+SCALE = {"length": 8, "n": 100} if PLAIN else {"length": 14, "n": 300}
 
 
 @pytest.mark.parametrize(("version", "nprocs", "cpus"), GRID[::5] if PLAIN else GRID)
@@ -158,7 +158,7 @@ def test_checking_changes_nothing():
 @pytest.mark.parametrize("limit", [None, 16 * MIB])
 def test_run_ahead_changes_nothing(version, nprocs, cpus, limit):
     """With memory limits, runtime.GC, GOGC that changes, slow marking with assists, and stops."""
-    scale = {"length": 2, "n": 30} if PLAIN else {"length": 6, "n": 150}
+    scale = {"length": 5, "n": 90} if PLAIN else {"length": 6, "n": 150}
     program = draw_program(nprocs, 4, **scale)
     runs = []
     for run_ahead in (True, False):
