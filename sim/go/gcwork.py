@@ -148,6 +148,7 @@ def collector_turn(h: Any, now: Any) -> Any:
     h[0].now = now
     advance(h, now)
     if is_marked(h):
+        h[0].mark_over = 1
         flush_bg_credit(h, h[0].mark_unflushed)
         h[0].mark_unflushed = 0
         cut_assists(h, now)

@@ -136,6 +136,7 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
     h[0].mark_time = now
     h[0].mark_unflushed = 0
     h[0].mark_rest = 0
+    h[0].mark_over = 0
     h[0].background_scan_work = 0
     h[0].assist_scan_work = 0
     h[0].stolen_scan_work = 0
@@ -265,10 +266,10 @@ def lots_until_paid(h: Any) -> Any:
 
 @jit
 def arm(h: Any) -> None:
-    """Set the collector's next turn: marking is over, or a parked assist is paid; at once if one was."""
+    """Set the collector's next turn: marking is over, or a parked assist is paid; at once if that is so already."""
     due = np.int64(NEVER)
     k = h[0].mark_workers + h[0].mark_assists
-    if h[0].assist_nready > 0:
+    if h[0].assist_nready > 0 or (h[0].gc_phase == GC_MARK and is_marked(h) and not h[0].mark_over):
         due = h[0].now
     elif h[0].gc_phase == GC_MARK and k > 0:
         left = h[0].mark_total - h[0].mark_cpu

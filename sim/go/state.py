@@ -503,6 +503,7 @@ SCALARS = [
     ("mark_total", "i8"),  # picoseconds of CPU that all of it takes
     ("mark_cpus", "i8", (3,)),  # of them until the end of stacks, of globals, of the heap
     ("mark_works", "i8", (3,)),  # scan work of each, bytes
+    ("mark_over", "u1"),  # nothing is left to mark, and the collector has been told
     ("mark_workers", "i8"),  # background workers marking now
     ("mark_assists", "i8"),  # assists marking now
     # who scanned, and what became of the credit for it, in this cycle (bytes of scan work)

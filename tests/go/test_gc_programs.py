@@ -75,6 +75,7 @@ def programs(draw):
     nprocs, cpus = draw(st.sampled_from(((1, 1), (2, 2), (3, 1), (3, 3), (8, 2), (8, 8), (64, 64), (64, 5))))
     prices = slow_marking(version, draw(st.sampled_from((1, 40))))
     options = {"gogc": draw(st.sampled_from((1, 5, 20))), "memory_limit": draw(st.sampled_from((None, 8 * MIB, 16 * MIB)))}
+    options["globals_bytes"] = draw(st.sampled_from((0, 5000, 128 << 10)))
     return program, {"version": version, "nprocs": nprocs, "cpus": cpus, "prices": prices} | options
 
 

@@ -270,7 +270,7 @@ def test_allocation_alone_has_swept_all_a_mebibyte_before_the_trigger(version, m
             swept = int(fields.pages_swept - fields.pages_swept_basis)
             grown = max(int(fields.heap_live - fields.sweep_heap_live_basis), 0)
             assert fields.sweep_pages_per_byte == 0 or swept >= int(fields.sweep_pages_per_byte * grown)
-            looks.append(0 < fields.sweep_pages_per_byte)
+            looks.append(int(fields.sweep_pages_per_byte > 0))
             trigger = gccontroller.trigger(world.heap.header)[0]
             late = int(fields.heap_live) - (trigger - MIB)
             assert late < 2 * 4 * 8 * KIB or fields.sweep_drained, late  # a span or two a P find that out
