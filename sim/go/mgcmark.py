@@ -57,6 +57,7 @@ from sim.jit import jit
 CREDIT_SLACK = 2000  # scan work a background worker gathers before it gives it as credit (gcCreditSlack)
 OVER_ASSIST_WORK = 64 << 10  # least scan work of an assist (gcOverAssistWork)
 ASSIST_TIME_SLACK = 5_000_000  # picoseconds of assist after which the CPU limiter looks (gcAssistTimeSlack)
+PLENTY = 2.0**61  # bytes, or scan work: where Go's conversions overflow at 2**63
 STACKS, GLOBALS, HEAP_PART = range(3)
 
 _ASSIST = PRICE_STEPS + STEPS.index("assist")
@@ -195,6 +196,18 @@ def test_trigger(h: Any) -> Any:
 
 
 @jit
+def bytes_for(h: Any, work: Any) -> Any:
+    """Bytes of allocation that so much scan work pays for; with GC off, in a forced cycle, more than anybody allocates."""
+    return np.int64(min(np.float64(work) * h[0].assist_bytes_per_work, PLENTY))
+
+
+@jit
+def work_for(h: Any, nbytes: Any) -> Any:
+    """Scan work that pays for so many bytes."""
+    return np.int64(min(np.float64(nbytes) * h[0].assist_work_per_byte, PLENTY))
+
+
+@jit
 def pay_waiters(h: Any, work: Any) -> Any:
     """Pay parked assists in turn with background work; what is left of it. (gcFlushBgCredit)
 
@@ -203,7 +216,7 @@ def pay_waiters(h: Any, work: Any) -> Any:
     if h[0].assist_head == h[0].assist_tail:
         return work
     ring = assist_queue(h)
-    nbytes = np.int64(np.float64(work) * h[0].assist_bytes_per_work)
+    nbytes = bytes_for(h, work)
     while h[0].assist_head != h[0].assist_tail and nbytes > 0:
         index = ring[h[0].assist_head % h[0].assist_queue_len]
         h[0].assist_head += 1
@@ -218,7 +231,7 @@ def pay_waiters(h: Any, work: Any) -> Any:
             nbytes = np.int64(0)
             ring[h[0].assist_tail % h[0].assist_queue_len] = index
             h[0].assist_tail += 1
-    return np.int64(np.float64(nbytes) * h[0].assist_work_per_byte)
+    return work_for(h, nbytes)
 
 
 @jit
@@ -254,7 +267,7 @@ def advance(h: Any, now: Any) -> None:
 @jit
 def lots_until_paid(h: Any) -> Any:
     """Lots of credit until the first of the parked assists is paid, at the present ratio."""
-    nbytes = max(np.int64(np.float64(CREDIT_SLACK) * h[0].assist_bytes_per_work), np.int64(1))
+    nbytes = max(bytes_for(h, np.int64(CREDIT_SLACK)), np.int64(1))
     n = h[0].assist_tail - h[0].assist_head
     best = np.int64(1 << 40)
     for i in range(n):
@@ -288,7 +301,7 @@ def steal_credit(h: Any, g: Any, work: Any, debt: Any) -> Any:
         return work
     if credit < work:
         stolen = credit
-        g.assist_bytes += 1 + np.int64(h[0].assist_bytes_per_work * np.float64(stolen))
+        g.assist_bytes += 1 + bytes_for(h, stolen)
     else:
         stolen = work
         g.assist_bytes += debt
@@ -304,10 +317,10 @@ def assist(h: Any, p: Any, g: Any, now: Any) -> Any:
     if h[0].limiter_enabled:
         return PAID
     debt = -g.assist_bytes
-    work = np.int64(h[0].assist_work_per_byte * np.float64(debt))
+    work = work_for(h, debt)
     if work < OVER_ASSIST_WORK:
         work = np.int64(OVER_ASSIST_WORK)
-        debt = np.int64(h[0].assist_bytes_per_work * np.float64(work))
+        debt = bytes_for(h, work)
     work = steal_credit(h, g, work, debt)
     if work == 0:
         return PAID
@@ -342,7 +355,7 @@ def end_assist(h: Any, p: Any, g: Any, now: Any, asked: Any) -> Any:
     done = g.assist_work
     if asked < g.left:
         done = np.int64(np.float64(done) * (np.float64(asked) / np.float64(g.left)))
-    g.assist_bytes += 1 + np.int64(h[0].assist_bytes_per_work * np.float64(done))
+    g.assist_bytes += 1 + bytes_for(h, done)
     h[0].assist_scan_work += done
     g.spent[ASSIST] += asked
     g.left = 0

@@ -57,6 +57,7 @@ from sim.go.mgcmark import (
     marking_is_over,
     park_assist,
     test_trigger,
+    work_for,
 )
 from sim.go.mgcsweep import deduct_sweep_credit, sweep_done
 from sim.go.mheap import room_is_short
@@ -640,7 +641,7 @@ def drop_all(h: Any, goroutine: Any, base: Any, n: Any) -> None:
         hold(h, variables(h), i, np.int64(0))
     g = goroutines(h)[goroutine]
     if h[0].gc_blacken_enabled and g.assist_bytes > 0:
-        credit = np.int64(h[0].assist_work_per_byte * np.float64(g.assist_bytes))
+        credit = work_for(h, g.assist_bytes)
         h[0].bg_scan_credit += credit
         h[0].returned_scan_work += credit
     g.assist_bytes = 0
