@@ -388,8 +388,6 @@ class Proc:
                 yield from self.lose_cpu()
                 if self._is_in_malloc(g):
                     kernel.owe(heap.header, self.index, OFF_P, self.world.now - since)
-            elif reason == kernel.BARRIER:
-                sched.pass_barrier()
             elif reason in (kernel.GC_START, kernel.MARK_DONE):
                 yield from self._collect(reason)
             else:
@@ -698,9 +696,9 @@ class Sched:
         self.driver.rearm()
 
     def for_each_p(self, by: Proc) -> Step:
-        """Process step: until every P that runs goroutines has come to a safepoint; nobody is stopped. (forEachP)
+        """Process step: until every P that runs goroutines has come to a safepoint. (forEachP)
 
-        A P that is between goroutines, or at a lock, is at one as good as any.
+        Goroutines are preempted for it, and queue up again. A P between goroutines, or at a lock, is at one as good as any.
         """
         self._barrier = simpy.Event(self.world.env)
         self.barring = 0

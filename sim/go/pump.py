@@ -104,7 +104,7 @@ CUT_ASSIST = 15  # was preempted while marking, and is in debt still
 STAY = 0  # it does not
 DONE = 1  # its batch is at its end
 STOPPED = 2  # a stop-the-world waits
-PREEMPTED = 3  # its time slice is over
+PREEMPTED = 3  # its time slice is over, or somebody waits for every P to come to a safepoint
 CPU_LOST = 4  # its CPU is wanted by another thread
 NEED_CENTRAL = 5
 NEED_HEAP = 6
@@ -113,7 +113,6 @@ OP_EVENT = 8  # event_per_op
 GC_START = 9  # it is the one to start a collection
 PARK = 10  # its assist parks
 MARK_DONE = 11  # its assist found nothing left to mark
-BARRIER = 13  # somebody waits for every P to come to a safepoint
 COLLECTOR = 12  # no P's: the collector's own turn
 
 MAX_SIZE = 1 << 40  # bytes of an allocation
@@ -410,12 +409,9 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
 def safepoint(h: Any, p: Any, now: Any) -> Any:
     """Whether something waits for this P at the end of its segment."""
     pr = procs(h)[p]
-    if pr.barrier:
-        pr.barrier = 0
-        return BARRIER
     if h[0].stop:
         return STOPPED
-    if now >= pr.slice_end:
+    if pr.barrier or now >= pr.slice_end:
         return PREEMPTED
     if h[0].cpu_waiters > 0 and now >= pr.cpu_end:
         return CPU_LOST
