@@ -56,6 +56,8 @@ def finish_gc_transition(h: Any, now: Any) -> None:
         raise Throw("finishGCTransition called without starting one?")
     if now >= h[0].limiter_last_update:
         accumulate(h, np.int64(0), (now - h[0].limiter_last_update) * h[0].limiter_nprocs)
+        for p in range(len(procs(h))):  # idle Ps are the stopper's meanwhile (proc.go:pidleget)
+            consume_event(h, p, now)
     h[0].limiter_last_update = now
     h[0].limiter_transitioning = False
 

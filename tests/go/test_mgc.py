@@ -7,10 +7,11 @@ import pytest
 
 from sim.costs import Price
 from sim.engine.clock import after
-from sim.go import gcwork
+from sim.go import gccontroller, gcwork
 from sim.go import pump as kernel
 from sim.go.check_gc import Slots, watch
 from sim.go.mgc import Collector
+from sim.go.mgclimit import IDLE
 from sim.go.ptime import GC_IDLE
 from sim.go.world import World
 from sim.jit import PLAIN
@@ -417,3 +418,21 @@ def test_marking_that_ends_as_its_last_worker_looks_up_ends_the_cycle(nprocs):
     assert world.gc.check_time <= N * per_object
     spent = cycle.dedicated_time + cycle.fractional_time + cycle.idle_time
     assert N * per_object <= spent < N * per_object + nprocs  # picoseconds are not divided
+
+
+def test_the_limiter_counts_no_pause_as_idle_time():
+    """Ps that are idle when the world stops are the stopper's until it goes on: all of a pause is the collector's time."""
+    world = World("go1.27", 8, made_up_prices(), 1, gogc=-1)
+    seen = []
+    finish = gccontroller.finish_gc_transition
+
+    def noted(header, now):
+        finish(header, now)
+        seen.append([now - int(p["limiter_event_start"]) for p in world.heap.arrays["procs"] if p["limiter_event"] == IDLE])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gccontroller, "finish_gc_transition", noted)
+        world.run(until=world.go(holder, N))
+    assert len(seen) == 2
+    assert len(seen[0]) >= 6
+    assert not any(seen[0])
