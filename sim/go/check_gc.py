@@ -29,6 +29,7 @@ from sim.units import Throw, throw
 if TYPE_CHECKING:
     from sim.go.world import World
 
+ROUNDED = 64  # bytes of a cycle's scan work that rounding may misplace, beside two an assist
 
 class Slots:
     """Bitmaps of every span in use, by word: ``span`` and ``at`` (index of the word in its span) name it."""
@@ -98,8 +99,7 @@ def check_marked(heap: Heap) -> None:
 def check_credit(heap: Heap) -> None:
     """The ledger of scan work: work done is the background's or assists', credit is stolen, paid out or left.
 
-    The background's is exact. What an assist is credited with is its own CPU time at the price of work where it began,
-    so that this part agrees only as far as the parts of marking cost the same a byte.
+    Exact but for what is rounded: less than a byte when an assist ends and when a worker joins or leaves.
     """
     fields = heap.fields
     left = int(fields.background_scan_work + fields.returned_scan_work - fields.stolen_scan_work)
@@ -109,6 +109,9 @@ def check_credit(heap: Heap) -> None:
     done = int(fields.stack_scan_work + fields.globals_scan_work + fields.heap_scan_work)
     if not 0 <= int(fields.background_scan_work + fields.mark_unflushed) <= done:
         throw(f"the background has credit for {fields.background_scan_work} bytes of scan work, {done} are done")
+    assists = done - int(fields.background_scan_work + fields.mark_unflushed)
+    if abs(assists - int(fields.assist_scan_work)) > 2 * int(fields.assists) + ROUNDED:
+        throw(f"assists have done {assists} bytes of scan work, credited are {fields.assist_scan_work}")
     if not 0 <= int(fields.mark_unflushed) < CREDIT_SLACK:
         throw(f"{fields.mark_unflushed} bytes of the background's scan work are no credit yet")
 

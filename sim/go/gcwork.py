@@ -15,7 +15,7 @@ from sim.go.gfree import free_dead_stacks
 from sim.go.mallocgc import STEP
 from sim.go.mcache import prepare_for_sweep
 from sim.go.mgcmark import CREDIT_SLACK as CREDIT_SLACK  # noqa: PLC0414 - for its users in Python
-from sim.go.mgcmark import advance, arm, flush_bg_credit, is_marked, mark_setup, ready_all_assists
+from sim.go.mgcmark import advance, arm, flush_bg_credit, is_marked, mark_setup, ready_all_assists, retime_assists
 from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
 from sim.go.mpagecache import page_cache_flush
@@ -136,6 +136,7 @@ def change_workers(h: Any, now: Any, change: Any) -> None:
     advance(h, now)
     h[0].mark_workers += change
     arm(h)
+    retime_assists(h, now)
 
 
 @entry(types.UniTuple(int64, 2)(heap_type, int64))

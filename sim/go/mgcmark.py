@@ -57,6 +57,8 @@ from sim.jit import jit
 CREDIT_SLACK = 2000  # scan work a background worker gathers before it gives it as credit (gcCreditSlack)
 OVER_ASSIST_WORK = 64 << 10  # least scan work of an assist (gcOverAssistWork)
 ASSIST_TIME_SLACK = 5_000_000  # picoseconds of assist after which the CPU limiter looks (gcAssistTimeSlack)
+EACH_BITS = 20  # of the fraction of assist_each
+ASSISTING = 12  # stage of a goroutine (pump.py) that marks to pay its debt
 PLENTY = 2.0**61  # bytes, or scan work: where Go's conversions overflow at 2**63
 STACKS, GLOBALS, HEAP_PART = range(3)
 
@@ -64,7 +66,7 @@ _ASSIST = PRICE_STEPS + STEPS.index("assist")
 
 # what an assist came to
 PAID = 0  # the goroutine may allocate
-DRAINING = 1  # it marks, for ``goroutine.left`` picoseconds
+DRAINING = 1  # it marks (`retime_assists` says until when)
 PARKED = 2  # it waits for background workers
 
 
@@ -140,6 +142,8 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
     h[0].mark_over = 0
     h[0].background_scan_work = 0
     h[0].assist_scan_work = 0
+    h[0].assist_each = 0
+    h[0].assists = 0
     h[0].stolen_scan_work = 0
     h[0].paid_scan_work = 0
     h[0].returned_scan_work = 0
@@ -256,7 +260,9 @@ def advance(h: Any, now: Any) -> None:
     h[0].stack_scan_work = work_by(h, STACKS, h[0].mark_cpu)
     h[0].globals_scan_work = work_by(h, GLOBALS, h[0].mark_cpu)
     h[0].heap_scan_work = work_by(h, HEAP_PART, h[0].mark_cpu)
-    share = (scan_work(h) - before) * h[0].mark_workers + h[0].mark_rest
+    done = scan_work(h) - before
+    h[0].assist_each += (done << EACH_BITS) // k
+    share = done * h[0].mark_workers + h[0].mark_rest
     h[0].mark_unflushed += share // k
     h[0].mark_rest = share % k
     while h[0].mark_unflushed >= CREDIT_SLACK:
@@ -327,7 +333,7 @@ def assist(h: Any, p: Any, g: Any, now: Any) -> Any:
     if is_marked(h):
         return PARKED
     g.assist_work = work
-    g.left = cpu_for(h, work)
+    g.assist_base = h[0].assist_each
     start_event(h, p, MARK_ASSIST, now)
     h[0].mark_assists += 1
     arm(h)
@@ -348,25 +354,50 @@ def note_work(h: Any, p: Any, kind: Any, time: Any, length: Any) -> None:
 
 
 @jit
-def end_assist(h: Any, p: Any, g: Any, now: Any, asked: Any) -> Any:
-    """A draining assist ends, ``asked`` picoseconds after it began, cut short if marking is over: PAID or PARKED."""
+def end_assist(h: Any, p: Any, g: Any, now: Any) -> Any:
+    """A draining assist ends: it did its work, or marking is over, or it was preempted: PAID or PARKED.
+
+    Leaves in ``g.assist_work`` what it did not do.
+    """
     advance(h, now)
     h[0].mark_assists -= 1
-    done = g.assist_work
-    if asked < g.left:
-        done = np.int64(np.float64(done) * (np.float64(asked) / np.float64(g.left)))
+    asked = now - g.assist_start
+    done = (h[0].assist_each - g.assist_base) >> EACH_BITS
+    g.assist_work = max(g.assist_work - done, np.int64(0))
     g.assist_bytes += 1 + bytes_for(h, done)
     h[0].assist_scan_work += done
+    h[0].assists += 1
     g.spent[ASSIST] += asked
-    g.left = 0
-    note_work(h, p, WORK_ASSIST, now - asked, asked)
     procs(h)[p].assist_time += asked
     h[0].assist_time += asked
+    note_work(h, p, WORK_ASSIST, now - asked, asked)
     stop_event(h, p, MARK_ASSIST, now)
     if asked > ASSIST_TIME_SLACK:
         update(h, now)
     arm(h)
     return PAID if g.assist_bytes >= 0 else PARKED
+
+
+@jit
+def retime_assists(h: Any, now: Any) -> None:
+    """Who marks has changed: when each assist in progress will have done its work, its part of all that is done.
+
+    Marking shares out work evenly among all who mark, at the price of whatever part it is at.
+    """
+    k = h[0].mark_workers + h[0].mark_assists
+    if h[0].mark_assists == 0:
+        return
+    rest = h[0].mark_works[STACKS] + h[0].mark_works[GLOBALS] + h[0].mark_works[HEAP_PART] - scan_work(h)
+    for p in range(h[0].nprocs):
+        pr = procs(h)[p]
+        g = goroutines(h)[pr.g]
+        if p_time(h)[p] == NEVER or g.stage != ASSISTING:
+            continue
+        left = max(g.assist_work - ((h[0].assist_each - g.assist_base) >> EACH_BITS), np.int64(0))
+        due = now + (cpu_for(h, min(left * k + k if left < rest else rest, rest)) + k - 1) // k
+        if h[0].stop or pr.barrier:
+            due = now
+        p_time(h)[p] = max(min(due, pr.slice_end), now)
 
 
 @jit

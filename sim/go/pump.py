@@ -47,6 +47,7 @@ from sim.go.mallocgc import (
 from sim.go.mcache import uncache_full
 from sim.go.mcentral import cache_span, pay_for_refill, ready_listed, take_listed
 from sim.go.mgcmark import (
+    ASSISTING,
     DRAINING,
     PAID,
     PARKED,
@@ -56,6 +57,7 @@ from sim.go.mgcmark import (
     is_marked,
     marking_is_over,
     park_assist,
+    retime_assists,
     test_trigger,
     work_for,
 )
@@ -95,7 +97,7 @@ HAVE_NONE = 8  # mcentral had no span with room
 HAVE_PAGES = 9  # has pages and a span record
 LISTED = 10  # has a span of mcentral's lists, which may have to be swept first (go1.14)
 TRIGGER = 11  # allocated; at its end it tests whether a collection begins
-ASSISTING = 12  # marking to pay its debt
+# 12 is ASSISTING (mgcmark.py)
 PARKED_ASSIST = 13  # parked until background workers have paid it
 ENDED_MARKING = 14  # its assist did the last of the marking
 CUT_ASSIST = 15  # was preempted while marking, and is in debt still
@@ -288,7 +290,8 @@ def resolve_assist(h: Any, p: Any, g: Any, now: Any, outcome: Any) -> Any:
         if outcome == DRAINING:
             g.stage = ASSISTING
             g.assist_start = now
-            p_time(h)[p] = max(min(now + g.left, procs(h)[p].slice_end), now)
+            p_time(h)[p] = now
+            retime_assists(h, now)
             return np.int64(STAY), np.int64(-1)
         if park_assist(h, np.int64(procs(h)[p].g), now):
             g.stage = PARKED_ASSIST
@@ -299,12 +302,13 @@ def resolve_assist(h: Any, p: Any, g: Any, now: Any, outcome: Any) -> Any:
 @jit
 def finish_assist(h: Any, p: Any, g: Any, now: Any) -> Any:
     """The time of an assist is over, or marking is, or it is preempted: as `resolve_assist`."""
-    is_cut = now - g.assist_start < g.left
-    outcome = end_assist(h, p, g, now, now - g.assist_start)
+    g.stage = SEGMENT
+    outcome = end_assist(h, p, g, now)
+    retime_assists(h, now)
     if marking_is_over(h):
         g.stage = ENDED_MARKING
         return np.int64(MARK_DONE), np.int64(-1)
-    if is_cut and outcome == PARKED and not is_marked(h):
+    if g.assist_work > 0 and outcome == PARKED and not is_marked(h):
         g.stage = CUT_ASSIST
         g.assist_paid = 2
         return np.int64(STOPPED if h[0].stop else PREEMPTED), np.int64(-1)

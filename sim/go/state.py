@@ -207,7 +207,8 @@ GOROUTINE = np.dtype(
         ("scav", "i8"),  # how many of them were scavenged
         ("owed", "i8"),  # picoseconds of sweeping and metadata that it has yet to spend
         ("assist_bytes", "i8"),  # bytes it may allocate before it has to assist (gcAssistBytes)
-        ("assist_work", "i8"),  # scan work of the assist in progress
+        ("assist_work", "i8"),  # scan work that the assist in progress has to do
+        ("assist_base", "i8"),  # assist_each when it began
         ("assist_start", "i8"),  # when it began
         ("assist_paid", "u1"),  # the allocation at ``pos`` has been charged to assist_bytes: 1, and 2 if that took time
         # its stack (sim/go/stack.py, gfree.py)
@@ -508,10 +509,12 @@ SCALARS = [
     ("mark_assists", "i8"),  # assists marking now
     # who scanned, and what became of the credit for it, in this cycle (bytes of scan work)
     ("background_scan_work", "i8"),  # background workers, given as credit
-    ("assist_scan_work", "i8"),  # assists, as far as they are credited with it
+    ("assist_scan_work", "i8"),  # assists
+    ("assists", "i8"),  # how many of them have ended
     ("stolen_scan_work", "i8"),  # credit that assists took
     ("paid_scan_work", "i8"),  # credit that went to parked ones
     ("returned_scan_work", "i8"),  # credit left of goroutines that ended
+    ("assist_each", "i8"),  # scan work that an assist has done which marked all the time, in 2**-20 bytes
     ("mark_unflushed", "i8"),  # work of background workers not yet given as credit
     ("mark_rest", "i8"),  # remainder of that division
     ("assist_head", "i8"),  # ring assist_queue: next to be paid, and end

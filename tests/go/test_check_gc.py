@@ -170,6 +170,7 @@ def test_who_still_marks_is_noticed(who):
         ("paid_scan_work", -1, "bg_scan_credit says"),
         ("returned_scan_work", 1, "bg_scan_credit says"),
         ("mark_unflushed", -1, "no credit yet"),
+        ("assist_scan_work", 1000, "assists have done"),
         ("heap_scan_work", -(1 << 40), "the background has credit"),
     ],
 )
