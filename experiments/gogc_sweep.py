@@ -57,8 +57,8 @@ class Point:
     marked_mib: float  # by a cycle, in the mean
     peak_mib: float
     form_peak_mib: float
-    malloc_ns: tuple[float, ...]  # of study.PERCENTILES
-    response_us: tuple[float, ...]
+    malloc_ns: dict[str, float]  # by percentile
+    response_us: dict[str, float]
     requests: int
 
 
@@ -66,7 +66,6 @@ class Point:
 class Answer:
     """Everything the study says."""
 
-    percentiles: tuple[float, ...]
     points: list[Point]
 
 
@@ -75,7 +74,7 @@ def experiment() -> Answer:
     found = [measure(gogc) for gogc in GOGC]
     (base,) = (window.gc_share(idle_too=True) for gogc, (window, _, _) in zip(GOGC, found, strict=True) if gogc == BASE)
     rows = zip(GOGC, found, strict=True)
-    return Answer(study.PERCENTILES, [_point(gogc, base, *one) for gogc, one in rows])
+    return Answer([_point(gogc, base, *one) for gogc, one in rows])
 
 
 def measure(gogc: int) -> tuple[study.Window, int, Scenario]:
@@ -111,8 +110,8 @@ def _point(gogc: int, base_share: float, window: study.Window, live: int, scenar
         marked_mib=sum(marked) / len(marked) / MIB if marked else 0.0,
         peak_mib=window.peak_heap / MIB,
         form_peak_mib=peak / MIB,
-        malloc_ns=tuple(value / NS for value in window.malloc().percentiles),
-        response_us=tuple(value / US for value in window.response().percentiles),
+        malloc_ns=study.percentiles(window.malloc(), NS),
+        response_us=study.percentiles(window.response(), US),
         requests=window.requests,
     )
 
@@ -136,13 +135,12 @@ def report(answer: Answer) -> Iterator[str]:
     ]
     yield from study.table(rows, ["GOGC", "cycles/s", "", "GC CPU", "", "not idle Ps'", "peak MiB", "", "marked MiB"])
     yield ""
-    names = [f"p{q:g}" for q in answer.percentiles]
     rows = [
-        [str(row.gogc), *(format_time(value * NS) for value in row.malloc_ns)]
-        + [format_time(value * US) for value in row.response_us]
+        [str(row.gogc), *(format_time(value * NS) for value in row.malloc_ns.values())]
+        + [format_time(value * US) for value in row.response_us.values()]
         for row in answer.points
     ]
-    yield from study.table(rows, ["GOGC", *(f"malloc {name}" for name in names), *(f"response {name}" for name in names)])
+    yield from study.table(rows, ["GOGC", *(f"{what} {name}" for what in ("malloc", "response") for name in study.NAMES)])
     yield from _verdict(answer)
 
 
@@ -156,9 +154,9 @@ def _verdict(answer: Answer) -> Iterator[str]:
     yield ""
     yield f"Off the closed form from GOGC=50 on: peak by {', '.join(peaks)} %, CPU time by {', '.join(shares)} %."
     yield (
-        f"From GOGC={last.gogc} to {first.gogc}: malloc p99.9 {format_time(last.malloc_ns[2] * NS)} to"
-        f" {format_time(first.malloc_ns[2] * NS)}, response p99.9 {format_time(last.response_us[2] * US)} to"
-        f" {format_time(first.response_us[2] * US)}, peak {last.peak_mib:.0f} to {first.peak_mib:.0f} MiB."
+        f"From GOGC={last.gogc} to {first.gogc}: malloc p99.9 {format_time(last.malloc_ns['p99.9'] * NS)} to"
+        f" {format_time(first.malloc_ns['p99.9'] * NS)}, response p99.9 {format_time(last.response_us['p99.9'] * US)} to"
+        f" {format_time(first.response_us['p99.9'] * US)}, peak {last.peak_mib:.0f} to {first.peak_mib:.0f} MiB."
     )
 
 
@@ -181,9 +179,9 @@ def _plot(answer: Answer) -> Any:
     peak.plot(x, [row.form_peak_mib for row in points], "k:", label="live + (live + roots) GOGC/100")
     peak.plot(x, [row.peak_mib for row in points], "o-", label="simulated")
     peak.set(title="peak of the live heap", ylabel="MiB", yscale="log")
-    for i, q in enumerate(answer.percentiles):
-        malloc.plot(x, [row.malloc_ns[i] for row in points], "o-", label=f"p{q:g}")
-        response.plot(x, [row.response_us[i] for row in points], "o-", label=f"p{q:g}")
+    for name in study.NAMES:
+        malloc.plot(x, [row.malloc_ns[name] for row in points], "o-", label=name)
+        response.plot(x, [row.response_us[name] for row in points], "o-", label=name)
     malloc.set(title="malloc", ylabel="ns", yscale="log")
     response.set(title="response", ylabel="us", yscale="log")
     for axes in (cpu, peak, malloc, response):

@@ -38,7 +38,7 @@ from typing import Any
 
 from experiments import study
 from sim.go.world import World
-from sim.units import MIB, MS, SEC, US, format_size
+from sim.units import MIB, MS, SEC, format_size
 from workloads.scenario import load
 
 LIMIT = 64 * MIB
@@ -196,7 +196,7 @@ def run(policy: Policy) -> Iterator[Row]:
         if policy.limited and not policy.floor and not k and end > WINDOW:
             goal = sum(cycle.heap_goal for cycle in window.cycles) / len(window.cycles)
             k = share * (goal - live) / live
-        response = window.response()
+        response = study.percentiles(window.response(), MS)
         limit = int(fields.memory_limit)
         yield Row(
             policy=policy.name,
@@ -208,8 +208,8 @@ def run(policy: Policy) -> Iterator[Row]:
             form_gc_share=min(k * live / (goal - live), 1.0) if k and live < goal else None,
             cycles_per_second=len(window.cycles) / window.seconds,
             requests_per_second=window.requests / window.seconds,
-            response_p50_ms=response.percentiles[0] / MS,
-            response_p99_ms=response.percentiles[1] / MS,
+            response_p50_ms=response["p50"],
+            response_p99_ms=response["p99"],
             peak_heap_mib=window.peak_heap / MIB,
             memory_mib=window.peak_rss / MIB,
             limit_mib=limit / MIB if limit < 1 << 50 else None,

@@ -32,7 +32,9 @@ from workloads.drive import Load
 from workloads.scenario import Scenario
 from workloads.spec import Service
 
-PERCENTILES = (50.0, 99.0, 99.9, 99.99)
+_PERCENTILES = (50.0, 99.0, 99.9, 99.99)
+NAMES = tuple(f"p{q:g}" for q in _PERCENTILES)
+"""What the percentiles of `percentiles` are called."""
 _BATCH = 4096
 _SAMPLE = MS  # between two looks at the memory
 
@@ -104,10 +106,33 @@ class Window:
         return (self.marking - free + pauses) / self.cpu_seconds
 
 
+def merged(windows: Sequence[Window]) -> Window:
+    """Windows of several runs as one that follow each other: histograms and times add up, peaks are the highest."""
+    first = windows[0]
+    return Window(
+        begun=0,
+        ended=sum(one.ended - one.begun for one in windows),
+        procs=first.procs,
+        counts=sum(one.counts for one in windows),
+        spent=sum(one.spent for one in windows),
+        responses=sum(one.responses for one in windows),
+        response_time=sum(one.response_time for one in windows),
+        times={kind: sum(one.times[kind] for one in windows) for kind in first.times},
+        cycles=tuple(cycle for one in windows for cycle in one.cycles),
+        peak_heap=max(one.peak_heap for one in windows),
+        peak_rss=max(one.peak_rss for one in windows),
+    )
+
+
 def _summary(counts: Any, total: int) -> Summary:
     """Of a difference of histograms: the largest value is the top of its bucket."""
     held = counts.nonzero()[0]
-    return summarize(counts, total, bucket_top(int(held[-1])) if len(held) else 0, PERCENTILES)
+    return summarize(counts, total, bucket_top(int(held[-1])) if len(held) else 0, _PERCENTILES)
+
+
+def percentiles(summary: Summary, unit: int) -> dict[str, float]:
+    """The percentiles of a window's latency by `NAMES`, in a unit of so many picoseconds."""
+    return {name: value / unit for name, value in zip(NAMES, summary.percentiles, strict=True)}
 
 
 class Watch:
@@ -187,9 +212,10 @@ def write(folder: Path, name: str, parts: Mapping[str, Sequence[Any]], plot: Cal
     for part, rows in parts.items():
         path = folder / f"{name}_{part}.csv"
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(asdict(rows[0])))
+            flat = [_flat(asdict(row)) for row in rows]
+            writer = csv.DictWriter(file, list(flat[0]))
             writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
+            writer.writerows(flat)
         yield f"wrote {path}"
     try:
         import matplotlib
@@ -203,6 +229,14 @@ def write(folder: Path, name: str, parts: Mapping[str, Sequence[Any]], plot: Cal
         path = folder / f"{name}.{kind}"
         figure.savefig(path, metadata=metadata, dpi=120)
         yield f"wrote {path}"
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A record for CSV: ``latency`` that holds ``p50`` becomes ``latency_p50``."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        found |= {f"{name}_{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return found
 
 
 def command(name: str, study: Callable[[], Any], report: Callable[[Any], Iterator[str]], write: Callable[..., Any]) -> Any:
