@@ -26,7 +26,6 @@ left out, which the issue names as the main cause.
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,6 +36,7 @@ from typing import Any
 import click
 import numpy as np
 
+from experiments import study
 from experiments.errors import InputError
 from experiments.machine import load_machine
 from sim.costs import Price, Prices
@@ -272,13 +272,6 @@ def experiment() -> Answer:
     return Answer(MACHINE, assumed, alone(prices), benchmark(prices, work), sensitivity(prices, work))
 
 
-def table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> Iterator[str]:
-    """Lines of right-aligned columns."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    for row in (head, *rows):
-        yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-
-
 def report(answer: Answer) -> Iterator[str]:
     """The text for the terminal."""
     yield f"1. Allocation alone: {SIZE} B, one goroutine a P, a CPU a P, prices of {answer.machine}; nothing fitted"
@@ -289,7 +282,7 @@ def report(answer: Answer) -> Iterator[str]:
         [str(ps), *(cell for c in configs for cell in (f"{by[c, ps].gib_per_second:.1f}", _waits(by[c, ps])))]
         for ps in PS
     ]
-    yield from table(rows, ["Ps", *(cell for config in configs for cell in (config, "waits"))])
+    yield from study.table(rows, ["Ps", *(cell for config in configs for cell in (config, "waits"))])
     for config in configs:
         yield f"   {config}: plateau from {plateau({ps: by[config, ps].gib_per_second for ps in PS})} Ps on"
     yield "   go1.14 takes its prices from go1.19, so the first and the last are one model: they agree to the byte."
@@ -308,7 +301,7 @@ def report(answer: Answer) -> Iterator[str]:
     ]
     measured = {ps: float(mutex) for ps, (mutex, _) in MEASURED.items()}
     rows.append(["", "", "measured", str(plateau(measured)), *(f"{measured[ps]:.0f}" for ps in (8, 8, 28)), ""])
-    yield from table(rows, ["central", "procyield", "wake", "plateau Ps", "best", "at 8 Ps", "at 28 Ps", "error"])
+    yield from study.table(rows, ["central", "procyield", "wake", "plateau Ps", "best", "at 8 Ps", "at 28 Ps", "error"])
 
 
 def _report_benchmark(answer: Answer) -> Iterator[str]:
@@ -329,7 +322,7 @@ def _report_benchmark(answer: Answer) -> Iterator[str]:
         for row in answer.benchmark
     ]
     head = ["Ps", "sets", "go1.14", "|1 fit: sets", "go1.14", "waits", "|fit each: work ns", "sets", "go1.14", "waits", "off by"]
-    yield from table(rows, head)
+    yield from study.table(rows, head)
     yield from _verdict(answer)
 
 
@@ -365,32 +358,10 @@ def _against(ours: int) -> str:
 
 
 def write(answer: Answer, folder: Path) -> Iterator[str]:
-    """Write the tables as CSV and, with matplotlib, the plot as SVG and PNG; what was written, or why not."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts: dict[str, Sequence[Any]] = {
-        "alone": answer.alone,
-        "benchmark": answer.benchmark,
-        "sensitivity": answer.sensitivity,
-    }
-    for name, rows in parts.items():
-        path = folder / f"mcentral_mutex_{name}.csv"
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(asdict(rows[0])))
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
-        yield f"wrote {path}"
-    try:
-        import matplotlib
-    except ImportError:
-        yield "no plot: matplotlib is not installed (pip install 'allocsim[plot]')"
-        return
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "mcentral_mutex"  # the same bytes each time
-    figure = _plot(answer)
-    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
-        path = folder / f"mcentral_mutex.{kind}"
-        figure.savefig(path, metadata=metadata, dpi=120)
-        yield f"wrote {path}"
+    """Write tables and plot; what was written, or why not."""
+    parts: dict[str, Sequence[Any]]
+    parts = {"alone": answer.alone, "benchmark": answer.benchmark, "sensitivity": answer.sensitivity}
+    yield from study.write(folder, "mcentral_mutex", parts, lambda: _plot(answer))
 
 
 def _plot(answer: Answer) -> Any:

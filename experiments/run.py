@@ -117,6 +117,7 @@ def build(scenario: Scenario, timeline: Timeline | None = None) -> World:
     facts = replace(
         VERSIONS[scenario.version],
         mcentral_mutex=scenario.mcentral_mutex,
+        gc_assists=scenario.assists,
         linear_layout=scenario.layout == "linear",
     )
     return World(
@@ -282,6 +283,8 @@ def _assumed(scenario: Scenario, world: World) -> dict[str, str]:
         never.add("os_switch")
     if not scenario.memprofilerate:
         never.add("profile_sample")
+    if not scenario.assists:
+        never.add("assist")
     if not world.gc.started:
         never |= _COLLECTING
     if not world.heap.fields.scavenge_assist_time + world.heap.fields.scavenge_background_time:

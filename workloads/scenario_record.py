@@ -50,6 +50,7 @@ class Scenario:
     gogc: int  # percent, GOGC_OFF = off
     memory_limit: int  # bytes, NO_LIMIT = none
     heap_shape: str  # which of the machine's measured heaps marking costs as much as
+    assists: bool  # allocation marks to pay for itself
     globals_bytes: int  # of globals with pointers
     changes: tuple[Change, ...]  # of gogc and memory_limit, the earliest first
     layout: Literal["sparse", "linear"]
@@ -80,6 +81,7 @@ class Scenario:
                 "gogc": _gogc(self.gogc),
                 "memory_limit": _limit(self.memory_limit),
                 "heap_shape": self.heap_shape,
+                "assists": self.assists,
                 "globals": exact_size(self.globals_bytes),
                 "change": [_change(change) for change in self.changes],
                 "layout": self.layout,

@@ -8,6 +8,7 @@
     gogc = 100                               # GOGC: percent that the heap grows by between cycles, or "off"
     memory_limit = "off"                     # GOMEMLIMIT, as in "512MiB"
     heap_shape = "array-shuffled"            # which heap marking costs as much as: "array", "list", "list-shuffled", "tree"
+    assists = true                           # allocation marks to pay for itself; Go has no switch for it
     globals = "128KiB"                       # of the program, as far as they hold pointers
     layout = "sparse"                        # "linear": one reservation, as before Go 1.11
     mcentral_mutex = false                   # default: as the version has it
@@ -152,6 +153,7 @@ class Runtime(_Table):
     gogc: Gogc = 100
     memory_limit: Limit = NO_LIMIT
     heap_shape: Literal["array-shuffled", "array", "list-shuffled", "list", "tree"] = "array-shuffled"
+    assists: bool = True
     globals: GlobalsSize = 128 << 10
     change: list[ChangeTable] = []
     layout: Literal["sparse", "linear"] = "sparse"
@@ -587,6 +589,7 @@ def resolve(raw: Mapping[str, Any], file: str, name: str) -> Scenario:
         gogc=runtime.gogc,
         memory_limit=runtime.memory_limit,
         heap_shape=runtime.heap_shape,
+        assists=runtime.assists,
         globals_bytes=runtime.globals,
         changes=tuple(sorted((change.record() for change in runtime.change), key=lambda change: change.at_ps)),
         layout=runtime.layout,

@@ -39,6 +39,7 @@ class Facts:
     flushes_idle_page_caches: bool  # after each mark termination (mgc.go:gcMarkTermination)
     # runtime/metrics knows CPU time by class, scan sizes, settings and pauses of both kinds (metrics.go, 1.20 to 1.22)
     cpu_metrics: bool
+    gc_assists: bool = True  # allocation marks to pay for itself (malloc.go:deductAssistCredit); Go cannot do without
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
     # that addresses start at 0xc000000000 and runs and versions compare.

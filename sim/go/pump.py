@@ -344,7 +344,7 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
     while pos < g.nops:
         op = ops[pos]
         if op.kind == ALLOC:
-            if h[0].gc_blacken_enabled and g.assist_paid == 0:
+            if h[0].gc_blacken_enabled and h[0].gc_assists and g.assist_paid == 0:
                 if lag > 0 and g.assist_bytes < op.arg:
                     return await_turn(h, p, g, pos, start + lag)
                 g.pos = pos

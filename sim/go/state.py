@@ -327,6 +327,7 @@ SCALARS = [
     ("pi_pacer", "u1"),
     ("triggered_is_heap_live", "u1"),
     ("memory_limit_headroom_percent", "i8"),
+    ("gc_assists", "u1"),
     # mheap_
     ("sweepgen", "u4"),
     ("sweep_drained", "u1"),  # nothing is left in the sets to sweep (sweep.active's drained bit)

@@ -151,6 +151,19 @@ def test_collecting_scenarios_have_several_cycles_and_their_figures(monkeypatch,
 
 
 @pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")
+def test_without_assists_nobody_marks_in_malloc_and_the_heap_overshoots_its_goal():
+    def overshoot(assists):
+        result = run(load("batch-worker", ("mallocs=400000", f"assists={assists}")), check=True)
+        return result, max(cycle.heap1 / cycle.heap_goal for cycle in result.cycles)
+
+    (on, within), (off, beyond) = overshoot("true"), overshoot("false")
+    assert "assist" in on.latency and "assist" in on.assumed
+    assert not {"assist", "assist_parked"} & off.latency.keys() and "assist" not in off.assumed
+    assert off.metrics["/sim/gc/assists:share"] == 0
+    assert within < 1.1 < beyond
+
+
+@pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")
 def test_gauges_of_the_heap_agree_with_each_other():
     result = run(load("cache-eviction", ("mallocs=400000",)))
     rows = [dict(zip(result.series.columns, row, strict=True)) for row in result.series.rows]

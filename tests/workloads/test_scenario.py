@@ -109,7 +109,7 @@ def test_defaults(file):
     assert (found.name, found.purpose) == ("s", "a test")
     assert (found.version, found.gomaxprocs, found.gogc, found.layout) == ("go1.27", 8, 100, "sparse")
     assert (found.memory_limit, found.heap_shape, found.globals_bytes) == (NO_LIMIT, "array-shuffled", 128 * KIB)
-    assert found.changes == ()
+    assert found.assists and found.changes == ()
     assert (found.machine, found.cpus, found.seed) == ("epyc-2core", 8, 1)
     assert (found.duration_ps, found.mallocs, found.max_run_ahead_ps, found.samples) == (None, 1000, 1_000_000, 200)
 
@@ -123,6 +123,7 @@ def test_everything_said(file):
         gogc = "off"
         memory_limit = "512MiB"
         heap_shape = "list"
+        assists = false
         globals = "1MiB"
         layout = "linear"
         mcentral_mutex = true
@@ -185,6 +186,7 @@ def test_everything_said(file):
     assert found.workload == spec.Service("constant", 250_000_000, phases, spec.Mix(objects))
     assert (found.version, found.gomaxprocs, found.layout, found.mcentral_mutex) == ("go1.19", 2, "linear", True)
     assert (found.gogc, found.memory_limit, found.heap_shape, found.globals_bytes) == (-1, 512 * MIB, "list", MIB)
+    assert not found.assists
     assert found.changes == (  # by time; at one time, as written
         Change(200_000_000, None, GIB),
         Change(1_000_000_000, 50, None),
