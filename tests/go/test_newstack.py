@@ -1,4 +1,4 @@
-"""Stacks on the clock: growth and go statements cost what was measured, locks are taken, and every picosecond is found."""
+"""Stacks on the clock: growth and go statements cost what was measured, locks are taken, no picosecond is lost."""
 
 import random
 from dataclasses import replace
@@ -251,7 +251,7 @@ def test_the_thread_of_a_p_has_its_stacks_once_it_woke():
     procs = world.heap.arrays["procs"]
     woken = [i for i in range(5) if procs["gsignal_stack"][i]]
     assert ran in woken and len(woken) == 2  # who found the goroutine woke the next one to look for more
-    assert [i for i in range(5) if procs["g0_stack"][i]] == [i for i in woken if i]  # the system gave the first one its own
+    assert [i for i in range(5) if procs["g0_stack"][i]] == [i for i in woken if i]  # the system gave the first its own
 
 
 def test_the_limit_ends_the_run():

@@ -1,4 +1,4 @@
-"""Stacks and dead goroutines against a plain model of the runtime's lists, address by address; and by hand, rule by rule."""
+"""Stacks and dead goroutines against a plain model of the runtime's lists, every address; and by hand, rule by rule."""
 
 import pytest
 from hypothesis import settings
@@ -256,7 +256,8 @@ def test_a_scanned_stack_of_which_less_than_a_quarter_is_used_is_halved(size, us
 
 
 @pytest.mark.parametrize(
-    ("used", "starting"), [((), 2), ((100,), 2), ((1120,), 2), ((1121,), 4), ((100, 6000), 4), ((7000, 7300), 8), ((7264,), 8), ((7265,), 16)]
+    ("used", "starting"),
+    [((), 2), ((100,), 2), ((1120,), 2), ((1121,), 4), ((100, 6000), 4), ((7000, 7300), 8), ((7264,), 8), ((7265,), 16)],
 )
 def test_goroutines_begin_with_what_the_scanned_ones_used_on_average(used, starting):
     heap = new_heap()
