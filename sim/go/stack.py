@@ -189,11 +189,13 @@ def touch_stack_memory(h: Any, s: Any, offset: Any, nbytes: Any) -> None:
 
 
 @jit
-def stackpoolalloc(h: Any, p: Any, order: Any, spare: Any) -> Any:
-    """A stack from a pool; ``spare`` is a span for it to cut when it has none, 0 to ask the heap. (stackpoolalloc)"""
+def stackpoolalloc(h: Any, order: Any, spare: Any) -> Any:
+    """A stack from a pool; ``spare`` is a new span for it to cut when it has none. (stackpoolalloc)"""
     s = np.int64(h[0].stackpool[order])
     if s == 0:
-        s = spare if spare != 0 else alloc_span(h, p, np.int64(STACK_SPAN_PAGES), 0, SPAN_MANUAL)
+        if spare == 0:
+            raise Throw("stack pool is empty")
+        s = spare
         cut_span(h, s, order)
     x = free_list_head(h, s)
     if x == 0:
@@ -253,16 +255,21 @@ def free_manual(h: Any, p: Any, s: Any) -> None:
 
 @jit
 def stackcacherefill(h: Any, p: Any, order: Any, spare: Any) -> None:
-    """Take 16 KiB of stacks from the pool into an empty list of the P's cache. (stackcacherefill)"""
+    """Take 16 KiB of stacks from the pool into an empty list of the P's cache. (stackcacherefill)
+
+    ``spare``: a new span if the pool is short, else 0. One that is not needed after all becomes the pool's too.
+    """
     c = mcaches(h)[p]
     h[0].fact_pool_locks += 1
     first = np.int64(0)
     size = np.int64(0)
     while size < STACK_CACHE_SIZE // 2:
-        x = stackpoolalloc(h, p, order, spare)
+        x = stackpoolalloc(h, order, spare)
         set_next_stack(h, x, first)
         first = x
         size += np.int64(STACK_MIN) << order
+    if spare != 0 and spans(h)[spare].elemsize == 0:
+        cut_span(h, spare, order)
     c.stackcache_list[order] = first
     c.stackcache_size[order] = size
 
@@ -372,20 +379,21 @@ def large_free(h: Any, address: Any) -> Any:
 @jit
 def stackalloc(h: Any, p: Any, size: Any) -> Any:
     """The address of a new stack, every step at once. P -1: from the pool, past any cache. (stackalloc)"""
-    if is_small(size):
-        order = stack_order(size)
-        if p < 0:
-            h[0].fact_pool_locks += 1
-            return stackpoolalloc(h, p, order, np.int64(0))
-        x = cache_take(h, p, order)
-        if x == 0:
-            stackcacherefill(h, p, order, np.int64(0))
-            x = cache_take(h, p, order)
+    small = is_small(size)
+    order = stack_order(size) if small else 0
+    x = large_take(h, size) if not small else cache_take(h, p, order) if p >= 0 else np.int64(0)
+    if x != 0:
         return x
-    x = large_take(h, size)
-    if x == 0:
-        x = large_from(h, alloc_span(h, p, size >> PAGE_SHIFT, 0, SPAN_MANUAL), size)
-    return x
+    s = np.int64(0)
+    if not small or (pool_is_short(h, order) if p >= 0 else h[0].stackpool[order] == 0):
+        s = alloc_span(h, p, np.int64(STACK_SPAN_PAGES) if small else size >> PAGE_SHIFT, 0, SPAN_MANUAL)
+    if not small:
+        return large_from(h, s, size)
+    if p < 0:
+        h[0].fact_pool_locks += 1
+        return stackpoolalloc(h, order, s)
+    stackcacherefill(h, p, order, s)
+    return cache_take(h, p, order)
 
 
 @jit

@@ -9,15 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import int64, types, void
+from numba import int64, types
 
 from sim.go.gfree import come_alive, die, enter_dead, get_dead, keeps_stack, new_row, take_stack
-from sim.go.gfree import newproc as newproc_at_once
 from sim.go.mallocgc import STEP, pages_without_lock, pay, pay_bytes
 from sim.go.mheap import finish_span, free_span_locked, room_is_short
 from sim.go.stack import (
-    G0_STACK,
-    GSIGNAL_STACK,
     STACK_CACHE_SIZE,
     STACK_GUARD,
     STACK_SPAN_PAGES,
@@ -36,6 +33,7 @@ from sim.go.stack import (
     stackalloc,
     stackcacherefill,
     stackcacherelease,
+    stackfree,
     use_bytes,
 )
 from sim.go.state import (
@@ -141,10 +139,12 @@ def set_old_stack(h: Any, p: Any, g: Any) -> Any:
     return address != 0
 
 
-@entry(types.UniTuple(int64, 3)(heap_type, int64))
+@jit
 def newproc(h: Any, p: Any) -> Any:
-    """A g for a go statement on P: (g, what it still needs, 1 if it is a new one). The table has room for one more."""
-    h = bare(h)
+    """A g for a go statement on P: (g, what it still needs, 1 if it is a new one). The table has room for one more.
+
+    P -1: for one from outside.
+    """
     clear_stack_facts(h)
     g = get_dead(h, p)
     if g == 0:
@@ -152,37 +152,18 @@ def newproc(h: Any, p: Any) -> Any:
     if keeps_stack(h, g):
         come_alive(h, g)
         return g, np.int64(DONE), np.int64(0)
-    set_old_stack(h, p, g)
+    if p >= 0:
+        set_old_stack(h, p, g)
+    else:
+        address, size = take_stack(h, g)
+        if address != 0:
+            stackfree(h, p, address, size)
     return g, np.int64(STACK), np.int64(0)
 
 
-@entry(int64(heap_type))
-def newproc_outside(h: Any) -> Any:
-    """A goroutine made by nobody in the program; 0 if a table must grow first."""
-    h = bare(h)
-    if room_is_short(h, np.int64(STACK_SPAN_PAGES)):
-        return np.int64(0)
-    meta = h[0].fact_meta_pages
-    g = newproc_at_once(h, np.int64(-1))
-    h[0].fact_meta_pages = meta
-    return g
-
-
-@entry(void(heap_type, int64, int64))
-def new_thread(h: Any, p: Any, g0: Any) -> None:
-    """The stacks of a P's thread: for signals, and its own if the system did not give it one. (allocm, mpreinit)"""
-    h = bare(h)
-    meta = h[0].fact_meta_pages
-    if g0 != 0:
-        procs(h)[p].g0_stack = stackalloc(h, p, np.int64(G0_STACK))
-    procs(h)[p].gsignal_stack = stackalloc(h, p, np.int64(GSIGNAL_STACK))
-    h[0].fact_meta_pages = meta
-
-
-@entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64))
+@jit
 def alloc(h: Any, p: Any, g: Any, size: Any) -> Any:
     """A stack for g, as far as no lock is needed: (what it still needs, picoseconds). (stackalloc)"""
-    h = bare(h)
     if room_is_short(h, max(size >> PAGE_SHIFT, np.int64(STACK_SPAN_PAGES))):
         return np.int64(ROOM), np.int64(0)
     clear_stack_facts(h)
@@ -194,11 +175,10 @@ def alloc(h: Any, p: Any, g: Any, size: Any) -> Any:
     return np.int64(DONE), stack_cost(h, p)
 
 
-@entry(int64(heap_type, int64, int64))
+@jit
 def take_pages(h: Any, p: Any, size: Any) -> Any:
     """Pages of the span that a stack of a size needs, into the row of the P's goroutine: 0 none are needed, 1 it has
     them, 2 mheap.lock is needed first."""
-    h = bare(h)
     small = is_small(size)
     if small and not pool_is_short(h, stack_order(size)):
         return np.int64(0)
@@ -208,13 +188,12 @@ def take_pages(h: Any, p: Any, size: Any) -> Any:
     return np.int64(1 if pages_without_lock(h, p, g) else 2)
 
 
-@entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64, int64))
+@jit
 def finish_alloc(h: Any, p: Any, g: Any, size: Any, fresh: Any) -> Any:
     """A stack for g with the pool's lock held, or of a span of its own; ``fresh``: with pages taken before.
 
     Picoseconds to have it, which is as long as the pool's lock is held, and to move there.
     """
-    h = bare(h)
     clear_stack_facts(h)
     s = np.int64(0)
     if fresh != 0:
@@ -233,10 +212,9 @@ def finish_alloc(h: Any, p: Any, g: Any, size: Any, fresh: Any) -> Any:
     return held, stack_cost(h, p)
 
 
-@entry(int64(heap_type, int64))
+@jit
 def free(h: Any, p: Any) -> Any:
     """Free the stack that the P is to free, or know its span: POOL if the pool's lock is needed first. (stackfree)"""
-    h = bare(h)
     pr = procs(h)[p]
     if is_small(pr.old_stack_size):
         order = stack_order(pr.old_stack_size)
@@ -249,10 +227,9 @@ def free(h: Any, p: Any) -> Any:
     return np.int64(DONE)
 
 
-@entry(int64(heap_type, int64))
+@jit
 def release(h: Any, p: Any) -> Any:
     """Give half of the P's cache back, with the pool's lock held, then put the P's old stack there. Picoseconds."""
-    h = bare(h)
     clear_stack_facts(h)
     pr = procs(h)[p]
     order = stack_order(pr.old_stack_size)
@@ -262,10 +239,9 @@ def release(h: Any, p: Any) -> Any:
     return stack_cost(h, p)
 
 
-@entry(int64(heap_type, int64))
+@jit
 def free_span(h: Any, p: Any) -> Any:
     """Give the first of the P's old spans back, with mheap.lock held: picoseconds. (freeManual)"""
-    h = bare(h)
     pr = procs(h)[p]
     s = np.int64(pr.old_spans)
     pr.old_spans = spans(h)[s].next
@@ -275,10 +251,9 @@ def free_span(h: Any, p: Any) -> Any:
     return cost
 
 
-@entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64))
+@jit
 def grow(h: Any, p: Any, g: Any, nbytes: Any) -> Any:
     """The frames of g reach so far: (the size its stack must grow to first, 0 if it holds them, picoseconds)."""
-    h = bare(h)
     clear_stack_facts(h)
     if nbytes + STACK_GUARD > goroutines(h)[g].stack_size:
         size = next_stack_size(h, g)
@@ -288,13 +263,62 @@ def grow(h: Any, p: Any, g: Any, nbytes: Any) -> Any:
     return np.int64(0), stack_cost(h, p)
 
 
-@entry(int64(heap_type, int64, int64))
+@jit
 def goexit(h: Any, p: Any, g: Any) -> Any:
     """A goroutine ended on P: whether the P has its stack to free. (gdestroy, gfput)"""
-    h = bare(h)
     die(h, g)
     old = False
     if not keeps_stack(h, g):
         old = set_old_stack(h, p, g)
     enter_dead(h, p, g)
     return np.int64(old)
+
+
+# what `call` does
+NEWPROC, ALLOC, TAKE_PAGES, FINISH_ALLOC, FREE, RELEASE, FREE_SPAN_STEP, GROW, GOEXIT = range(9)
+
+
+@entry(types.UniTuple(int64, 3)(heap_type, int64, int64, int64, int64, int64))
+def call(h: Any, what: Any, p: Any, g: Any, size: Any, more: Any) -> Any:
+    """Do one of the steps above; what it returns, and 0 for the rest.
+
+    One entry for all, and none of it asks the heap for a span at once: numba optimizes whatever a function reaches, again
+    for each function on the way.
+    """
+    h = bare(h)
+    zero = np.int64(0)
+    if what == NEWPROC:
+        return newproc(h, p)
+    if what == ALLOC:
+        todo, cost = alloc(h, p, g, size)
+        return todo, cost, zero
+    if what == TAKE_PAGES:
+        return take_pages(h, p, size), zero, zero
+    if what == FINISH_ALLOC:
+        held, cost = finish_alloc(h, p, g, size, more)
+        return held, cost, zero
+    if what == FREE:
+        return free(h, p), zero, zero
+    if what == RELEASE:
+        return release(h, p), zero, zero
+    if what == FREE_SPAN_STEP:
+        return free_span(h, p), zero, zero
+    if what == GROW:
+        larger, cost = grow(h, p, g, size)
+        return larger, cost, zero
+    return goexit(h, p, g), zero, zero
+
+
+@entry(int64(heap_type, int64, int64, int64))
+def alloc_at_once(h: Any, p: Any, g: Any, size: Any) -> Any:
+    """A stack outside the program's time, for goroutine g or, if that is 0, for a thread: its address; 0 if a table must
+    grow first. (malg)"""
+    h = bare(h)
+    if room_is_short(h, max(size >> PAGE_SHIFT, np.int64(STACK_SPAN_PAGES))):
+        return np.int64(0)
+    meta = h[0].fact_meta_pages
+    x = stackalloc(h, p, size)
+    if g != 0:
+        place(h, p, g, x, size)
+    h[0].fact_meta_pages = meta
+    return x
