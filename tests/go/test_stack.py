@@ -298,6 +298,19 @@ def test_the_64th_dead_goroutine_of_a_p_sends_33_to_the_global_list():
     check_heap(heap)
 
 
+def test_a_collection_frees_the_stacks_of_the_global_dead_who_go_before_those_that_have_none():
+    heap = new_heap()
+    gs = [int(ops.newproc(heap.header, 0)) for _ in range(5)]
+    for g in gs[:2]:  # no stack of the size that goroutines begin with: none is kept
+        ops.use_stack(heap.header, 0, g, 3 * KIB)
+    for g in gs:
+        ops.goexit(heap.header, -1, g)
+    ops.free_dead_stacks(heap.header, 0)
+    assert [int(heap.arrays["goroutines"][g]["stack"]) for g in gs] == [0] * 5
+    assert [int(ops.newproc(heap.header, -1)) for _ in range(6)] == [gs[4], gs[3], gs[2], gs[1], gs[0], 6]
+    check_heap(heap)
+
+
 @pytest.mark.parametrize(
     ("size", "problem"),
     [(2049, "not a power of 2"), (1024, "not a power of 2"), (0, "not a power of 2"), (3 * KIB, "not a power of 2")],
