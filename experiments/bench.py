@@ -1,10 +1,11 @@
 """How fast the simulator is on this machine: simulated mallocs a second against plain SimPy and the real runtime.
 
-All three make the mix of `workloads.mixes.ten_sizes`, GC off, one goroutine (or process) a P:
+All three make the mix of `workloads.mixes.ten_sizes`, one goroutine (or process) a P, either with GC off, or with
+GOGC=100 and `LIVE` bytes of live heap in all, whatever the number of Ps:
 
 - *ours*: the simulator as `allocsim run` runs it, from an empty world to the end: streams made, everything recorded.
 - *SimPy*: what a newcomer would write. A process a P, one timeout a malloc, a `simpy.Resource` for the refills, as many
-  as the mix has; no heap behind it, nothing recorded.
+  as the mix has; no heap behind it, no collector, nothing recorded.
 - *Go*: a program of ours (truth/bench) on the real runtime, built by the ``go`` on PATH or beside this Python. Objects
   are written once and dropped after as many mallocs as in the mix. Its memory is bounded: `GO_MALLOCS` at 0.2 KiB.
 
@@ -12,7 +13,7 @@ Figures are wall time, what a person waits, and the best of some repetitions in 
 the machine. The first run of each kind (compiled code, caches) does not count. The real program runs on the CPUs there
 are, so with more Ps than CPUs its rate is that of a full machine.
 
-Left out: GC on; recycled memory. Most of what Go does here is page faults on fresh memory, 1.3 GB in all.
+With GC off most of what Go does here is page faults on fresh memory, 1.3 GB in all.
 """
 
 from __future__ import annotations
@@ -41,13 +42,15 @@ from sim.go.params import VERSIONS
 from sim.go.sizeclasses import class_to_allocnpages, class_to_size
 from sim.go.world import World
 from workloads.drive import Load
+from workloads.estimate import bytes_a_malloc
 from workloads.mixes import TEN_SIZES, ten_sizes
 from workloads.spec import Workers
 
 VERSION = "go1.27"
 MACHINE = "epyc-2core"
 PS = (1, 8, 64)
-LIFETIME = 10_000  # mallocs until an object is dead
+LIFETIME = 10_000  # mallocs until an object is dead, with GC off
+LIVE = 50 << 20  # bytes live with GC on
 OUR_MALLOCS = 16_000_000
 SIMPY_MALLOCS = 1_000_000
 GO_MALLOCS = 6_000_000
@@ -78,12 +81,21 @@ class Rates:
         }
 
 
-def our_world(nprocs: int, mallocs: int) -> tuple[World, Load]:
-    """A world in which one worker a P is about to make so many mallocs together."""
-    world = World(VERSION, nprocs, load_machine(MACHINE, VERSION), seed=1)
+def lifetime(nprocs: int, collect: bool) -> int:
+    """Mallocs of its goroutine until an object is dead."""
+    return round(LIVE / bytes_a_malloc(ten_sizes(), VERSIONS[VERSION]) / nprocs) if collect else LIFETIME
+
+
+def our_world(nprocs: int, mallocs: int, collect: bool = False) -> tuple[World, Load]:
+    """A world in which one worker a P is about to make so many mallocs together, with GOGC=100 or off."""
+    world = World(VERSION, nprocs, load_machine(MACHINE, VERSION), seed=1, gogc=_gogc(collect))
     load = Load(world)
-    load.start_workers(Workers(nprocs, ten_sizes(LIFETIME)), mallocs)
+    load.start_workers(Workers(nprocs, ten_sizes(lifetime(nprocs, collect))), mallocs)
     return world, load
+
+
+def _gogc(collect: bool) -> int:
+    return 100 if collect else -1
 
 
 def mallocs_per_refill() -> int:
@@ -171,22 +183,25 @@ def _rate(mallocs: int, run: Callable[[], object]) -> float:
     return mallocs / (time.perf_counter() - begun)
 
 
-def _run_ours(nprocs: int, mallocs: int) -> None:
-    world, load = our_world(nprocs, mallocs)
+def _run_ours(nprocs: int, mallocs: int, collect: bool) -> None:
+    world, load = our_world(nprocs, mallocs, collect)
     world.run(until=load.done)
 
 
-def _measure(nprocs: int, repeat: int, program: Path | None, scale: float) -> tuple[Rates, str | None]:
+def _measure(
+    nprocs: int, repeat: int, program: Path | None, scale: float, collect: bool
+) -> tuple[Rates, str | None]:
     """Rates at a number of Ps, the three in turn; and Go's version."""
     ours, plain = int(OUR_MALLOCS * scale), int(SIMPY_MALLOCS * scale)
-    _run_ours(nprocs, min(ours, _WARM_UP))
+    _run_ours(nprocs, min(ours, _WARM_UP), collect)
     rates = Rates([], [], None if program is None else [])
     version = None
     for _ in range(repeat):
-        rates.ours.append(_rate(ours, lambda: _run_ours(nprocs, ours)))
+        rates.ours.append(_rate(ours, lambda: _run_ours(nprocs, ours, collect)))
         rates.simpy.append(_rate(plain, lambda: simpy_model(nprocs, plain).run()))
         if program is not None and rates.go is not None:
-            wanted = {"procs": nprocs, "mallocs": int(GO_MALLOCS * scale), "lifetime": LIFETIME}
+            wanted = {"procs": nprocs, "mallocs": int(GO_MALLOCS * scale)}
+            wanted |= {"lifetime": lifetime(nprocs, collect), "gogc": _gogc(collect)}
             text = _command([program, *(f"-{name}={value}" for name, value in wanted.items())], program.parent)
             rate, version = read_go(text)
             rates.go.append(rate)
@@ -194,22 +209,26 @@ def _measure(nprocs: int, repeat: int, program: Path | None, scale: float) -> tu
 
 
 def run_bench(
-    repeat: int = 3, ps: Sequence[int] = PS, scale: float = 1.0, watch: Callable[[str], None] | None = None
+    repeat: int = 3,
+    ps: Sequence[int] = PS,
+    scale: float = 1.0,
+    watch: Callable[[str], None] | None = None,
+    collect: bool = False,
 ) -> dict[str, Any]:
     """Measure, at each number of Ps: ``{"bench": {"P1": {...}, ...}, "details": ...}``.
 
     ``bench`` has ``mallocs_per_s`` of the simulator and how many times that is of SimPy's (``vs_simpy``) and the real
     runtime's (``vs_go``, None without one; ``no_go`` in the details says why). ``scale`` multiplies the number of
-    mallocs; ``watch`` is told what is being done.
+    mallocs; ``watch`` is told what is being done. ``collect``: with GOGC=100 and `LIVE` bytes of live heap.
     """
     tell = watch or (lambda _: None)
-    answer: dict[str, Any] = {"bench": {}, "details": {"repeat": repeat, "cpus": os.cpu_count(), "go": None, "no_go": None}}
-    details = answer["details"]
+    details: dict[str, Any] = {"repeat": repeat, "cpus": os.cpu_count(), "gc": collect, "go": None, "no_go": None}
+    answer: dict[str, Any] = {"bench": {}, "details": details}
 
     def measure(program: Path | None) -> None:
         for nprocs in ps:
             tell(f"timing {nprocs} Ps ...")
-            rates, version = _measure(nprocs, repeat, program, scale)
+            rates, version = _measure(nprocs, repeat, program, scale, collect)
             answer["bench"][f"P{nprocs}"] = rates.to_dict()
             details["go"] = version
             details[f"P{nprocs}"] = {

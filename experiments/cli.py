@@ -53,9 +53,16 @@ _TRACES = ("the allocator", "20 s")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), metavar="N", help="Another seed than the scenario's.")
 @_json
 @click.option("-o", "--output", metavar="DIR", help="Keep the result in DIR, a new directory.")
+@click.option("--timeline", is_flag=True, help="Keep a timeline in DIR, for ui.perfetto.dev.")
 @click.option("--check", is_flag=True, help="Verify every invariant of the heap at the end.")
 def run_(
-    scenario: str, sets: tuple[str, ...], seed: int | None, as_json: bool, output: str | None, check: bool
+    scenario: str,
+    sets: tuple[str, ...],
+    seed: int | None,
+    as_json: bool,
+    output: str | None,
+    timeline: bool,
+    check: bool,
 ) -> None:
     """Run a scenario on the simulated runtime and show where the time of malloc went.
 
@@ -65,6 +72,8 @@ def run_(
     from experiments import result
     from workloads.scenario import ScenarioError, load
 
+    if timeline and output is None:
+        raise InputError("--timeline keeps a file in the result's directory; name that with -o DIR")
     target = result.free_directory(output) if output is not None else None
     try:
         chosen = load(scenario, sets, seed)
@@ -78,7 +87,7 @@ def run_(
     bar = Bar(sys.stderr) if sys.stderr.isatty() and (sys.stdout.isatty() or not as_json) else None
     with stoppable() as interrupted:
         try:
-            found = run(chosen, bar, interrupted, check)
+            found = run(chosen, bar, interrupted, check, lambda line: _warn(f"{scenario}: {line}"), timeline)
         finally:
             if bar is not None:
                 bar.close()
@@ -196,7 +205,7 @@ def conform(file: str, as_json: bool) -> None:
     FILE holds recorded answers, as .json or .json.xz.
     """
     source = _readable(file)
-    announce_compile(*_TRACES, ("conform",))
+    announce_compile(*_TRACES, ("conform_pages", "conform_pacer"))
     from experiments.conform import conform as run
 
     with _about(source, InputError):
@@ -214,22 +223,25 @@ def conform(file: str, as_json: bool) -> None:
 
 @app.command()
 @click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Repetitions; the best counts.")
+@click.option("--gc", "collect", is_flag=True, help="With the collector on, and 50 MiB live.")
 @_json
-def bench(repeat: int, as_json: bool) -> None:
+def bench(repeat: int, collect: bool, as_json: bool) -> None:
     """Time the simulator on this machine, against plain SimPy and the real Go runtime.
 
-    Simulated mallocs a second of wall time, ten sizes, GC off, with 1, 8 and 64 Ps. Takes about half a minute.
+    Simulated mallocs a second of wall time, ten sizes, GC off (or GOGC=100), with 1, 8 and 64 Ps. Takes about half a
+    minute.
     """
     announce_compile()
     from experiments.bench import run_bench, table
 
-    answer = run_bench(repeat, watch=lambda doing: click.echo(doing, err=True))
+    answer = run_bench(repeat, watch=lambda doing: click.echo(doing, err=True), collect=collect)
     if as_json:
         _print_json(answer)
         return
     _print_table(table(answer))
     details = answer["details"]
-    click.echo(f"\nWall time, the best of {repeat}; {details['go'] or 'no Go'}, {details['cpus']} CPUs.")
+    gc = "GOGC=100, 50 MiB live" if details["gc"] else "GC off"
+    click.echo(f"\nWall time, the best of {repeat}; {gc}; {details['go'] or 'no Go'}, {details['cpus']} CPUs.")
     if details["no_go"] is not None:
         click.echo(f"The real runtime was not timed: {details['no_go']}")
 
@@ -350,6 +362,11 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         click.echo("  ".join(cells))
+
+
+def _warn(message: str) -> None:
+    """One line on stderr of a run that goes on all the same."""
+    click.echo(f"allocsim: warning: {visible(message)}", err=True)
 
 
 def _refuse(message: str, status: int) -> int:

@@ -30,6 +30,8 @@ from experiments.machine import derive, slots
 from experiments.machine_file import Machine, Reading, read_machine
 from sim.costs import Prices
 from sim.go.collect import collect_at_once
+from sim.go.gcwork import flush_cache
+from sim.go.mpagecache import PAGE_CACHE_PAGES
 from sim.go.params import VERSIONS
 from sim.go.sizeclasses import MALLOC_HEADER_SIZE, MIN_SIZE_FOR_MALLOC_HEADER, class_to_allocnpages, class_to_size
 from sim.go.state import ALL, ARENA_PAGES, CHUNK_PAGES, PAGE_SIZE
@@ -73,7 +75,7 @@ class Loop:
     """One goroutine at a time on one P of a program that does nothing but allocate."""
 
     def __init__(self, version: str, prices: Prices) -> None:
-        self.world = World(version, 1, prices, seed=1)
+        self.world = World(version, 1, prices, seed=1, gogc=-1)
         self.heap = self.world.heap
         # Stacks take the heap's first 8 pages. What is left of the P's page cache and of the arena is given to objects
         # that stay, so that a loop begins with an arena of its own.
@@ -122,6 +124,7 @@ class Loop:
         written["flags"] |= TOUCH
         self.run(written, n)
         collect_at_once(self.heap.header, 0)
+        flush_cache(self.heap.header, 0, self.world.now, 1)  # else the next begins with pages that this one did not reach
 
     def forget(self) -> None:
         """Empty the histograms."""
@@ -159,7 +162,7 @@ def loop_means(version: str, prices: Prices, size: int, kind: str, npages: int) 
     ops = batch(size, kind, min(n, _BATCH))
     loop = Loop(version, prices)
     cold = loop.run(ops, n)
-    loop.recycle(ops, n)
+    loop.recycle(ops, mallocs_of(version, size, kind, npages + PAGE_CACHE_PAGES))  # it begins with what is cached
     return {"cold": cold, "warm": loop.run(ops, n)}
 
 

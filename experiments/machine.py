@@ -46,9 +46,9 @@ from pathlib import Path
 
 from experiments.errors import InputError
 from experiments.machine_file import LOCK_STEPS, Machine, Reading, Table, read_machine
+from experiments.machine_gc import mark_prices, pauses, sweep_prices
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, LockPrices, Price, Prices
-from sim.go.mspanset import BLOCK_ENTRIES
 from sim.go.params import VERSIONS, Facts
 from sim.go.runtime import MSPAN_SIZE, SPANSET_BLOCK
 from sim.go.sizeclasses import (
@@ -58,7 +58,7 @@ from sim.go.sizeclasses import (
     class_to_size,
 )
 from sim.go.stack import STACK_CACHE_SIZE, STACK_GUARD, STACK_MIN
-from sim.go.state import ARENA_PAGES, CHUNK_PAGES, NUM_SIZE_CLASSES, PAGE_SIZE, SUMMARY_LEVELS
+from sim.go.state import ARENA_PAGES, BLOCK_ENTRIES, CHUNK_PAGES, NUM_SIZE_CLASSES, PAGE_SIZE, SUMMARY_LEVELS
 
 KINDS = ("scan", "noscan")  # index: the low bit of a span class
 OS_PAGE = 4096
@@ -81,7 +81,7 @@ def derive(machine: Machine, version: str) -> Prices:
     """Prices of a Go version from a machine file that was read before; InputError if its tables contradict."""
     tables = machine.tables[machine.measured(version)]
     facts = VERSIONS[version]
-    steps = _steps(machine, tables, facts)
+    steps = _steps(machine, tables, facts) | pauses(tables["mark"])
     spans = _Spans(facts, steps)
     base = _refill_fresh(tables["refill"], spans)
     steps["stack_span"] = base
@@ -100,6 +100,7 @@ def derive(machine: Machine, version: str) -> Prices:
             zero.append(round(at.zero))
             fresh.append(scaled(base, round(at.refill)))
             partial.append(_partial_at(measured[kind], _SIZES[sizeclass]))
+    kept, freed = sweep_prices(tables["sweep"], [_LARGEST, *_SIZES[1:]])  # class 0: large objects
     assumed = {f"lock.{name}": price.reason for name, price in machine.lock.items()}
     assumed |= {name: price.reason for name, price in machine.steps.items()}
     assumed["stack_span"] = "a refill with a fresh span of 2 KiB slots, the same but for mcentral's sets in it"
@@ -114,6 +115,9 @@ def derive(machine: Machine, version: str) -> Prices:
         refill_partial=tuple(partial),
         large_fresh=large.fresh,
         large_zero=large.zero,
+        sweep_kept=kept,
+        sweep_freed=freed,
+        mark=mark_prices(tables["mark"]),
         stack_copy=stack_copy,
         steps={name: steps[name] for name in STEPS},
         lock=LockPrices(**{name: picoseconds(machine.lock[name].ns) for name in LOCK_STEPS}),

@@ -42,8 +42,21 @@ TABLES = {
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
 LOCK_STEPS = tuple(field.name for field in fields(LockPrices))
 ASSUMABLE = (
-    *("page_alloc", "mspan_refill", "profile_sample", "central"),
-    *("goroutine_exit", "stack_pool", "steal", "wake_p", "os_switch"),
+    "page_alloc",
+    "mspan_refill",
+    "madvise",
+    "madvise_page",
+    "tlb_shootdown",
+    "profile_sample",
+    "central",
+    "goroutine_exit",
+    "stack_pool",
+    "steal",
+    "wake_p",
+    "os_switch",
+    "assist",
+    "flush_span",
+    "mark_stack",
 )
 assert set(ASSUMABLE) < set(STEPS)
 

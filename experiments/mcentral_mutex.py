@@ -124,7 +124,7 @@ def measure(config: str, prices: Prices, ps: int, think: int = 0, wanted: int = 
     Configs: go1.14, go1.19, go1.19+mutex.
     """
     version, _, mutex = config.partition("+")
-    world = World(version, ps, prices, SEED, mcentral_mutex=True if mutex else None)
+    world = World(version, ps, prices, SEED, gogc=-1, mcentral_mutex=True if mutex else None)
     for i in range(ps):
         world.go(_worker, think, world.stream(f"worker/{i}"))
     world.run(until=_START)

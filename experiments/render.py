@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from experiments.errors import visible
 from experiments.result import Buckets, Report
+from sim.metrics.cycles import Cycle
 from sim.units import NS, SEC, format_size, format_time, significant
 
 _CAUSES = {
@@ -35,11 +36,20 @@ _CAUSES = {
     "large": "large object",
     "off_p": "off the P",
     "profile": "heap profile",
+    "assist": "mark assist",
+    "assist_parked": "assist, parked",
+    "sweep": "sweeping",
+    "stw": "stopped world",
+    "gc_worker": "off P for a worker",
+    "scavenge": "scavenging",
 }
 _TIMES = ("mean", "p50", "p99", "p99.9", "p99.99", "max")
 _MARKS = ("p50", "p99", "p99.9", "p99.99", "max")
 _ROWS = 8  # of the histogram, or as many as there are powers of ten
 _BESIDE = 96  # columns that two blocks side by side take
+_CYCLE_HEAD = ("cycle", "why", "at", "paused", "mark", "heap", "grew to", "marked", "goal", "assists", "CPU")
+_ENDS = 6  # cycles shown from either end
+_NO_GOAL = 1 << 62  # with GOGC=off the goal is what 2**63 leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,7 @@ def render(report: Report, look: Look) -> str:
         _times(summary, look),
         _histogram(summary, report.malloc, look),
         _where_and_heap(summary, look),
+        _cycles(report.cycles, look),
         _assumed(summary, look),
     ]
     return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block)
@@ -121,7 +132,8 @@ def _headline(summary: Mapping[str, Any], look: Look) -> list[str]:
         f"{_counted(mallocs, 'malloc')} ({_rate(metrics['/sim/throughput:mallocs-per-second'])}/s)",
         f"heap {format_size(heap)} of {format_size(mapped)} mapped",
     ]
-    lines += [*textwrap.wrap(", ".join(runtime), look.width), *textwrap.wrap(", ".join(figures), look.width)]
+    for told in (runtime, figures, _collector(summary)):
+        lines += textwrap.wrap(", ".join(told), look.width)
     if summary["cut_short"]:
         run = config["run"]
         whole = [visible(run["duration"])] if "duration" in run else []
@@ -129,6 +141,23 @@ def _headline(summary: Mapping[str, Any], look: Look) -> list[str]:
         text = f"CUT SHORT after {format_time(seconds * SEC)} of {' or '.join(whole)}: this is what there was"
         lines.append(look.paint(text, "1;31"))
     return lines
+
+
+def _collector(summary: Mapping[str, Any]) -> list[str]:
+    """What the collector was set to and what it did."""
+    settings, metrics = summary["config"]["runtime"], summary["metrics"]
+    told = [f"GOGC {visible(str(settings['gogc']))}"]
+    if settings["memory_limit"] != "off":
+        told.append(f"limit {visible(settings['memory_limit'])}")
+    count = metrics["/gc/cycles/total:gc-cycles"]
+    told.append(_counted(count, "cycle"))
+    if count:
+        middle, longest = (format_time(metrics[f"/gc/pauses:seconds/{which}"] * SEC) for which in ("p50", "max"))
+        told.append(f"pauses {middle} p50, {longest} max")
+        shares = [_percent(metrics[f"/sim/gc/{which}:share"]) for which in ("cpu", "assists")]
+        told.append(f"{shares[0]} of CPU ({shares[1]} assists)")
+    told.append(f"heap peak {format_size(metrics['/sim/heap/peak:bytes'])}")
+    return told
 
 
 def _counted(n: int, noun: str) -> str:
@@ -294,24 +323,26 @@ Line = tuple[int, str]
 
 def _where(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
     """What the Ps did."""
-    metrics, latency = summary["metrics"], summary["latency"]
-    total = metrics["/cpu/classes/total:cpu-seconds"]
-    in_malloc, off = (_total(latency.get(cause)) for cause in ("all", "off_p"))
-    locks = metrics["/sim/locks/mheap/wait:seconds"] + metrics["/sim/locks/mcentral/wait:seconds"]
-    malloc = in_malloc - off
-    compute = metrics["/sim/time/compute:cpu-seconds"]
-    touches = metrics["/sim/time/first-touch-by-program:cpu-seconds"]
-    no_cpu = metrics["/sim/time/no-cpu:cpu-seconds"]
-    idle = metrics["/cpu/classes/idle:cpu-seconds"]
+    metrics = summary["metrics"]
+    total = metrics["/sim/time:seconds"] * metrics["/sched/gomaxprocs:threads"]
+
+    def spent(*kinds: str) -> float:
+        return sum(metrics[f"/sim/time/{kind}:cpu-seconds"] for kind in kinds)
+
     rows = [
-        ("malloc", malloc),
-        ("  of it waiting for locks", locks),
-        ("compute", compute),
-        ("first touches by the program", touches),
-        ("scheduling", max(total - malloc - compute - touches - no_cpu - idle, 0)),
-        ("waiting for a CPU", no_cpu),
-        ("idle", idle),
+        ("malloc", spent("malloc", "lock")),
+        ("  of it waiting for locks", sum(metrics[f"/sim/locks/{name}/wait:seconds"] for name in ("mheap", "mcentral"))),
+        ("mark assists", spent("assist")),
+        ("mark workers", spent("gc-dedicated", "gc-fractional")),
+        ("marking on idle Ps", spent("gc-idle")),
+        ("world stopped", spent("stopped")),
+        ("the runtime's goroutines", spent("system")),
+        ("compute", spent("compute")),
+        ("first touches by the program", spent("first-touch-by-program")),
     ]
+    last = [("waiting for a CPU", spent("no-cpu")), ("idle", spent("idle"))]
+    known = sum(seconds for name, seconds in rows + last if name[0] != " ")
+    rows += [("scheduling", max(total - known, 0)), *last]
     ps = _counted(metrics["/sched/gomaxprocs:threads"], "P")
     heading = f"where the time of {ps} went"
     heading = f"{heading:<30}{format_time(total * SEC):>8}"
@@ -323,11 +354,6 @@ def _where(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
         text = f"{name:<30}{format_time(seconds * SEC):>8}{_percent(share):>8} "
         bar = look.bar(share, 6)
         yield len(text) + len(bar), text + look.paint(bar, "36")
-
-
-def _total(row: Mapping[str, Any] | None) -> float:
-    """Seconds of all calls of a cause together."""
-    return row["mean_ns"] * row["count"] * NS / SEC if row is not None else 0.0
 
 
 def _heap(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
@@ -352,6 +378,44 @@ def _heap(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
             continue
         text = f"{name:<26}{format_size(size):>8}{_percent(size / total if total else 0.0):>8}"
         yield len(text), text
+
+
+# Collections
+
+
+def _cycles(cycles: Sequence[Cycle], look: Look) -> list[str]:
+    """What the collections did in all, and a row for each; of many, for the first and the last."""
+    if not cycles:
+        return []
+    paused, forced = [cycle.pause_time for cycle in cycles], sum(cycle.forced for cycle in cycles)
+    text = _counted(len(cycles), "collection") + (f" ({forced:,} forced)" if forced else "")
+    text += f", paused for {format_time(sum(paused))}, at most {format_time(max(paused))} in one"
+    lines = textwrap.wrap(text, look.width)
+    shown = [_cycle(cycle) for cycle in (cycles if len(cycles) <= 2 * _ENDS else (*cycles[:_ENDS], *cycles[-_ENDS:]))]
+    table = [_CYCLE_HEAD, *shown]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    gap = "  " if sum(widths) + 2 * len(widths) - 2 <= look.width else " "
+    for i, row in enumerate(table):
+        line = gap.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append(line if i else look.bold(line))
+    if len(shown) < len(cycles):
+        lines.insert(-_ENDS, look.dim(f"{len(cycles) - len(shown):,} more"))
+    return lines
+
+
+def _cycle(cycle: Cycle) -> tuple[str, ...]:
+    """The cells of a cycle: when and for how long, the heap, and the collector's share of CPU time so far."""
+    times = cycle.t_sweep_term, cycle.pause_time, cycle.t_mark_term - cycle.t_mark
+    goal = "none" if cycle.heap_goal >= _NO_GOAL else format_size(cycle.heap_goal)
+    return (
+        f"{cycle.number}",
+        cycle.kind,
+        *map(format_time, times),
+        *map(format_size, (cycle.heap0, cycle.heap1, cycle.heap2)),
+        goal,
+        format_time(cycle.assist_time),
+        f"{int(100 * cycle.gc_cpu_fraction)} %",
+    )
 
 
 def _assumed(summary: Mapping[str, Any], look: Look) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments import replay_state as state
 from experiments.errors import InputError
+from experiments.replay_cycles import infer_triggers, name_sweepers
 from experiments.replay_kernel import replay_events
 from experiments.replay_repair import NEAR_PAGES
 from experiments.replay_start import idle_page_cache, page_cache_at_start, was_free_until
@@ -70,14 +71,16 @@ class Replay:
         }
 
 
-def replay(trace: Trace) -> Replay:
+def replay(trace: Trace, gc: str | None = None) -> Replay:
     """Run a trace's recorded order through the rooms of go1.27.
+
+    ``gc``: None, what is swept when is told by the record; "coupled", only when cycles begin and end is.
 
     Raises InputError when the trace holds no allocation events.
     """
     if not trace.has_allocations:
         raise InputError("the trace holds no allocation events; record it with GODEBUG=traceallocfree=1")
-    run = _run(trace)
+    run = _run(trace, gc == "coupled")
     n = [int(x) for x in run.fields.count]
     return Replay(
         spans_total=n[state.SPANS],
@@ -92,16 +95,19 @@ def replay(trace: Trace) -> Replay:
     )
 
 
-def _run(trace: Trace) -> Tables:
+def _run(trace: Trace, coupled: bool) -> Tables:
     """The tables of a finished replay. It begins anew each time it has to infer a P's page cache at the start."""
     recorded = _events(trace)
+    if coupled:
+        name_sweepers(trace, recorded)
+        infer_triggers(trace, recorded)
     nprocs = max(1, min(trace.gomaxprocs, _MAX_IDLE_PS), int(trace.p.max()) + 1)
     caches: dict[int, tuple[int, int]] = {}
     while True:
         heap = Heap("go1.27", nprocs)
         room = _most_pages(recorded) + NEAR_PAGES
         heap.make_room(room)
-        run = state.new_run(recorded, trace.min_heap >> PAGE_SHIFT, nprocs, len(heap.arrays["spans"]))
+        run = state.new_run(recorded, trace.min_heap >> PAGE_SHIFT, nprocs, len(heap.arrays["spans"]), coupled)
         for p, (first, bits) in caches.items():
             proc = run.arrays["rprocs"][p]
             proc["start_known"], proc["start_base"], proc["start_bits"] = 1, first, bits
@@ -144,6 +150,7 @@ def _events(trace: Trace) -> Any:
     recorded = np.zeros(len(trace.kind), state.EVENT)
     for name in ("kind", "p", "m", "g", "a", "b", "c"):
         recorded[name] = getattr(trace, name)
+    recorded["time"] = trace.time_ns
     recorded["kind"][_flushes(trace)] = state.FLUSH_ALL
     return recorded
 

@@ -17,13 +17,22 @@ from typing import Any
 import numpy as np
 from numba import int64
 
+from experiments.replay_coupled import (
+    begin_cycle,
+    on_recorded_free,
+    pay_for_span,
+    restore,
+    set_shadow,
+    shadow_at,
+    sweep_batch,
+    withhold,
+)
 from experiments.replay_repair import (
     NEAR_PAGES,
     adopt,
     cached_by,
     force_span,
     give_back,
-    push_front,
     shelve,
     slot_at,
     take_slot,
@@ -33,6 +42,7 @@ from experiments.replay_start import set_up
 from experiments.replay_state import (
     EXCEPTED,
     FLUSH_ALL,
+    GC_STEP,
     MAX_ASKED,
     MISS_LATE,
     MISS_NO_REFILL,
@@ -47,6 +57,8 @@ from experiments.replay_state import (
     SLOTS_MATCHED,
     SPANS,
     SPANS_MATCHED,
+    SWEEPER_PARK,
+    SWEEPER_START,
     TINY,
     events,
     note_miss,
@@ -59,18 +71,19 @@ from experiments.replay_sweep import (
     flush_idle,
     is_unswept,
     look_ahead,
-    on_gc_end,
     on_gomaxprocs,
     on_span_free,
     on_stw_end,
     refill_sweeps,
     sweep_aside,
+    sweep_rest,
 )
-from sim.go.mcache import cache_fresh, prepare_for_sweep, release_all, uncache_full
+from sim.go.mcache import cache_fresh, prepare_for_sweep, release_all, uncache_full, update_heap_live
 from sim.go.mcentral import cache_span
+from sim.go.mgcsweep import gc_pace_sweeper, sweep_one
 from sim.go.mheap import PAGE_CACHE_MAX_PAGES, alloc_span, room_is_short, span_of_page
 from sim.go.mspan import is_allocated, next_free_index
-from sim.go.mspanset import partial_swept, place_swept
+from sim.go.mspanset import partial_swept, place_swept, spanset_push_front
 from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, TINY_SPAN_CLASS, heap_type, mcaches, spans
 from sim.jit import entry, jit
 from sim.words import ZERO
@@ -78,11 +91,14 @@ from workloads.gotrace_model import (
     GC_BEGIN,
     GC_END,
     GOMAXPROCS,
+    HEAP_ALLOC,
+    HEAP_GOAL,
     OBJECT_ALLOC,
     OBJECT_FREE,
     PROC_START,
     PROC_STATUS,
     PROC_STOP,
+    SPAN,
     SPAN_ALLOC,
     SPAN_FREE,
     STW_END,
@@ -126,6 +142,8 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
     state = np.int64(SPAN_MANUAL if e.c & 1 else SPAN_IN_USE)
     is_refill = state == SPAN_IN_USE and spc >= 2 and p >= 0
     missed = is_refill and finds_room(h, r, p, spc, page)
+    if r[0].ours and state == SPAN_IN_USE:
+        pay_for_span(h, p, e.b, spc < 2)
     pcache = expect_page_cache(h, r, p, e.b)
     search = h[0].search_addr
     s = alloc_span(h, p, e.b, spc, state)
@@ -134,6 +152,8 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
         if not missed:
             miss_span_base(r, p, page, chosen)
         undo_span(h, p, s, pcache, search, r[0].nprocs)
+        if r[0].ours:
+            withhold(h, r, chosen, e.b)
         s = force_span(h, r, p, page, e.b, e.c)
     elif not missed:
         r[0].count[SPANS_MATCHED] += 1
@@ -146,6 +166,11 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
         next_free_index(h, s)
         if not is_refill:
             place_swept(h, s)
+            update_heap_live(h, e.b << PAGE_SHIFT, np.int64(0))
+    if r[0].coupled:
+        set_shadow(r, e, r[0].event + 1)
+        if missed or chosen != page:
+            h[0].heap_live = r[0].live + (e.b << PAGE_SHIFT if state == SPAN_IN_USE else 0)
 
 
 @jit
@@ -176,7 +201,7 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
     """An object: does the rooms' next slot of its span class lie at its address?"""
     r[0].count[SLOTS] += 1
     addr = (r[0].base_page << PAGE_SHIFT) + e.a * 8
-    s = span_of_page(h, addr >> PAGE_SHIFT)
+    s = restore(h, r, addr >> PAGE_SHIFT) if r[0].ours else span_of_page(h, addr >> PAGE_SHIFT)
     if s == 0 or spans(h)[s].state != SPAN_IN_USE or e.p < 0:
         note_miss(r, np.int64(MISS_UNKNOWN_SPAN), addr >> PAGE_SHIFT, _NONE, _NONE, _NONE)
         return
@@ -236,6 +261,8 @@ def predict_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> None:
     if not taken and (owner < 0 or owner == p):
         adopt(h, p, spc, s, r[0].nprocs)
     take_slot(h, s, slot)
+    if r[0].ours:
+        h[0].heap_live = r[0].live
 
 
 @jit
@@ -265,7 +292,7 @@ def predict_refill(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> Any
     elif recorded_rank > chosen_rank:
         shelve(h, chosen)
     else:
-        push_front(h, partial_swept(h, spc), chosen)
+        spanset_push_front(h, partial_swept(h, spc), chosen)
     return True
 
 
@@ -284,6 +311,12 @@ def note_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, chosen: Any, got: Any, 
 def on_free(h: Any, r: Any, i: Any) -> None:
     """An object or a span is freed."""
     e = events(r)[i]
+    if r[0].ours:
+        if e.kind == SPAN_FREE:
+            on_recorded_free(h, r, i)
+        return
+    if r[0].coupled and e.kind == SPAN_FREE and shadow_at(r, r[0].base_page + e.a) >= 0:
+        set_shadow(r, events(r)[shadow_at(r, r[0].base_page + e.a)], np.int64(0))
     s = span_of_page(h, r[0].base_page + (e.a if e.kind == SPAN_FREE else e.a >> 10))
     if s == 0:
         return
@@ -307,14 +340,44 @@ def on_proc(h: Any, r: Any, e: Any) -> None:
 
 
 @jit
+def on_collector(h: Any, r: Any, e: Any) -> Any:
+    """What concerns sweeping as the rooms' own matter; whether it is nothing else."""
+    k = e.kind
+    if k == HEAP_ALLOC:
+        r[0].live = e.a
+    elif k == SPAN:
+        set_shadow(r, e, r[0].event + 1)
+    elif k == HEAP_GOAL:
+        if r[0].ours:
+            gc_pace_sweeper(h, e.b)
+    elif k == SWEEPER_START:
+        if r[0].ours:
+            sweep_batch(h, r, e.p)
+    elif k == SWEEPER_PARK:
+        if r[0].ours:
+            sweep_rest(h)
+            r[0].nswept = 0
+    elif k == GC_STEP:
+        if r[0].ours:
+            sweep_one(h, e.p)
+    else:
+        return r[0].ours and (k == SWEEP_BEGIN or k == SWEEP_END)
+    return True
+
+
+@jit
 def on_phase(h: Any, r: Any, i: Any) -> None:
     """Stops, mark phases, and whatever else moves no memory by itself."""
     e = events(r)[i]
     k = e.kind
+    if r[0].coupled and on_collector(h, r, e):
+        return
     if k == GC_BEGIN:
         r[0].gc_began = 1
+        if r[0].ours:
+            sweep_rest(h)
     elif k == GC_END:
-        on_gc_end(h, r, i)
+        begin_cycle(h, r, i)
     elif k == STW_END:
         on_stw_end(h, r, e.p, e.m)
     elif k == GOMAXPROCS:

@@ -42,7 +42,6 @@ from sim.go.state import (
     chunks,
     mcaches,
     spans,
-    spansets,
 )
 from sim.jit import jit
 from sim.words import ZERO, bit64, ones, shl64
@@ -204,17 +203,6 @@ def force_span(h: Any, r: Any, p: Any, page: Any, npages: Any, kindclass: Any) -
     finish_span(h, s, page, npages, kindclass >> 1, state, np.int64(0))
     noted(r)[s] = 0
     return s
-
-
-@jit
-def push_front(h: Any, index: Any, s: Any) -> None:
-    """Put a span back at the head of a set. Go has no such step."""
-    q = spansets(h)[index]
-    spans(h)[s].next = q.head
-    q.head = s
-    if q.tail == 0:
-        q.tail = s
-    q.pushed += 1
 
 
 @jit

@@ -24,11 +24,20 @@ import numpy as np
 from experiments.replay_repair import NO_P, cached_by, forget_span, free_later, sweep_directly
 from experiments.replay_state import events, order, rprocs
 from sim.go.mcache import prepare_for_sweep, release_all
-from sim.go.mgcsweep import sweep, try_acquire
-from sim.go.mheap import free_span_locked, span_of_page
+from sim.go.mgcsweep import finish_sweep, sweep, sweep_one, try_acquire
+from sim.go.mheap import clear_page_marks, free_span_locked, mark_span, span_of_page
 from sim.go.mpagecache import page_cache_flush
-from sim.go.mspan import mark_live, span_words
-from sim.go.mspanset import full_unswept, partial_swept, partial_unswept, spanset_pop, spanset_remove
+from sim.go.mspan import span_words
+from sim.go.mspanset import (
+    full_unswept,
+    partial_swept,
+    partial_unswept,
+    spanset_first,
+    spanset_next,
+    spanset_pop,
+    spanset_push_front,
+    spanset_remove,
+)
 from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, mcaches, spans, spansets, words
 from sim.jit import jit
 from sim.words import ZERO, popcount64
@@ -69,41 +78,34 @@ def is_next(h: Any, s: Any, slack: Any) -> Any:
     """
     for sweep_class in range(h[0].central_index, 2 * NUM_SPAN_CLASSES):
         spc = np.int64(sweep_class) >> 1
-        at = np.int64(spansets(h)[partial_unswept(h, spc) if sweep_class & 1 else full_unswept(h, spc)].head)
-        while at != 0:
+        index = partial_unswept(h, spc) if sweep_class & 1 else full_unswept(h, spc)
+        block = np.int64(spansets(h)[index].head)
+        for i in range(spansets(h)[index].popped, spansets(h)[index].pushed):
+            block, at = spanset_next(h, index, block, i)
             if at == s:
                 return True
             if is_unswept(h, at) and has_garbage(h, at):
                 slack -= 1
                 if slack < 0:
                     return False
-            at = np.int64(spans(h)[at].next)
     return False
 
 
 @jit
 def refill_sweeps(h: Any, spc: Any) -> Any:
     """The span that a refill of a class would sweep and take, 0 if none. (mcentral.go:cacheSpan)"""
-    if spansets(h)[partial_swept(h, spc)].head != 0:
+    if spanset_first(h, partial_swept(h, spc)) != 0:
         return np.int64(0)
-    s = np.int64(spansets(h)[partial_unswept(h, spc)].head)
-    if s == 0:
-        s = np.int64(spansets(h)[full_unswept(h, spc)].head)
-        while s != 0 and not has_garbage(h, s):
-            s = np.int64(spans(h)[s].next)
-    return s
-
-
-@jit
-def put_back(h: Any, index: Any, first: Any, last: Any) -> None:
-    """Put a chain of spans back at the head of a set; nothing if there is none. Go has no such step."""
-    q = spansets(h)[index]
-    if first == 0:
-        return
-    spans(h)[last].next = q.head
-    q.head = first
-    if q.tail == 0:
-        q.tail = last
+    s = spanset_first(h, partial_unswept(h, spc))
+    if s != 0:
+        return s
+    index = full_unswept(h, spc)
+    block = np.int64(spansets(h)[index].head)
+    for i in range(spansets(h)[index].popped, spansets(h)[index].pushed):
+        block, s = spanset_next(h, index, block, i)
+        if has_garbage(h, s):
+            return s
+    return np.int64(0)
 
 
 @jit
@@ -115,23 +117,20 @@ def sweep_until(h: Any, p: Any, s: Any) -> None:
     while h[0].central_index < 2 * NUM_SPAN_CLASSES:
         spc = np.int64(h[0].central_index) >> 1
         index = partial_unswept(h, spc) if h[0].central_index & 1 else full_unswept(h, spc)
-        first = np.int64(0)
-        last = np.int64(0)
+        passed = np.int64(0)  # the last span passed over; their records' ``next`` chains them
         found = spanset_pop(h, index)
         while found != 0:
             if found != s and is_unswept(h, found) and has_garbage(h, found):
-                spans(h)[found].next = 0
-                if first == 0:
-                    first = found
-                else:
-                    spans(h)[last].next = found
-                last = found
+                spans(h)[found].next = passed
+                passed = found
             elif try_acquire(h, found):
                 sweep(h, p, found, False)
             if found == s:
                 break
             found = spanset_pop(h, index)
-        put_back(h, index, first, last)
+        while passed != 0:
+            spanset_push_front(h, index, passed)
+            passed = np.int64(spans(h)[passed].next)
         if found == s and s != 0:
             return
         h[0].central_index += 1
@@ -250,6 +249,7 @@ def on_span_free(h: Any, r: Any, i: Any, s: Any) -> None:
 def mark_dead_until(h: Any, r: Any, first: Any) -> None:
     """Set the dead bits of every object that is freed before the next GC end, and mark the rest of the heap."""
     base = r[0].base_page
+    clear_page_marks(h)
     i = first
     while i < len(events(r)) and events(r)[i].kind != GC_END:
         if events(r)[i].kind == OBJECT_FREE:
@@ -260,20 +260,30 @@ def mark_dead_until(h: Any, r: Any, first: Any) -> None:
         i += 1
     for s in range(1, h[0].nspans):
         if spans(h)[s].state == SPAN_IN_USE:
-            mark_live(h, np.int64(s))
+            mark_span(h, np.int64(s))
 
 
 @jit
-def on_gc_end(h: Any, r: Any, i: Any) -> None:
-    """A mark phase is over: what dies in this cycle is known, and every span is to be swept."""
+def sweep_rest(h: Any) -> None:
+    """Sweep what is left, in the background's order."""
+    while sweep_one(h, NO_P) >= 0:
+        pass
+
+
+@jit
+def end_sweep(h: Any) -> None:
+    """Sweep termination, the world being stopped. (mgcsweep.go:finishsweep_m)"""
+    sweep_rest(h)
+    finish_sweep(h)
+
+
+@jit
+def finish_told(h: Any) -> None:
+    """The next mark phase is over: whatever the record has not shown to be swept was swept without a trace."""
     sweep_until(h, NO_P, np.int64(0))
     for s in range(1, h[0].nspans):
         if spans(h)[s].state == SPAN_IN_USE and is_unswept(h, np.int64(s)):
             sweep_directly(h, np.int64(s))
-    mark_dead_until(h, r, i + 1)
-    h[0].sweepgen += 2
-    h[0].central_index = 0
-    r[0].gc_ended = 1
 
 
 @jit
@@ -304,7 +314,10 @@ def on_stw_end(h: Any, r: Any, p: Any, m: Any) -> None:
     """The world starts again: nothing is left to sweep after sweep termination, idle Ps follow mark termination."""
     if r[0].gc_began:
         r[0].gc_began = 0
-        sweep_until(h, NO_P, np.int64(0))
+        if r[0].ours:
+            end_sweep(h)
+        else:
+            sweep_until(h, NO_P, np.int64(0))
     if r[0].gc_ended:
         r[0].gc_ended = 0
         r[0].finish_m = m

@@ -5,6 +5,11 @@
     summary.json    what `allocsim run --json` prints
     latency.csv     histograms: cause, low_ns, high_ns, count; both limits belong to the bucket, empty ones are left out
     series.csv      gauges over time
+    memstats.json   runtime.MemStats at the end, as encoding/json writes it
+    gc_cycles.csv   what each collection did, if there was one; sim/metrics/cycles.py says every column
+    gctrace.txt     the lines of GODEBUG=gctrace=1, if the run made them
+    gcdebug.txt     the same among those of gcpacertrace=1 and scavtrace=1
+    timeline.pftrace  a Perfetto trace, if the run recorded one
     versions.json   which allocsim, which schema, which Go was simulated
     host.json       where and when it was run, and how long that took
 
@@ -25,26 +30,35 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.errors import InputError
 from sim import __version__
+from sim.metrics.cycles import COLUMNS, Cycle, from_row, rows
+from sim.metrics.go_text import go_json
+from sim.units import Throw
 
 if TYPE_CHECKING:
     from experiments.run import Result
+    from sim.metrics.timeline import Timeline
 
 SCHEMA = 1
 _MAX_SUMMARY = 16 << 20  # bytes; a scenario of hundreds of objects makes 100 KiB
 _MAX_LATENCY = 64 << 20  # some forty bytes for each of 45,056 buckets of each cause
+_CYCLES = "gc_cycles.csv"
+_GC_CYCLES = "/gc/cycles/total:gc-cycles"
+_MAX_CYCLES = 256 << 20  # half a million cycles
 _LATENCY_HEADER = ["cause", "low_ns", "high_ns", "count"]
 _PERCENTILES = ("p50_ns", "p90_ns", "p99_ns", "p99.9_ns", "p99.99_ns", "p99.999_ns")
 _SUMMARY_KEYS = ("count", "share", "mean_ns", *_PERCENTILES, "max_ns")
 
 SHOWN_METRICS = frozenset(
     {
-        "/cpu/classes/idle:cpu-seconds",
-        "/cpu/classes/total:cpu-seconds",
+        _GC_CYCLES,
+        "/gc/pauses:seconds/max",
+        "/gc/pauses:seconds/p50",
         "/memory/classes/heap/free:bytes",
         "/memory/classes/heap/objects:bytes",
         "/memory/classes/heap/released:bytes",
@@ -52,14 +66,26 @@ SHOWN_METRICS = frozenset(
         "/memory/classes/heap/unused:bytes",
         "/memory/classes/total:bytes",
         "/sched/gomaxprocs:threads",
+        "/sim/gc/assists:share",
+        "/sim/gc/cpu:share",
+        "/sim/heap/peak:bytes",
         "/sim/live:bytes",
         "/sim/locks/mcentral/wait:seconds",
         "/sim/locks/mheap/wait:seconds",
         "/sim/mallocs:objects",
         "/sim/throughput:mallocs-per-second",
+        "/sim/time/assist:cpu-seconds",
         "/sim/time/compute:cpu-seconds",
         "/sim/time/first-touch-by-program:cpu-seconds",
+        "/sim/time/gc-dedicated:cpu-seconds",
+        "/sim/time/gc-fractional:cpu-seconds",
+        "/sim/time/gc-idle:cpu-seconds",
+        "/sim/time/idle:cpu-seconds",
+        "/sim/time/lock:cpu-seconds",
+        "/sim/time/malloc:cpu-seconds",
         "/sim/time/no-cpu:cpu-seconds",
+        "/sim/time/stopped:cpu-seconds",
+        "/sim/time/system:cpu-seconds",
         "/sim/time:seconds",
     }
 )
@@ -75,11 +101,12 @@ class Report:
 
     summary: dict[str, Any]
     malloc: Buckets
+    cycles: tuple[Cycle, ...] = ()
 
 
 def report(result: Result) -> Report:
     """The report of a run."""
-    return Report(result.to_dict(), buckets(result.counts["all"]))
+    return Report(result.to_dict(), buckets(result.counts["all"]), result.cycles)
 
 
 def buckets(counts: Any) -> Buckets:
@@ -133,6 +160,14 @@ def store(target: Path, result: Result, host: Mapping[str, Any], prices: bytes |
         _lines(temporary / "summary.json", [json_text(result.to_dict())])
         _lines(temporary / "latency.csv", _latency(result.counts))
         _lines(temporary / "series.csv", _comma_separated([result.series.columns, *result.series.rows]))
+        _lines(temporary / "memstats.json", [go_json(result.memstats)])
+        if result.cycles:
+            write_cycles(temporary, result.cycles)
+        if result.gctrace:
+            _lines(temporary / "gctrace.txt", result.gctrace)
+            _lines(temporary / "gcdebug.txt", result.gcdebug)
+        if result.timeline is not None:
+            write_timeline(temporary, result.timeline, result.scenario.name)
         versions = {"allocsim": __version__, "schema": SCHEMA, "go": result.scenario.version}
         _lines(temporary / "versions.json", [json_text(versions)])
         _lines(temporary / "host.json", [json_text(host)])
@@ -150,6 +185,19 @@ def store(target: Path, result: Result, host: Mapping[str, Any], prices: bytes |
     except OSError as error:
         what = f"{target}: cannot be written ({error.strerror}); the result is in {temporary}"
         raise InputError(what) from error
+
+
+def write_cycles(directory: Path, cycles: Iterable[Cycle]) -> None:
+    """Write gc_cycles.csv."""
+    _lines(directory / _CYCLES, _comma_separated(chain([COLUMNS], rows(cycles))))
+
+
+def write_timeline(directory: Path, timeline: Timeline, name: str) -> None:
+    """Write timeline.pftrace of a program called ``name``, for ui.perfetto.dev; its slices must have ended."""
+    from sim.metrics.perfetto import packets
+
+    with (directory / "timeline.pftrace").open("wb") as stream:
+        stream.writelines(packets(timeline, name))
 
 
 def host(begun: float) -> dict[str, Any]:
@@ -250,7 +298,8 @@ def read(name: str) -> Report:
     malloc = _malloc(path, _text(path, _MAX_LATENCY))
     if sum(count for _, _, count in malloc) != summary["latency"].get("all", {"count": 0})["count"]:
         raise _damaged(path, "it does not count the mallocs of summary.json")
-    return Report(summary, malloc)
+    count = summary["metrics"].get(_GC_CYCLES, 0)
+    return Report(summary, malloc, _read_cycles(folder / _CYCLES, count) if count else ())
 
 
 def _damaged(path: Path, what: str) -> InputError:
@@ -299,6 +348,8 @@ def _check(path: Path, summary: Mapping[str, Any]) -> None:
     need(config, "config.", "purpose", str)
     for section, key, kind in (("runtime", "version", str), ("machine", "prices", str), ("machine", "cpus", int)):
         need(need(config, "config.", section, dict), f"config.{section}.", key, kind)
+    need(config["runtime"], "config.runtime.", "gogc", int, str)
+    need(config["runtime"], "config.runtime.", "memory_limit", str)
     run = need(config, "config.", "run", dict)
     for key, kind in (("duration", str), ("mallocs", int)):
         if key in run:
@@ -334,6 +385,24 @@ def _malloc(path: Path, text: str) -> Buckets:
     except (ValueError, csv.Error):
         raise _damaged(path, f"line {rows.line_num}") from None
     return found
+
+
+def _read_cycles(path: Path, count: int) -> tuple[Cycle, ...]:
+    """So many cycles of gc_cycles.csv."""
+    found = []
+    table = csv.reader(_text(path, _MAX_CYCLES).splitlines())
+    try:
+        if next(table, None) != list(COLUMNS):
+            raise ValueError("its first line names other columns")
+        for row in table:
+            found.append(from_row(row))
+            if found[-1].number != len(found):
+                raise ValueError(f"cycle {found[-1].number} comes as number {len(found)}")
+    except (ValueError, Throw, csv.Error) as error:
+        raise _damaged(path, f"line {table.line_num}: {str(error)[:200]}") from None
+    if len(found) != count:
+        raise _damaged(path, f"{len(found)} cycles, and summary.json counts {count}")
+    return tuple(found)
 
 
 def _picoseconds(text: str) -> int:

@@ -7,34 +7,45 @@ result. The steps are chosen by the clock on the wall and change nothing of what
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import simpy
 
+from experiments import collector
+from experiments.cautions import cautions
 from experiments.errors import InputError
 from experiments.machine import load_machine
 from experiments.result import SCHEMA
 from sim import __version__
 from sim.engine.clock import OBSERVE, after, priority
+from sim.go import gccontroller
 from sim.go.check import check_heap
 from sim.go.metrics import latency_counts, read_metrics, summaries
-from sim.go.mstats import flush_all_mcaches
+from sim.go.mstats import flush_all_mcaches, mem_stats
 from sim.go.params import VERSIONS
 from sim.go.state import CAUSES
 from sim.go.world import World
+from sim.metrics.cycles import Cycle
+from sim.metrics.gctrace import trace_lines
 from sim.metrics.histogram import PERCENTILES, Summary
 from sim.metrics.series import Series
+from sim.metrics.timeline import Timeline
 from sim.units import MS, US
 from workloads.drive import Load
 from workloads.gotrace_model import TraceError
 from workloads.scenario import Scenario
+from workloads.scenario_record import Change
 from workloads.spec import Recorded, Service
 
 _STEP_SECONDS = 0.05  # how long a step should take on the wall
 _FIRST_STEP = 100 * US
-_GAUGES = ("mallocs", "heap_in_use", "heap_free", "heap_released", "mapped_ready", "live_bytes", "goroutines", "runnable")
+_FIELDS = ("heap_in_use", "heap_free", "heap_released", "mapped_ready", "live_bytes", "heap_live")
+_GAUGES = ("mallocs", *_FIELDS, "heap_goal", "resident", "goroutines", "runnable")
+_OS_PAGE = 4096
+_NO_GOAL = 1 << 62  # with GOGC=off the goal is what 2**63 leaves
+_COLLECTING = {"assist", "flush_span", "mark_stack"}  # prices of a collection
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,9 @@ class Result:
 
     ``latency``: mallocgc by cause; ``response`` and ``queued``: a service's requests, else None. ``counts``: the
     histograms behind ``latency``, causes x buckets. ``series``: gauges over time. ``metrics``: by runtime/metrics names.
-    ``machine``: what the machine file calls itself.
+    ``machine``: what the machine file calls itself. ``memstats``: runtime.MemStats at the end. ``cycles``, ``gctrace``,
+    ``gcdebug``, ``timeline``: collections, the lines the runtime would have printed of them, the same with gcpacertrace
+    and scavtrace, and what happened when, if there were any.
     """
 
     scenario: Scenario
@@ -56,6 +69,11 @@ class Result:
     series: Series
     machine: str
     assumed: dict[str, str]
+    memstats: dict[str, Any]
+    cycles: tuple[Cycle, ...] = ()
+    gctrace: tuple[str, ...] = ()
+    gcdebug: tuple[str, ...] = ()
+    timeline: Timeline | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of ``allocsim run --json``: everything but histograms and series; nothing of the host or wall time.
@@ -94,7 +112,7 @@ def _summary(one: Summary, whole: int) -> dict[str, int | float]:
     }
 
 
-def build(scenario: Scenario) -> World:
+def build(scenario: Scenario, timeline: Timeline | None = None) -> World:
     """The world of a scenario, nothing has happened yet; InputError if its machine file cannot be used."""
     facts = replace(
         VERSIONS[scenario.version],
@@ -109,17 +127,37 @@ def build(scenario: Scenario) -> World:
         cpus=scenario.cpus,
         max_run_ahead=scenario.max_run_ahead_ps,
         memprofilerate=scenario.memprofilerate,
+        gogc=scenario.gogc,
+        memory_limit=scenario.memory_limit,
+        heap_shape=scenario.heap_shape,
+        globals_bytes=scenario.globals_bytes,
+        timeline=timeline,
     )
 
 
+def _change(world: World, changes: Sequence[Change]) -> Any:
+    """Process: change settings of the collector when their time has come."""
+    for change in changes:
+        yield world.env.timeout(change.at_ps - world.now)
+        if change.gogc is not None:
+            world.gc.set_gc_percent(change.gogc)
+        if change.memory_limit is not None:
+            world.gc.set_memory_limit(change.memory_limit)
+
+
 def _observe(world: World, series: Series) -> Any:
-    """Process: sample the gauges at multiples of the series' interval, after everything else of the instant."""
+    """Process: sample the gauges at multiples of the series' interval, after everything else of the instant.
+
+    A heap goal of 0 stands for none.
+    """
     order = priority(OBSERVE, 0)
     fields, procs = world.heap.fields, world.heap.arrays["procs"]
     while True:
         row = (
             int(procs["mallocs"].sum()),
-            *(int(fields[name]) for name in _GAUGES[1:6]),
+            *(int(fields[name]) for name in _FIELDS),
+            goal if (goal := int(gccontroller.heap_goal(world.heap.header))) < _NO_GOAL else 0,
+            int(fields.resident_pages) * _OS_PAGE,
             world.sched.alive,
             world.sched.runnable(),
         )
@@ -172,16 +210,23 @@ def run(
     watch: Callable[[float], None] | None = None,
     interrupted: Callable[[], bool] | None = None,
     check: bool = False,
+    warn: Callable[[str], None] | None = None,
+    timeline: bool = False,
 ) -> Result:
     """Run a scenario to its end, or until ``interrupted()``.
 
     ``watch`` is told the share that is done after each step. ``check``: verify every invariant of the heap at the end
-    (Throw names the first that does not hold).
+    (Throw names the first that does not hold). ``warn`` is told, before it begins, what the run will probably not show
+    as meant, a line each. ``timeline``: record what happens when.
     """
-    world = build(scenario)
+    world = build(scenario, Timeline() if timeline else None)
+    if warn is not None:
+        for line in cautions(scenario, world):
+            warn(line)
     load = Load(world)
     series = Series(_GAUGES, scenario.samples, (scenario.duration_ps or MS) // scenario.samples or 1)
     world.env.process(_observe(world, series))
+    world.env.process(_change(world, scenario.changes))
     end = _start(scenario, load)
     cut_short = False
     step = _FIRST_STEP
@@ -201,7 +246,7 @@ def run(
 def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_short: bool) -> Result:
     """Read everything off a world; its Ps' caches are flushed for that, as ReadMemStats does."""
     flush_all_mcaches(world.heap.header)
-    metrics = read_metrics(world) | load.figures
+    metrics = read_metrics(world) | collector.figures(world) | load.figures
     if load.response is not None:
         metrics["/sim/requests/arrived:requests"] = load.requests
         metrics["/sim/requests/done:requests"] = load.response.summary().count
@@ -220,6 +265,11 @@ def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_sh
         series=series,
         machine=world.prices.machine,
         assumed=_assumed(scenario, world),
+        memstats=mem_stats(world.heap, world.gc.log.gc_stats()),
+        cycles=tuple(world.gc.log.cycles),
+        gctrace=tuple(trace_lines(world.gc.log.cycles, scenario.version)),
+        gcdebug=tuple(trace_lines(world.gc.log.cycles, scenario.version, pacer=True, scav=True)),
+        timeline=world.gc.log.finish(),
     )
 
 
@@ -232,4 +282,8 @@ def _assumed(scenario: Scenario, world: World) -> dict[str, str]:
         never.add("os_switch")
     if not scenario.memprofilerate:
         never.add("profile_sample")
+    if not world.gc.started:
+        never |= _COLLECTING
+    if not world.heap.fields.scavenge_assist_time + world.heap.fields.scavenge_background_time:
+        never |= {"madvise", "madvise_page", "tlb_shootdown"}
     return {name: reason for name, reason in world.prices.assumed.items() if name not in never}

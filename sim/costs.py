@@ -30,6 +30,9 @@ STEPS = (
     "huge_touch",  # the same on a 2 MiB huge page
     "meta_touch",  # the same on a page of the runtime's own metadata
     "large",  # a large object beyond its pages: span initialisation and accounting
+    "madvise",  # giving a run of pages back to the system (MADV_DONTNEED): the call
+    "madvise_page",  # and per 4 KiB page of it that memory stands behind
+    "tlb_shootdown",  # and for interrupting the CPUs that other threads of the program run on, if it has any
     "profile_sample",  # recording an allocation in the heap profile: a stack trace and two locks
     "central",  # mcentral's lock held for taking or returning a span (go1.14)
     "goroutine_new",  # go statement that makes a g, without its stack
@@ -43,6 +46,11 @@ STEPS = (
     "steal",  # taking half of another P's run queue
     "wake_p",  # from readying work until an idle P's thread runs (futex wake and its latency)
     "os_switch",  # the system switches a CPU from one thread to another
+    "assist",  # an allocation in debt while marking: looking for credit, entering and leaving the assist
+    "flush_span",  # giving one cached span back when a P's cache is flushed for a new sweep
+    "stw_sweep_term",  # work with the world stopped before marking, sweeping not counted
+    "stw_mark_term",  # and after it
+    "mark_stack",  # scanning a goroutine's stack, apart from its bytes
 )
 
 
@@ -79,13 +87,26 @@ class LockPrices:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkPrices:
+    """Marking one shape of heap: picoseconds a scannable and a pointer-free object, and femtoseconds a byte of scan work
+    of objects up to 512 B and of longer ones."""
+
+    scan_object: int
+    noscan_object: int
+    small_byte: int
+    large_byte: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
     """Everything a simulation of one Go version on one machine pays.
 
     By span class (136 entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``zero`` what
     clearing the slot adds, ``refill_fresh`` trading a full span for a fresh one whose pages come from the P's page
     cache, ``refill_partial`` for a swept span with room. Per byte, in femtoseconds, by (scan, noscan):
-    ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds.
+    ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds. By span class again:
+    ``sweep_kept`` sweeping a span of which something survives, ``sweep_freed`` one that goes back to the heap.
+    ``mark``: by the shape of the heap.
     ``stack_copy``, femtoseconds a byte of a stack copied, by the size of the new one: to 8 KiB, to 32 KiB, beyond.
     ``steps`` has a price for each of `STEPS`. ``assumed`` names the prices nobody measured, with the reason.
     """
@@ -99,6 +120,9 @@ class Prices:
     refill_partial: tuple[Price, ...]
     large_fresh: tuple[int, int]
     large_zero: tuple[int, int]
+    sweep_kept: tuple[int, ...]
+    sweep_freed: tuple[int, ...]
+    mark: Mapping[str, MarkPrices]
     stack_copy: tuple[int, int, int]
     steps: Mapping[str, Price]
     lock: LockPrices

@@ -1,5 +1,7 @@
 """64-bit words: bit counting, scanning and wrap-around arithmetic that agree compiled and plain.
 
+Also Go's conversions of floats to integers and its wrapped difference, where the runtime's arithmetic can overflow.
+
 Bitmaps are ``uint64`` words; bit 0 is the lowest address. Mixing uint64 with signed integers turns into float64
 in numpy's rules, so every shift and mask of a word goes through these helpers, which take and return words as
 uint64 and counts as int64.
@@ -7,6 +9,7 @@ uint64 and counts as int64.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,6 +45,13 @@ if PLAIN:
     def add64(a: Any, b: Any) -> Any:
         """Sum of two words, wrapped to 64 bits."""
         return np.uint64((int(a) + int(b)) & _MASK)
+
+    def quotient(a: Any, b: Any) -> Any:
+        """Quotient of two floats as IEEE 754 has it: infinite or NaN where b is 0."""
+        a, b = float(a), float(b)
+        if b != 0.0:
+            return a / b
+        return math.nan if a == 0.0 or math.isnan(a) else math.copysign(math.inf, a) * math.copysign(1.0, b)
 
 else:
 
@@ -91,6 +101,11 @@ else:
         """Sum of two words, wrapped to 64 bits."""
         return np.uint64(a) + np.uint64(b)
 
+    @jit
+    def quotient(a: Any, b: Any) -> Any:
+        """Quotient of two floats as IEEE 754 has it: infinite or NaN where b is 0."""
+        return float(a) / float(b)
+
 
 @jit
 def shl64(x: Any, n: Any) -> Any:
@@ -129,3 +144,27 @@ def mix64(x: Any) -> Any:
     x = mul64(x ^ (x >> np.uint64(30)), np.uint64(0xBF58476D1CE4E5B9))
     x = mul64(x ^ (x >> np.uint64(27)), np.uint64(0x94D049BB133111EB))
     return x ^ (x >> np.uint64(31))
+
+
+@jit
+def float_to_int64(x: Any) -> Any:
+    """Go's int64(x) on amd64 (CVTTSD2SQ): towards zero; -2**63 for what does not fit, NaN too."""
+    x = float(x)
+    if -(2.0**63) <= x < 2.0**63:
+        return np.int64(x)
+    return np.int64(-(2**63))
+
+
+@jit
+def float_to_uint64(x: Any) -> Any:
+    """Go's uint64(x) on amd64: the signed conversion's bits (so -1 gives 2**64 - 1), exact from 2**63 on; else 2**63."""
+    x = float(x)
+    if 2.0**63 <= x < 2.0**64:
+        return np.uint64(x)
+    return add64(float_to_int64(x), 0)
+
+
+@jit
+def difference64(a: Any, b: Any) -> Any:
+    """a - b of two signed 64-bit integers, wrapped."""
+    return np.int64(add64(add64(a, ~b), 1))

@@ -20,7 +20,7 @@ LAYERS = """
 """
 # where processes are written
 SIMPY = """
-    sim.engine sim.go.goroutine sim.go.newstack sim.go.proc sim.go.world workloads.drive workloads.drive_trace
+    sim.engine sim.go.mgc sim.go.mgcworker sim.go.newstack sim.go.bgscavenge sim.go.goroutine sim.go.proc sim.go.world workloads.drive workloads.drive_trace
     experiments.run experiments.bench tests
 """
 OUTSIDE = "io os pathlib random secrets tempfile time"  # what a room of an allocator never asks for

@@ -14,6 +14,11 @@ from typing import Any, Literal
 from sim.units import GIB, KIB, MIB, MS, NS, SEC, TIB, US
 from workloads.spec import PPM, Lifetime, Mix, Objects, Recorded, Service, Workers
 
+GOGC_OFF = -1
+"""GOGC=off."""
+NO_LIMIT = (1 << 63) - 1
+"""No memory limit."""
+
 
 class ScenarioError(ValueError):
     """A scenario cannot be used; takes exactly one string, the line to print."""
@@ -26,6 +31,15 @@ def fault(file: str, key: str, what: str) -> ScenarioError:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """Settings of the collector from a time on; None where it stays as it is."""
+
+    at_ps: int
+    gogc: int | None
+    memory_limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """Everything that decides a run: the runtime and its settings, the machine, the workload, how long, which seed."""
 
@@ -33,7 +47,11 @@ class Scenario:
     purpose: str
     version: Literal["go1.14", "go1.19", "go1.27"]
     gomaxprocs: int
-    gogc: Literal["off"]  # no collector yet
+    gogc: int  # percent, GOGC_OFF = off
+    memory_limit: int  # bytes, NO_LIMIT = none
+    heap_shape: str  # which of the machine's measured heaps marking costs as much as
+    globals_bytes: int  # of globals with pointers
+    changes: tuple[Change, ...]  # of gogc and memory_limit, the earliest first
     layout: Literal["sparse", "linear"]
     mcentral_mutex: bool
     memprofilerate: int  # mean bytes between heap-profile samples, 0 = no profile
@@ -59,7 +77,11 @@ class Scenario:
             "runtime": {
                 "version": self.version,
                 "gomaxprocs": self.gomaxprocs,
-                "gogc": self.gogc,
+                "gogc": _gogc(self.gogc),
+                "memory_limit": _limit(self.memory_limit),
+                "heap_shape": self.heap_shape,
+                "globals": exact_size(self.globals_bytes),
+                "change": [_change(change) for change in self.changes],
                 "layout": self.layout,
                 "mcentral_mutex": self.mcentral_mutex,
                 "memprofilerate": exact_size(self.memprofilerate) if self.memprofilerate else "off",
@@ -68,6 +90,23 @@ class Scenario:
             "run": run,
             "workload": _workload(self.workload),
         }
+
+
+def _gogc(percent: int) -> int | str:
+    return "off" if percent == GOGC_OFF else percent
+
+
+def _limit(nbytes: int) -> str:
+    return "off" if nbytes == NO_LIMIT else exact_size(nbytes)
+
+
+def _change(change: Change) -> dict[str, Any]:
+    found: dict[str, Any] = {"at": exact_time(change.at_ps)}
+    if change.gogc is not None:
+        found["gogc"] = _gogc(change.gogc)
+    if change.memory_limit is not None:
+        found["memory_limit"] = _limit(change.memory_limit)
+    return found
 
 
 def exact_time(ps: int) -> str:

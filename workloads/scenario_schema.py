@@ -5,10 +5,18 @@
     [runtime]
     version = "go1.27"                       # "go1.19", "go1.14"
     gomaxprocs = 8                           # required; kind "trace": by default as recorded
-    gogc = "off"                             # the collector is not modelled yet
+    gogc = 100                               # GOGC: percent that the heap grows by between cycles, or "off"
+    memory_limit = "off"                     # GOMEMLIMIT, as in "512MiB"
+    heap_shape = "array-shuffled"            # which heap marking costs as much as: "array", "list", "list-shuffled", "tree"
+    globals = "128KiB"                       # of the program, as far as they hold pointers
     layout = "sparse"                        # "linear": one reservation, as before Go 1.11
     mcentral_mutex = false                   # default: as the version has it
     memprofilerate = "off"                   # mean bytes between heap-profile samples, "512KiB" as Go has it by default
+
+    [[runtime.change]]                       # debug.SetGCPercent, debug.SetMemoryLimit while the program runs
+    at = "200ms"                             # required
+    gogc = 50                                # this, memory_limit, or both
+    memory_limit = "1GiB"
 
     [machine]
     prices = "epyc-2core"                    # a shipped machine file, or a path, from this file's folder
@@ -73,7 +81,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from sim.go.params import VERSIONS
 from sim.units import SEC
 from workloads import spec
-from workloads.scenario_record import Scenario, exact_size, fault, interval_of
+from workloads.scenario_record import NO_LIMIT, Change, Scenario, exact_size, fault, interval_of
 from workloads.scenario_values import (
     MAX_COUNT,
     MAX_MEAN,
@@ -86,7 +94,9 @@ from workloads.scenario_values import (
     MIN_RATE,
     Count,
     Dist,
+    GlobalsSize,
     Gogc,
+    Limit,
     Line,
     MeanTime,
     Name,
@@ -116,12 +126,34 @@ class _Table(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
+class ChangeTable(_Table):
+    """``[[runtime.change]]``: settings of the collector from a time on."""
+
+    at: Annotated[int, time(0, MAX_TIME, "200ms")]
+    gogc: Gogc | None = None
+    memory_limit: Limit | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if self.gogc is None and self.memory_limit is None:
+            raise ValueError("changes nothing; add gogc = 50, or memory_limit = \"1GiB\"")
+        return self
+
+    def record(self) -> Change:
+        """The record."""
+        return Change(self.at, self.gogc, self.memory_limit)
+
+
 class Runtime(_Table):
     """``[runtime]``: the version and its settings."""
 
     version: Literal["go1.27", "go1.19", "go1.14"] = "go1.27"
     gomaxprocs: Annotated[int, whole(1, 1024)] | None = None
-    gogc: Gogc = "off"
+    gogc: Gogc = 100
+    memory_limit: Limit = NO_LIMIT
+    heap_shape: Literal["array-shuffled", "array", "list-shuffled", "list", "tree"] = "array-shuffled"
+    globals: GlobalsSize = 128 << 10
+    change: list[ChangeTable] = []
     layout: Literal["sparse", "linear"] = "sparse"
     mcentral_mutex: bool | None = None
     memprofilerate: SizeOrOff = 0
@@ -396,6 +428,7 @@ class File(_Table):
 TABLES: dict[str, tuple[type[_Table], ...]] = {  # by the name of the key that holds them
     "": (File,),
     "runtime": (Runtime,),
+    "change": (ChangeTable,),
     "machine": (Machine,),
     "run": (Run,),
     "workload": (Workers, Service, Trace),
@@ -413,6 +446,7 @@ EXAMPLES = {  # of every key that may be missing
     "runtime": "a section [runtime] with gomaxprocs = 8",
     "gomaxprocs": "gomaxprocs = 8",
     "run": "a section [run] with mallocs = 1000000",
+    "at": 'at = "200ms"',
     "workload": 'a section [workload] with kind = "workers", kind = "service" or kind = "trace"',
     "kind": 'kind = "workers", kind = "service" or kind = "trace"',
     "goroutines": "goroutines = 8",
@@ -551,6 +585,10 @@ def resolve(raw: Mapping[str, Any], file: str, name: str) -> Scenario:
         version=runtime.version,
         gomaxprocs=gomaxprocs,
         gogc=runtime.gogc,
+        memory_limit=runtime.memory_limit,
+        heap_shape=runtime.heap_shape,
+        globals_bytes=runtime.globals,
+        changes=tuple(sorted((change.record() for change in runtime.change), key=lambda change: change.at_ps)),
         layout=runtime.layout,
         mcentral_mutex=VERSIONS[runtime.version].mcentral_mutex if mutex is None else mutex,
         memprofilerate=runtime.memprofilerate,

@@ -14,11 +14,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from sim.units import SEC, parse_size, parse_time
-from workloads.scenario_record import exact_time
+from workloads.scenario_record import GOGC_OFF, NO_LIMIT, exact_time
 
 MAX_TIME = (1 << 63) - 1  # ps: what an int64 holds, 106 days
 MAX_MEAN = 3600 * SEC  # of a random time: 44 times as much is still far from MAX_TIME
 MAX_SIZE = (1 << 40) - 1
+MAX_GOGC = 100_000
+MAX_GLOBALS = 1 << 36
 MAX_STACK = 511 << 20  # bytes of frames: a stack ends at 512 MiB, of which a guard is kept free
 MAX_OPS = 1 << 39  # mean lifetime in mallocs
 MAX_RANGE = 1 << 31  # sizes in one range
@@ -87,11 +89,11 @@ def _quantity(parse: Callable[[str], int], low: int, high: int, limits: str, exa
     return BeforeValidator(check)
 
 
-def off_or(quantity: Any) -> Any:
-    """The word ``off``, which is 0, or a quantity."""
+def off_or(quantity: Any, off: int = 0) -> Any:
+    """The word ``off``, which is the integer ``off``, or a quantity."""
 
     def check(value: Any) -> int:
-        return 0 if value == "off" else int(quantity.func(value))
+        return off if value == "off" else int(quantity.func(value))
 
     return BeforeValidator(check)
 
@@ -108,10 +110,13 @@ def _line(value: Any) -> str:
     return value
 
 
-def _gogc(value: Any) -> str:
-    if value != "off":
-        raise ValueError(f'{shown(value)} needs a collector, which is not modelled yet; write "off"')
-    return "off"
+def _gogc(value: Any) -> int:
+    """GOGC in percent, -1 for off."""
+    if value == "off":
+        return GOGC_OFF
+    if type(value) is not int or not 1 <= value <= MAX_GOGC:
+        raise ValueError(f'{shown(value)} is not allowed; write a percentage from 1 to {MAX_GOGC}, or "off"')
+    return value
 
 
 def _text(value: Any) -> str:
@@ -128,10 +133,12 @@ def _weight(value: Any) -> Fraction:
 
 
 Line = Annotated[str, BeforeValidator(_line)]
-Gogc = Annotated[Literal["off"], BeforeValidator(_gogc)]
+Gogc = Annotated[int, BeforeValidator(_gogc)]
 Name = Annotated[str, BeforeValidator(_text)]
 Size = Annotated[int, _quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB", "64B")]
 SizeOrOff = Annotated[int, off_or(_quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB, or off", "512KiB"))]
+Limit = Annotated[int, off_or(_quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB, or off", "512MiB"), NO_LIMIT)]
+GlobalsSize = Annotated[int, _quantity(parse_size, 0, MAX_GLOBALS, "from 0B to 64GiB", "128KiB")]
 Stack = Annotated[int, _quantity(parse_size, 1, MAX_STACK, "from 1B to 511MiB", "8KiB")]
 MeanTime = Annotated[int, time(0, MAX_MEAN, "500ns")]
 Share = Annotated[float, real(0, 1)]

@@ -41,6 +41,8 @@ class Environment(simpy.Environment):
 
     ``turn`` is (time, priority), `NO_TURN` for none. When it is not after the head of the queue, a step is one call of
     ``drive()`` instead, which may do all that comes before `limit` and sets ``turn`` anew.
+
+    Events `in_background` alone do not keep a simulation going: timers of those who only look after others.
     """
 
     def __init__(self) -> None:
@@ -48,6 +50,7 @@ class Environment(simpy.Environment):
         self.turn: tuple[int, int] = NO_TURN
         self.drive: Callable[[], None] | None = None
         self._step = super().step
+        self._background = 0
 
     def step(self) -> None:
         """Do what comes next of the two."""
@@ -59,6 +62,22 @@ class Environment(simpy.Environment):
     def peek(self) -> float:
         """When the next event is due, of either source; infinity if there is none."""
         return min(super().peek(), self.turn[0] if self.turn < NO_TURN else float("inf"))
+
+    def in_background(self, delay: int, owner_priority: EventPriority) -> simpy.Event:
+        """As `after`, an event that nobody waits for at the end of the simulation."""
+        event = after(self, delay, owner_priority)
+        self._background += 1
+        assert event.callbacks is not None
+        event.callbacks.append(self._leave_background)
+        return event
+
+    def _leave_background(self, _: simpy.Event) -> None:
+        self._background -= 1
+
+    def run_out(self) -> None:
+        """Let everything happen that is not in the background, and what comes before it."""
+        while len(self._queue) > self._background or self.turn < NO_TURN:
+            self.step()
 
     def limit(self) -> tuple[int, int]:
         """The key of the head of the queue."""

@@ -125,6 +125,7 @@ class TimedLock:
         self.waiters = self.acquisitions = self.releases = self.waits = 0
         self.total_wait = self.longest_wait = self.total_hold = 0
         self.spins = self.futex_sleeps = self.futex_wakes = 0
+        self.held: Callable[[int, int, int], None] | None = None  # told of each hold: its begin, its end, whose
         self._below = below
         self._rounds = (prices.procyield,) * _ACTIVE_SPINS + (prices.osyield,)
         self._since = 0  # the grant to the holder
@@ -180,6 +181,8 @@ class TimedLock:
         self.order.leave(owner, self)
         self.releases += 1
         self.total_hold += now - self._since
+        if self.held is not None:
+            self.held(self._since, now, owner)
         self.holder = None
         if not self.waiters and not self._sleeping:
             return self.prices.release

@@ -5,12 +5,16 @@ Each predicate throws with the numbers that break it.
 - Places: every in-use span is in exactly one place, one P's cache or one set.
 - Spans: no two share a page, each starts in an arena, counts agree with bitmaps, dead slots are allocated, the page map
   leads to them.
-- Pages: the page allocator holds in use just what spans, page caches and the random padding hold; nothing is free below
-  its search address; the leaf summaries say what the bitmaps say.
+- Pages: the page allocator holds in use just what spans, page caches, scavengers at work and the random padding hold;
+  nothing is free below its search address; the leaf summaries say what the bitmaps say.
+- Scavenger: its index counts what the bitmaps say, and no flagged chunk lies above the cursor for force; memory stands
+  behind mapped pages that are not scavenged, as many as resident_pages says.
 - Ledger: the heap's parts sum to the bytes mapped for it and follow from bitmaps and spans; every byte of metadata is in
   one statistic; mapped_ready is the sum of all statistics less what is released, reserved what is left of reservations.
 - Stacks and goroutines: see check_stack.py.
 - Layout: arenas overlap nothing others hold, and their index leads to them.
+- Pacer: what is marked <= trigger <= goal (or all are the goal), counts are not negative, marking began somewhere.
+- GC CPU limiter: its bucket's level is within its capacity; it is on only while the bucket is full.
 
 Whole columns are compared at a time: a heap of some thousand spans takes about a millisecond.
 """
@@ -23,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.go import gccontroller
 from sim.go.check_stack import check_goroutines, check_stacks
 from sim.go.layout import (
     ARENA_BYTES,
@@ -34,12 +39,15 @@ from sim.go.layout import (
     NUM_HINTS,
 )
 from sim.go.mfixalloc import GCBITS_CHUNK, PERSISTENT_CHUNK, PTR_SIZE, SYS_PAGE
+from sim.go.mgcpacer import NOT_TRIGGERED
 from sim.go.mpagealloc_64bit import ADDR_RANGE, CHUNK_MAP_BYTES, INITIAL_RANGES, SUMMARY_BYTES
-from sim.go.mspanset import BLOCK_ENTRIES, INITIAL_SPINE_CAP
+from sim.go.mspanset import INITIAL_SPINE_CAP
+from sim.go.pump import HAVE_PAGES, INSERT, PAGES
 from sim.go.runtime import Heap
 from sim.go.state import (
     ARENA_HINT_ALLOC,
     ARENA_PAGES,
+    BLOCK_ENTRIES,
     CACHEALLOC,
     CHUNK_PAGES,
     PAGE_SHIFT,
@@ -53,37 +61,69 @@ from sim.units import throw
 _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
-def _low_bits(n: Any) -> Any:
+def low_bits(n: Any) -> Any:
     """Words with their lowest n bits set, n clipped to [0, 64]."""
     n = np.clip(n, 0, 64).astype(np.uint64)
     shift = (np.uint64(64) - n) & np.uint64(63)
     return np.where(n == 0, np.uint64(0), _ALL >> shift)
 
 
+def _set_entries(heap: Heap, index: int) -> list[int]:
+    """The entries of a span set, stale ones included; its blocks against its counts."""
+    queue, blocks = heap.arrays["spansets"][index], heap.arrays["set_blocks"].view(np.ndarray)
+    popped, pushed = int(queue.popped), int(queue.pushed)
+    chain, block, wanted = [], int(queue.head), -(-pushed // BLOCK_ENTRIES) - popped // BLOCK_ENTRIES
+    while block != 0:
+        chain.append(block)
+        block = int(blocks["next"][block])
+        if len(chain) > wanted:
+            break
+    if len(chain) != wanted or (chain[-1] if chain else 0) != int(queue.tail) or pushed < popped:
+        throw(f"span set {index} holds entries {popped} to {pushed}, its chain of {len(chain)} blocks others")
+    entries = np.concatenate([blocks["entries"][block] for block in chain]) if chain else np.zeros(0, np.int32)
+    first = popped % BLOCK_ENTRIES
+    found: list[int] = entries[first : first + pushed - popped].tolist()
+    return found
+
+
+def _check_set_blocks(heap: Heap) -> None:
+    """Every row of set_blocks is in one set or free."""
+    fields, sets = heap.fields, heap.arrays["spansets"]
+    used = int((-(-sets.pushed // BLOCK_ENTRIES) - sets.popped // BLOCK_ENTRIES).sum())
+    free, at = 0, int(fields.free_set_block)
+    while at != 0 and free <= int(fields.nset_blocks):
+        free, at = free + 1, int(heap.arrays["set_blocks"].next[at])
+    if used + free != int(fields.nset_blocks) - 1:
+        throw(f"{used} blocks of span sets are used, {free} free, of {int(fields.nset_blocks) - 1}")
+
+
 def check_places(heap: Heap) -> None:
-    """Every in-use span in exactly one cache or set; none that is not in use in any."""
+    """Every in-use span in exactly one cache or set; none that is not in use in any.
+
+    An entry among the spans to be swept is stale, and no place, when its span is swept or not in use.
+    """
     arrays, n = heap.arrays, int(heap.fields.nspans)
     places: dict[int, list[str]] = {}
     cached = np.asarray(arrays["mcaches"].alloc)
     for p, spc in np.argwhere(cached != 0):
         places.setdefault(int(cached[p, spc]), []).append(f"P{p}.alloc[{spc}]")
-    following = arrays["spans"].next[:n].tolist()
-    tails = arrays["spansets"].tail
-    heads = arrays["spansets"].head
-    counts = arrays["spansets"].pushed - arrays["spansets"].popped
-    for index in np.flatnonzero((heads != 0) | (tails != 0) | (counts != 0)):
-        s, last, seen = int(heads[index]), 0, 0
-        while s != 0:
-            places.setdefault(s, []).append(f"set {index}")
-            last, s = s, following[s]
-            seen += 1
-            if seen > n:
-                throw(f"span set {index} is a ring")
-        if last != int(tails[index]):
-            throw(f"span set {index} ends at {last}, its tail says {tails[index]}")
-        if seen != int(counts[index]):
-            throw(f"span set {index} holds {seen} spans, {counts[index]} by its counts")
     state = arrays["spans"].state[:n].tolist()
+    sweepgen = arrays["spans"].sweepgen[:n].tolist()
+    sg = int(heap.fields.sweepgen)
+    sets = arrays["spansets"]
+    for index in np.flatnonzero((sets.head != 0) | (sets.tail != 0) | (sets.pushed != sets.popped)).tolist():
+        unswept = index & 1 != sg >> 1 & 1
+        if unswept and heap.fields.sweep_drained and sets.pushed[index] != sets.popped[index]:
+            throw(f"span set {index} still holds spans to sweep, but the sweep is drained")
+        for s in _set_entries(heap, index):
+            if not 0 < s < n:
+                throw(f"span set {index} holds {s}, which is no span")
+            if unswept and (state[s] != SPAN_IN_USE or sweepgen[s] != sg - 2):
+                continue
+            places.setdefault(s, []).append(f"set {index}")
+            if not unswept and state[s] == SPAN_IN_USE and sweepgen[s] != sg:
+                throw(f"span {s} is in set {index} of swept spans, its sweepgen is {sweepgen[s]} of {sg}")
+    _check_set_blocks(heap)
     for s in range(1, n):
         where = places.get(s, [])
         if state[s] == SPAN_IN_USE and len(where) != 1:
@@ -137,12 +177,12 @@ def _check_bitmaps(heap: Heap) -> None:
     i = np.arange(int(nwords.sum())) - first[which]
     allocated = arrays["words"][spans.alloc_bits[used].astype(np.int64)[which] + i]
     dead = arrays["words"][spans.dead_bits[used].astype(np.int64)[which] + i]
-    beyond = ~_low_bits(nelems[which] - 64 * i)
+    beyond = ~low_bits(nelems[which] - 64 * i)
     bad = np.flatnonzero((allocated | dead) & beyond)
     if len(bad):
         s = which[bad[0]]
         throw(f"span {used[s]} has bits at or above its {nelems[s]} slots")
-    allocated |= _low_bits(spans.freeindex[used].astype(np.int64)[which] - 64 * i) & ~beyond
+    allocated |= low_bits(spans.freeindex[used].astype(np.int64)[which] - 64 * i) & ~beyond
     held = np.add.reduceat(np.bitwise_count(allocated).astype(np.int64), first)
     bad = np.flatnonzero(held != spans.alloc_count[used])
     if len(bad):
@@ -167,6 +207,22 @@ def _chunk_bits(heap: Heap, field: str) -> Any:
     return np.unpackbits(words.view(np.uint8), bitorder="little").reshape(-1, CHUNK_PAGES).astype(bool)
 
 
+def _spanless(heap: Heap) -> Any:
+    """Rows of goroutines whose allocation has pages and no span yet."""
+    rows = heap.arrays["goroutines"]
+    return rows[np.isin(rows["stage"], (PAGES, INSERT, HAVE_PAGES)) & (rows["page"] >= 0)]
+
+
+def _page_numbers(runs: list[tuple[int, int]]) -> Any:
+    """The pages of runs of pages."""
+    return np.concatenate([np.zeros(0, np.int64), *(page + np.arange(npages) for page, npages in runs)])
+
+
+def _pages_in_flight(heap: Heap) -> Any:
+    """Page numbers of the runs that scavengers are giving back."""
+    return _page_numbers(heap.arrays["procs"][["scav_page", "scav_npages"]].tolist())
+
+
 def check_pages(heap: Heap) -> None:
     """The page allocator's bitmaps against who holds pages; its search address and leaf summaries."""
     fields = heap.fields
@@ -175,7 +231,9 @@ def check_pages(heap: Heap) -> None:
     row, bit = np.nonzero(used)
     held = np.sort(first_page[row] + bit)
     padding = int(fields.padding_start) + np.arange(int(fields.padding_pages))
-    wanted = np.sort(np.concatenate([_span_pages(heap)[0], _cached_pages(heap, "pcache"), padding]))
+    taken = _page_numbers(_spanless(heap)[["page", "npages"]].tolist())
+    held_by = [_span_pages(heap)[0], _cached_pages(heap, "pcache"), _pages_in_flight(heap), taken, padding]
+    wanted = np.sort(np.concatenate(held_by))
     if not np.array_equal(held, wanted):
         odd = np.setxor1d(held, wanted)
         page = int(odd[0]) if len(odd) else int(wanted[np.flatnonzero(np.diff(wanted) == 0)[0]])
@@ -215,8 +273,47 @@ def check_ledger(heap: Heap) -> None:
         if held != int(fields[name]):
             throw(f"spans cover {held} bytes, {name} says {fields[name]}")
     released = int(_chunk_bits(heap, "scav").sum()) + len(_cached_pages(heap, "pcache_scav"))
+    released += int(_spanless(heap)["scav"].sum())
     if released << PAGE_SHIFT != int(fields.heap_released):
         throw(f"{released << PAGE_SHIFT} bytes are scavenged, heap_released says {fields.heap_released}")
+
+
+def check_scavenger(heap: Heap) -> None:
+    """The scavenge index against the bitmaps, and memory against what is mapped and not scavenged."""
+    fields, arrays = heap.fields, heap.arrays
+    chunks = arrays["chunks"][: int(fields.nchunks)]
+    index = np.ascontiguousarray(chunks["index"])
+    if not fields.scavenge_index_bits:
+        flying = np.unique(_pages_in_flight(heap) // CHUNK_PAGES, return_counts=True)
+        in_use = _chunk_bits(heap, "bits").sum(axis=1)
+        in_use -= np.array([dict(zip(*flying, strict=True)).get(i, 0) for i in index], np.int64).reshape(in_use.shape)
+        bad = np.flatnonzero(in_use != chunks["in_use"])
+        if len(bad):
+            throw(f"{in_use[bad[0]]} pages of chunk {index[bad[0]]:#x} are in use, in_use says {chunks['in_use'][bad[0]]}")
+        bad = np.flatnonzero((chunks["gen"] > fields.scav_gen) | (chunks["last_in_use"] > CHUNK_PAGES))
+        if len(bad):
+            throw(f"chunk {index[bad[0]]:#x} is of generation {chunks['gen'][bad[0]]}, the index of {fields.scav_gen}")
+    top = int(index[chunks["flags"] != 0].max(initial=-1))
+    if top > int(fields.scav_search_force) >> 9:
+        throw(f"chunk {top:#x} may have something to scavenge, above the cursor at page {int(fields.scav_search_force):#x}")
+    _check_resident(heap)
+
+
+def _check_resident(heap: Heap) -> None:
+    """The 4 KiB pages that memory stands behind: in chunks, not scavenged, and counted."""
+    fields, arrays = heap.fields, heap.arrays
+    words = np.ascontiguousarray(arrays["arenas"]["touched"][: int(fields.narenas)])
+    bits = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(-1, 2 * ARENA_PAGES)
+    row, bit = np.nonzero(bits)
+    if len(row) != int(fields.resident_pages):
+        throw(f"memory stands behind {len(row)} system pages, resident_pages says {fields.resident_pages}")
+    page = np.unique(arrays["arenas"]["index"][row] * ARENA_PAGES + bit // 2)
+    chunk = arrays["chunk_map"][page // CHUNK_PAGES].astype(np.int64) - 1
+    if (chunk < 0).any():
+        throw(f"memory stands behind page {int(page[int(np.argmin(chunk))]):#x}, which is not mapped")
+    scavenged = _chunk_bits(heap, "scav")[chunk, page % CHUNK_PAGES] | np.isin(page, _cached_pages(heap, "pcache_scav"))
+    if scavenged.any():
+        throw(f"memory stands behind page {int(page[int(np.argmax(scavenged))]):#x}, which is scavenged")
 
 
 def _round(n: int, unit: int) -> int:
@@ -339,6 +436,37 @@ def check_layout(heap: Heap) -> None:
         throw(f"there are {hints} arena hints, inuse says {fixed.inuse[ARENA_HINT_ALLOC]} bytes")
 
 
+def check_pacer(heap: Heap) -> None:
+    """Trigger and goal against what is marked, and the pacer's counts."""
+    fields = heap.fields
+    for name in ("heap_live", "heap_scan", "heap_marked", "heap_scan_work", "stack_scan_work", "globals_scan_work"):
+        if fields[name] < 0:
+            throw(f"{name} is {fields[name]} bytes")
+    if fields.heap_marked > fields.heap_live:
+        throw(f"more is marked, {fields.heap_marked} bytes, than is live, {fields.heap_live}")
+    if fields.gc_percent_heap_goal < fields.heap_minimum:
+        throw(f"a goal of {fields.gc_percent_heap_goal} bytes is shorter than any, {fields.heap_minimum}")
+    trigger, goal = gccontroller.trigger(heap.header)
+    if not min(int(fields.heap_marked), goal) <= trigger <= goal:
+        throw(f"the trigger {trigger} is not between {fields.heap_marked} marked and the goal {goal}")
+    if fields.gc_blacken_enabled and fields.triggered == NOT_TRIGGERED:
+        throw("marking runs without a trigger")
+    if fields.gc_blacken_enabled and not fields.assist_work_per_byte > 0:
+        throw(f"assist_work_per_byte is {fields.assist_work_per_byte} while marking")
+    if fields.idle_mark_workers < 0 or fields.dedicated_mark_workers_needed < 0:
+        throw(f"{fields.idle_mark_workers} idle mark workers, {fields.dedicated_mark_workers_needed} dedicated needed")
+
+
+def check_limiter(heap: Heap) -> None:
+    """The GC CPU limiter's bucket."""
+    fields = heap.fields
+    fill, capacity = int(fields.limiter_fill), int(fields.limiter_capacity)
+    if not 0 <= fill <= capacity:
+        throw(f"the limiter's bucket holds {fill} of {capacity} ps")
+    if fields.limiter_enabled and fill != capacity:
+        throw(f"the limiter is on with {fill} of {capacity} ps in its bucket")
+
+
 def check_heap(heap: Heap, stacks: Mapping[int, int] = MappingProxyType({})) -> None:
     """Every invariant of the rooms; Throw names the first that does not hold. ``stacks``: see `check_stacks`."""
     check_layout(heap)
@@ -346,6 +474,9 @@ def check_heap(heap: Heap, stacks: Mapping[int, int] = MappingProxyType({})) -> 
     check_spans(heap)
     check_pages(heap)
     check_ledger(heap)
+    check_scavenger(heap)
     check_metadata(heap)
+    check_pacer(heap)
+    check_limiter(heap)
     check_stacks(heap, stacks)
     check_goroutines(heap)

@@ -13,8 +13,9 @@ from typing import Any
 from numba import int64, void
 
 from sim.go.mcache import prepare_for_sweep
-from sim.go.mgcsweep import finish_sweep, sweep_one
-from sim.go.mspan import mark_live
+from sim.go.mgcscavenge_index import next_gen
+from sim.go.mgcsweep import begin_sweep, finish_sweep, sweep_one
+from sim.go.mheap import clear_page_marks, mark_span
 from sim.go.state import SPAN_IN_USE, heap_type, spans
 from sim.jit import bare, entry, jit
 
@@ -22,14 +23,16 @@ from sim.jit import bare, entry, jit
 @jit
 def mark_at_once(h: Any, p: Any) -> None:
     """Finish the last sweep, mark what is not dead, begin the next sweep; caches are flushed for it."""
-    while sweep_one(h, p) != 0:
+    while sweep_one(h, p) >= 0:
         pass
     finish_sweep(h)
+    clear_page_marks(h)
     for s in range(1, h[0].nspans):
         if spans(h)[s].state == SPAN_IN_USE:
-            mark_live(h, s)
-    h[0].sweepgen += 2
-    h[0].central_index = 0
+            mark_span(h, s)
+    begin_sweep(h)
+    h[0].last_heap_in_use = h[0].heap_in_use
+    next_gen(h)
     for i in range(h[0].nprocs):
         prepare_for_sweep(h, i)
 
@@ -39,6 +42,7 @@ def collect_at_once(h: Any, p: Any) -> None:
     """Mark, sweep and free everything that is dead, on P p; no P may be in the middle of an allocation."""
     h = bare(h)
     mark_at_once(h, p)
-    while sweep_one(h, p) != 0:
+    while sweep_one(h, p) >= 0:
         pass
     h[0].fact_meta_pages = 0
+    h[0].fact_sweep_time = 0

@@ -3,7 +3,9 @@
 A goroutine's Python code takes no simulated time and runs when a P runs it (proc.py). Inside, ``yield g.run(ops)``
 (thousands of operations), ``yield g.malloc(n)``, ``yield g.drop(obj)``, ``yield g.compute(ps)``, ``yield g.use_stack(n)``
 and ``yield g.go(function, ...)`` use the P; any other SimPy event parks the goroutine and frees the P until it fires. An
-event that fires at the very instant it is yielded parks nobody: an operation of a channel that need not wait.
+event that fires at the very instant it is yielded parks nobody: an operation of a channel that need not wait. The
+runtime's own goroutines also yield `SystemStack`, a piece of work that is not operations: it uses the P and cannot be
+preempted.
 
 Nothing of what is asked for has happened before the yield is over: the child of ``g.go`` runs, and a dropped handle
 names another object, only then.
@@ -44,6 +46,20 @@ class Work(simpy.Event):
         self.before: Callable[[Proc], Body] | None = None  # a process step that its P does first, and cannot leave
 
 
+GOSCHED = object()  # result of a step on the system stack: others are to run first (proc.go:Gosched)
+
+
+class SystemStack(simpy.Event):
+    """A process step that a goroutine runs on its P, which it keeps throughout; the step's result is the yield's value.
+
+    (asm_amd64.s:systemstack) The step is called with the P. It tells the P what kind of time passes (`Proc.turn_to`).
+    """
+
+    def __init__(self, env: simpy.Environment, step: Callable[[Proc], Generator[simpy.Event, Any, Any]]) -> None:
+        super().__init__(env)
+        self.step = step
+
+
 class Goroutine(simpy.Process):
     """A goroutine: a SimPy process that runs when a P runs it. Made by ``world.go`` or, from inside, ``g.go``.
 
@@ -52,13 +68,20 @@ class Goroutine(simpy.Process):
     """
 
     def __init__(
-        self, world: World, name: str, function: Callable[..., Body], args: tuple[Any, ...], stack: int = 0
+        self,
+        world: World,
+        name: str,
+        function: Callable[..., Body],
+        args: tuple[Any, ...],
+        stack: int = 0,
+        system: bool = False,
     ) -> None:
         # NOTE: SimPy's Process starts when it is made; a goroutine is made by its go statement and starts at its end
         simpy.Event.__init__(self, world.env)
         self.world = world
         self.id = 0  # its row in the table of goroutines, from its go statement to its end
         self.p: Proc | None = None  # the P it runs on
+        self.system = system  # the runtime's own: not counted
         self.waited = 0
         self.label = name
         self.settling = False  # its P waits whether this instant brings the event it yielded
@@ -66,6 +89,9 @@ class Goroutine(simpy.Process):
         self.queued = 0  # when it became runnable
         self.frames = world.stacks.check_frames(stack) if stack else 0  # bytes of stack that its first run reaches
         self.off_since = -1  # when it lost its P in the middle of mallocgc
+        self.off_in = 0  # and why
+        self.queued_marking = False  # it was a mark worker's P whose queue it last joined
+        self.injected = False  # what readies it puts it on the global queue, not before others (injectglist)
         self._generator = function(self, *args)
         if not hasattr(self._generator, "throw"):
             throw(f"goroutine {name} is no generator: {function} must yield at least once")
@@ -77,7 +103,7 @@ class Goroutine(simpy.Process):
         """Let it be runnable from this instant on. (newproc, its end)"""
         if not self.id:
             self.id = self.world.stacks.outside()
-        self.world.sched.note_alive()
+        self.world.sched.note_alive(not self.system)
         self._target = Initialize(self.env, self)
 
     # what its own code yields
@@ -123,6 +149,10 @@ class Goroutine(simpy.Process):
         work.before = partial(self.world.stacks.newproc, child, work.ops)
         return work
 
+    def call(self, step: Callable[[Proc], Body]) -> SystemStack:
+        """Run a process step on the P, as `SystemStack` says; for the runtime's own goroutines."""
+        return SystemStack(self.env, step)
+
     def interrupt(self, cause: Any = None) -> None:
         """Goroutines cannot be interrupted, as in Go: send them something they wait for."""
         throw(f"goroutine {self.label} cannot be interrupted ({cause!r})")
@@ -134,18 +164,22 @@ class Goroutine(simpy.Process):
         if not event._ok:
             event._defused = True  # it is thrown into the goroutine as soon as that runs
         self.cause = event
-        if not self.settling:
+        if self.settling:
+            return
+        if self.injected:
+            self.world.sched.ready_global(self)
+        else:
             self.world.sched.ready(self)
 
-    def advance(self) -> Work | None:
-        """Run its Python code up to the next yield, on its P; the work it then asks for, None if it parked or ended."""
+    def advance(self) -> Work | SystemStack | None:
+        """Run its Python code up to the next yield, on its P; what it then asks of that, None if it parked or ended."""
         cause, self.cause = self.cause, None
         assert cause is not None
         super()._resume(cause)
         target = self._target
-        if isinstance(target, Work):
+        if isinstance(target, Work | SystemStack):
             return target
-        if isinstance(target, Condition) and any(isinstance(event, Work) for event in target._events):
+        if isinstance(target, Condition) and any(isinstance(event, Work | SystemStack) for event in target._events):
             throw(f"goroutine {self.label} waits for work together with other events; work is yielded alone")
         return None
 
@@ -157,8 +191,12 @@ class Goroutine(simpy.Process):
         """Its work is done: the value of the yield is the work's result."""
         if work.then is not None:
             work.then()
+        self.answer(work, work.result)
+
+    def answer(self, work: Work | SystemStack, value: Any) -> None:
+        """What it asked of its P is done, with this value of the yield."""
         work._ok = True
-        work._value = work.result
+        work._value = value
         work.callbacks = None  # type: ignore[assignment]
         self.cause = work
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from sim.go.mcache import cache_fresh, uncache_full
 from sim.go.mcentral import cache_span
-from sim.go.mheap import alloc_span
 from sim.go.mspan import next_free_index
+from sim.go.reclaim import heap_alloc
 from sim.go.sizeclasses import MALLOC_HEADER_SIZE, MIN_SIZE_FOR_MALLOC_HEADER, class_to_allocnpages, size_class
-from sim.go.state import SPAN_IN_USE, TINY_SPAN_CLASS, mcaches
+from sim.go.state import TINY_SPAN_CLASS, mcaches
 from sim.jit import jit
 
 TINY_SIZE = 16
@@ -39,7 +39,7 @@ def refill(h: Any, p: Any, spc: Any) -> Any:
     uncache_full(h, p, spc)
     s = cache_span(h, p, spc)
     if s == 0:
-        s = alloc_span(h, p, class_to_allocnpages[spc >> 1], spc, SPAN_IN_USE)
+        s = heap_alloc(h, p, class_to_allocnpages[spc >> 1], spc)
     cache_fresh(h, p, spc, s)
     return s
 

@@ -21,6 +21,8 @@ from sim.costs import STEPS
 from sim.engine.rng import draw64, exponential
 from sim.go.malloc import TINY_SIZE
 from sim.go.mcache import cache_fresh, update_heap_live
+from sim.go.mgcmark import mark_new_object, note_work
+from sim.go.mgcscavenge import bytes_to_scavenge, scavenge
 from sim.go.mheap import (
     OS_PAGE_SHIFT,
     PAGE_CACHE_MAX_PAGES,
@@ -40,6 +42,7 @@ from sim.go.state import (
     FAST,
     FIRST_TOUCH,
     FRESH,
+    GC_OFF,
     GROW,
     HEAP_WAIT,
     LARGE,
@@ -53,8 +56,12 @@ from sim.go.state import (
     PRICE_PARTIAL,
     PRICE_STEPS,
     PROFILE,
+    SCAVENGE,
     SPAN_IN_USE,
+    SWEEP,
+    TINY,
     TINY_SPAN_CLASS,
+    WORK_SWEEP,
     ZEROING,
     arenas,
     cause_max,
@@ -67,6 +74,8 @@ from sim.go.state import (
     mcaches,
     prices,
     procs,
+    scan_bytes,
+    scan_count,
     shared_variables,
     spans,
     variables,
@@ -78,7 +87,7 @@ from sim.ops import NEEDZERO, NOSCAN, SHARED, TOUCH
 from sim.words import ZERO, ones, shl64, shr64
 
 STEP = {name: PRICE_STEPS + i for i, name in enumerate(STEPS)}
-_TINY = STEP["tiny"]
+_TINY_PRICE = STEP["tiny"]
 _PAGE_CACHE_REFILL = STEP["page_cache_refill"]
 _PAGE_ALLOC = STEP["page_alloc"]
 _PAGE_LEVEL = STEP["page_level"]
@@ -88,6 +97,9 @@ _GROW_ARENA = STEP["grow_arena"]
 _FIRST_TOUCH = STEP["first_touch"]
 _HUGE_TOUCH = STEP["huge_touch"]
 _META_TOUCH = STEP["meta_touch"]
+_MADVISE = STEP["madvise"]
+_MADVISE_PAGE = STEP["madvise_page"]
+_TLB_SHOOTDOWN = STEP["tlb_shootdown"]
 _PROFILE_SAMPLE = STEP["profile_sample"]
 _LARGE = STEP["large"]
 
@@ -224,7 +236,7 @@ def tiny_offset(h: Any, p: Any, size: Any) -> Any:
 
 @inlined
 def combine_tiny(h: Any, p: Any, g: Any, op: Any, off: Any) -> Any:
-    """Put a tiny object into the current block; picoseconds."""
+    """Put a tiny object into the current block; picoseconds. Not counted as a call here if time was spent before."""
     c = mcaches(h)[p]
     c.tinyoffset = off + op.arg
     c.tiny_allocs += 1
@@ -234,8 +246,14 @@ def combine_tiny(h: Any, p: Any, g: Any, op: Any, off: Any) -> Any:
         set_alive(h, s, slot)
     assign(h, g, op, (s << 16) | slot)
     h[0].live_objects += 1
-    h[0].tiny_calls += 1
-    return prices(h)[_TINY]["mean"]
+    cost = prices(h)[_TINY_PRICE]["mean"]
+    if g.assist_paid == 2:
+        g.spent[TINY] += cost
+        finish_malloc(h, p, g)
+    else:
+        h[0].tiny_calls += 1
+    g.assist_paid = 0
+    return cost
 
 
 @jit
@@ -296,7 +314,8 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
         if zeroed:
             g.spent[ZEROING] += zero_price(h)[spc]
             cost += zero_price(h)[spc]
-        finish_malloc(h, p, g)
+        if not h[0].gc_test_due:
+            finish_malloc(h, p, g)
     else:
         fast_calls(h)[2 * spc + zeroed] += 1
         if zeroed:
@@ -306,6 +325,12 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
     if op["flags"] & NOSCAN == 0:
         long = h[0].malloc_header and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER
         mcaches(h)[p].scan_alloc += sp.elemsize if long else op.ptr_bytes
+        scan_bytes(h)[spc] += op.ptr_bytes
+        scan_count(h)[spc] += 1
+    if h[0].gc_phase != GC_OFF:
+        mark_new_object(h, s, slot)
+        g.assist_bytes -= sp.elemsize - op.arg
+    g.assist_paid = 0
     if spc == TINY_SPAN_CLASS:
         if tiny:
             start_tiny_block(h, p, op.arg, s, slot)
@@ -322,13 +347,73 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
 
 
 @jit
+def pay_sweeps(h: Any, p: Any, g: Any) -> Any:
+    """Picoseconds of the sweeping that the last steps did. (mgcsweep.py adds them up)"""
+    cost = h[0].fact_sweep_time
+    h[0].fact_sweep_time = 0
+    note_work(h, p, WORK_SWEEP, h[0].now, cost)
+    g.spent[SWEEP] += cost
+    return cost
+
+
+@jit
+def settle(h: Any, p: Any, g: Any) -> None:
+    """Sweeping and new metadata of the step that ends are this allocation's to pay, before another P reads the facts."""
+    g.owed += pay_sweeps(h, p, g) + touch_meta(h, p, g)
+
+
+@jit
+def pay_owed(h: Any, p: Any, g: Any) -> Any:
+    """Picoseconds of what was settled since the allocation began."""
+    settle(h, p, g)
+    cost = g.owed
+    g.owed = 0
+    return cost
+
+
+@jit
 def got_partial(h: Any, p: Any, g: Any) -> Any:
     """A refill found a span with room: cache it; picoseconds."""
     cost = pay(h, p, PRICE_PARTIAL + np.int64(g.spanclass))
     g.spent[PARTIAL] += cost
-    cost += touch_meta(h, p, g)  # a block for the span given back, mark bits of spans swept on the way
+    cost += pay_owed(h, p, g)  # spans swept on the way and their mark bits, a block for the span given back
     procs(h)[p].malloc_time += cost
     cache_fresh(h, p, np.int64(g.spanclass), np.int64(g.span))
+    return cost
+
+
+@jit
+def madvise_price(h: Any, p: Any, runs: Any, npages: Any) -> Any:
+    """Picoseconds of giving back so many runs with so many resident 4 KiB pages in all. (mem_linux.go:sysUnusedOS)
+
+    With more than one P each call interrupts the CPUs of the others; that one which idles needs no interrupt is left out.
+    """
+    cost = npages * prices(h)[_MADVISE_PAGE]["mean"]
+    for _ in range(runs):
+        cost += pay(h, p, _MADVISE)
+        if h[0].nprocs > 1:
+            cost += pay(h, p, _TLB_SHOOTDOWN)
+    return cost
+
+
+@jit
+def scavenge_for_span(h: Any, p: Any, scav: Any, growth: Any) -> Any:
+    """Give other memory back for a span that P got pages for; picoseconds. (mheap.go:allocSpan, from HaveSpan on)
+
+    ``scav``: scavenged pages among the span's; ``growth``: pages the heap grew by for it. For spans of objects and of
+    stacks alike. The runtime takes the heap lock twice a run and lets others allocate meanwhile; here all of it happens at
+    one instant, and the two holds cost their time without anybody queueing for them.
+    """
+    nbytes, force = bytes_to_scavenge(h, scav << PAGE_SHIFT, growth << PAGE_SHIFT)
+    if nbytes <= 0:
+        return np.int64(0)
+    h[0].fact_scav_runs = 0
+    h[0].fact_scav_pages = 0
+    h[0].scav_released_eager += scavenge(h, nbytes, force, True)
+    cost = madvise_price(h, p, h[0].fact_scav_runs, h[0].fact_scav_pages)
+    for _ in range(2 * h[0].fact_scav_runs):
+        cost += pay(h, p, _PAGE_ALLOC)
+    h[0].scavenge_assist_time += cost
     return cost
 
 
@@ -339,6 +424,8 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
     On memory nobody touched, mark bits or pointer bits at the span's end are its first touch (go1.27).
     """
     s = np.int64(g.span)
+    scavenging = scavenge_for_span(h, p, g.scav, g.growth)
+    g.spent[SCAVENGE] += scavenging
     finish_span(h, s, g.page, g.npages, np.int64(g.spanclass), SPAN_IN_USE, g.scav)
     sp = spans(h)[s]
     if not sp.fresh and not is_resident(h, sp):
@@ -346,6 +433,7 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
     row = PRICE_FRESH + np.int64(g.spanclass) if g.spanclass >= 2 else _LARGE
     cost = pay(h, p, row)
     g.spent[FRESH if g.spanclass >= 2 else LARGE] += cost
+    cost += scavenging
     used = sp.nelems * sp.elemsize
     end = g.npages << PAGE_SHIFT
     if sp.fresh and used < end and sp.elemsize <= MIN_SIZE_FOR_MALLOC_HEADER and h[0].inline_mark_bits:
@@ -354,7 +442,7 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
         cost += faults
     if g.spanclass >= 2:
         cache_fresh(h, p, np.int64(g.spanclass), s)
-    cost += touch_meta(h, p, g)
+    cost += pay_owed(h, p, g)
     procs(h)[p].malloc_time += cost
     return cost
 
@@ -383,11 +471,17 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     h[0].large_alloc_count += 1
     h[0].live_bytes += nbytes
     h[0].live_objects += 1
-    update_heap_live(h, p, nbytes)
+    update_heap_live(h, nbytes, np.int64(0))
     place_swept(h, s)
     noscan = op["flags"] & NOSCAN != 0
     if not noscan:
         mcaches(h)[p].scan_alloc += sp.elemsize if h[0].malloc_header else op.ptr_bytes
+        scan_bytes(h)[0] += op.ptr_bytes
+        scan_count(h)[0] += nbytes
+    if h[0].gc_phase != GC_OFF:
+        mark_new_object(h, s, np.int64(0))
+        g.assist_bytes -= nbytes - op.arg
+    g.assist_paid = 0
     assign(h, g, op, s << 16)
     cost = pay_bytes(h, p, op.arg, h[0].large_fresh_noscan if noscan else h[0].large_fresh_scan)
     g.spent[LARGE] += cost
@@ -444,6 +538,7 @@ def pages_without_lock(h: Any, p: Any, g: Any) -> Any:
     c = mcaches(h)[p]
     g.page = NO_PAGE
     g.scav = 0
+    g.growth = 0
     if g.npages < PAGE_CACHE_MAX_PAGES:
         g.page, g.scav = page_cache_alloc(h, p, g.npages)
     if g.page < 0 or c.mspancache_len == 0:
@@ -477,6 +572,7 @@ def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
         h[0].fact_grown = 0
         h[0].fact_arenas = 0
         g.page, g.scav = alloc_pages_locked(h, g.npages)
+        g.growth = h[0].fact_grown
         held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL]["mean"]
         g.spent[PAGE_SEARCH] += held
         grown = pay(h, p, _GROW) if h[0].fact_grown > 0 else np.int64(0)

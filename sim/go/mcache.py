@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from sim.go.mcentral import uncache_span
+from sim.go.mgcmark import advance, arm
+from sim.go.mgcpacer import update
 from sim.go.stack import stackcache_clear
 from sim.go.state import NUM_SPAN_CLASSES, PAGE_SHIFT, TINY_SPAN_CLASS, mcaches, small_alloc_count, spans
 from sim.jit import jit
@@ -33,12 +35,13 @@ def flush_stats(h: Any, p: Any, s: Any) -> None:
 
 
 @jit
-def update_heap_live(h: Any, p: Any, live: Any) -> None:
-    """Charge heapLive, and heapScan with what the P allocated since. (mgcpacer.go:update)"""
-    c = mcaches(h)[p]
-    h[0].heap_live += live
-    h[0].heap_scan += c.scan_alloc
-    c.scan_alloc = 0
+def update_heap_live(h: Any, live: Any, scan: Any) -> None:
+    """Charge heapLive and heapScan; what that revises, marking knows at once. (gcController.update)"""
+    if h[0].gc_blacken_enabled:
+        advance(h, h[0].now)
+    update(h, live, scan)
+    if h[0].gc_blacken_enabled:
+        arm(h)
 
 
 @jit
@@ -67,8 +70,10 @@ def cache_fresh(h: Any, p: Any, spc: Any, s: Any) -> None:
     sp = spans(h)[s]
     sp.sweepgen = h[0].sweepgen + 3
     sp.alloc_count_before_cache = sp.alloc_count
-    update_heap_live(h, p, (sp.npages << PAGE_SHIFT) - np.int64(sp.alloc_count) * sp.elemsize)
-    mcaches(h)[p].alloc[spc] = s
+    c = mcaches(h)[p]
+    update_heap_live(h, (sp.npages << PAGE_SHIFT) - np.int64(sp.alloc_count) * sp.elemsize, c.scan_alloc)
+    c.scan_alloc = 0
+    c.alloc[spc] = s
 
 
 @jit
@@ -92,7 +97,8 @@ def release_all(h: Any, p: Any) -> None:
         c.alloc[spc] = 0
     c.tiny_span = 0
     c.tinyoffset = 0
-    update_heap_live(h, p, live)
+    update_heap_live(h, live, c.scan_alloc)
+    c.scan_alloc = 0
 
 
 @jit

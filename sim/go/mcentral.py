@@ -1,7 +1,8 @@
 """The central list of a span class: where a P trades its full span for one with room (mirrors mcentral.go).
 
-A refill takes a swept partial span; else it sweeps partial, then full spans, at most 100 (the budget bounds the time
-against 1 % more space); else the caller grows the list with a fresh span.
+A refill first sweeps what it owes (mgcsweep.deduct_sweep_credit). Then it takes a swept partial span; else it sweeps
+partial, then full spans, at most 100 (the budget bounds the time against 1 % more space); else the caller grows the
+list with a fresh span.
 
 Up to go1.14 two lists stand behind a mutex instead, nonempty and empty; the shell takes it. Under it a refill only
 unlinks a span and links it again: swept or not, a span is swept after the unlock, and if it is still full the lock is
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.go.mgcsweep import sweep, try_acquire
+from sim.go.mgcsweep import deduct_sweep_credit, sweep, try_acquire
 from sim.go.mspan import set_freeindex
 from sim.go.mspanset import (
     full_swept,
@@ -28,7 +29,8 @@ from sim.go.mspanset import (
     spanset_pop,
     spanset_push,
 )
-from sim.go.state import spans
+from sim.go.sizeclasses import class_to_allocnpages
+from sim.go.state import PAGE_SHIFT, spans
 from sim.jit import jit
 from sim.units import Throw
 
@@ -70,8 +72,15 @@ def have_span(h: Any, s: Any) -> None:
 
 
 @jit
+def pay_for_refill(h: Any, p: Any, spanclass: Any) -> None:
+    """Sweep what a refill of the class owes. (mcentral.go:cacheSpan, its beginning)"""
+    deduct_sweep_credit(h, p, class_to_allocnpages[spanclass >> 1] << PAGE_SHIFT, np.int64(0))
+
+
+@jit
 def cache_span(h: Any, p: Any, spanclass: Any) -> Any:
     """A span with room from the class's sets, readied for the cache; 0 when the heap must give a fresh one."""
+    pay_for_refill(h, p, spanclass)
     s = spanset_pop(h, partial_swept(h, spanclass))
     if s == 0:
         s = take_unswept(h, p, spanclass)

@@ -1,10 +1,21 @@
 """Sweeping: unmarked slots become free, empty spans go back to the heap (mirrors mgcsweep.go).
 
-A cycle's mark termination adds 2 to the heap's sweepgen: swept spans are now unswept, and whoever needs one sweeps
-it first. Exactly one sweeper owns a span (sweepgen - 1). ``sweep_one`` walks the sets in the background's order:
-span classes upward, full spans before partial ones.
+A cycle's mark termination adds 2 to the heap's sweepgen (`begin_sweep`): swept spans are now unswept, and whoever needs
+one sweeps it first. Exactly one sweeper owns a span (sweepgen - 1). ``sweep_one`` walks the sets in the background's
+order: span classes upward, full spans before partial ones.
 
-Left out here, and part of the collector: pacing, credit, specials.
+*Proportional sweep.* What is allocated pays for sweeping: `gc_pace_sweeper` sets pages to sweep per byte of growing
+heap, so that all is swept 1 MiB before the next cycle's trigger, and `deduct_sweep_credit` sweeps what an allocation
+owes before it gets a span.
+
+Invariants: a span in use when the sweep begins is swept once, so ``pages_swept`` ends at the pages in use then; while
+``sweep_drained`` is set no set holds a span that is still to be swept. The sweep is *done* when it is drained and
+nobody holds it open (``sweepers``: the end of mark termination does, until the last P's cache is flushed).
+
+Every sweep leaves facts to price: ``fact_swept``, ``fact_swept_free``, ``fact_freed``, and ``fact_sweep_time`` by the
+tables ``sweep_kept`` and ``sweep_freed`` (picoseconds by span class; all zero where nobody installed prices).
+
+Left out here: specials, and who sweeps in the background and when, which is the collector's shell.
 """
 
 from __future__ import annotations
@@ -26,9 +37,57 @@ from sim.go.mspanset import (
     spanset_push,
 )
 from sim.go.sizeclasses import class_to_size
-from sim.go.state import NUM_SPAN_CLASSES, SPAN_IN_USE, small_free_count, spans
+from sim.go.state import (
+    NUM_SPAN_CLASSES,
+    PAGE_SIZE,
+    SPAN_IN_USE,
+    small_free_count,
+    spans,
+    sweep_freed,
+    sweep_kept,
+)
 from sim.jit import jit
 from sim.units import Throw
+
+SWEEP_MIN_HEAP_DISTANCE = 1 << 20  # bytes before the trigger at which all shall be swept (mgcsweep.go:gcPaceSweeper)
+
+
+@jit
+def begin_sweep(h: Any) -> None:
+    """Mark termination: every span in use is to be swept from now on. (mgc.go:gcSweep)
+
+    The last sweep must be finished. The caller flushes the caches, each before its P allocates again
+    (mcache.prepare_for_sweep), and paces the sweep.
+    """
+    h[0].sweepgen += 2
+    h[0].sweep_drained = 0
+    h[0].pages_swept = 0
+    h[0].sweep_arenas = h[0].narenas
+    h[0].reclaim_index = 0
+    h[0].reclaim_credit = 0
+    h[0].central_index = 0
+
+
+@jit
+def sweep_done(h: Any) -> Any:
+    """Whether everything is swept and nobody holds the sweep open. (mgcsweep.go:isSweepDone)"""
+    return h[0].sweep_drained != 0 and h[0].sweepers == 0
+
+
+@jit
+def gc_pace_sweeper(h: Any, trigger: Any) -> None:
+    """Set the pages to sweep per byte by which heap_live grows towards ``trigger``, bytes. (mgcsweep.go:gcPaceSweeper)"""
+    if sweep_done(h):
+        h[0].sweep_pages_per_byte = 0.0
+        return
+    distance = max(trigger - h[0].heap_live - SWEEP_MIN_HEAP_DISTANCE, np.int64(PAGE_SIZE))
+    todo = h[0].pages_in_use - h[0].pages_swept
+    if todo <= 0:
+        h[0].sweep_pages_per_byte = 0.0
+        return
+    h[0].sweep_pages_per_byte = np.float64(todo) / np.float64(distance)
+    h[0].sweep_heap_live_basis = h[0].heap_live
+    h[0].pages_swept_basis = h[0].pages_swept
 
 
 @jit
@@ -59,39 +118,89 @@ def sweep(h: Any, p: Any, s: Any, preserve: Any) -> Any:
             h[0].total_free += freed * class_to_size[np.int64(sp.spanclass) >> 1]
         else:
             h[0].total_free += sp.elemsize
+            h[0].large_free += sp.elemsize
+            h[0].large_free_count += 1
+    h[0].fact_swept += 1
+    h[0].fact_freed += freed
     sp.sweepgen = h[0].sweepgen
-    if preserve:
-        return False
-    if sp.alloc_count == 0:
+    if not preserve and sp.alloc_count == 0:
+        h[0].fact_swept_free += 1
+        h[0].fact_sweep_time += sweep_freed(h)[sp.spanclass]
         free_span_locked(h, p, s)
         return True
-    if sp.spanclass < 2:
-        spanset_push(h, full_swept(h, sp.spanclass), s)
-    else:
-        place_swept(h, s)
+    h[0].fact_sweep_time += sweep_kept(h)[sp.spanclass]
+    if not preserve:
+        if sp.spanclass < 2:
+            spanset_push(h, full_swept(h, sp.spanclass), s)
+        else:
+            place_swept(h, s)
     return False
 
 
 @jit
-def sweep_one(h: Any, p: Any) -> Any:
-    """Sweep the next span of the background's order; 0 when nothing is left to sweep. (mgcsweep.go:sweepone)"""
+def next_span_for_sweep(h: Any) -> Any:
+    """Take the next span of the background's order out of its set; 0 when all are empty. (mgcsweep.go:nextSpanForSweep)"""
     while h[0].central_index < 2 * NUM_SPAN_CLASSES:
         spanclass = np.int64(h[0].central_index) >> 1
         if h[0].central_index & 1 == 0:
             s = spanset_pop(h, full_unswept(h, spanclass))
         else:
             s = spanset_pop(h, partial_unswept(h, spanclass))
-        if s == 0:
-            h[0].central_index += 1
-            continue
-        if spans(h)[s].state == SPAN_IN_USE and try_acquire(h, s):
-            sweep(h, p, s, False)
+        if s != 0:
             return s
+        h[0].central_index += 1
     return np.int64(0)
+
+
+@jit
+def sweep_one(h: Any, p: Any) -> Any:
+    """Sweep the next span of the background's order. (mgcsweep.go:sweepone)
+
+    Pages given back to the heap, 0 if the span stays in use, -1 when nothing is left to sweep.
+    """
+    if h[0].sweep_drained:
+        return np.int64(-1)
+    while True:
+        s = next_span_for_sweep(h)
+        if s == 0:
+            h[0].sweep_drained = 1
+            h[0].fact_drained += 1
+            return np.int64(-1)
+        if spans(h)[s].state != SPAN_IN_USE or not try_acquire(h, s):
+            continue
+        npages = np.int64(spans(h)[s].npages)
+        if not sweep(h, p, s, False):
+            return np.int64(0)
+        h[0].reclaim_credit += npages
+        return npages
+
+
+@jit
+def sweep_debt(h: Any, span_bytes: Any, caller_pages: Any) -> Any:
+    """Pages to sweep before ``span_bytes`` may be allocated; the caller sweeps ``caller_pages`` more itself."""
+    grown = span_bytes + max(h[0].heap_live - h[0].sweep_heap_live_basis, np.int64(0))
+    target = np.int64(h[0].sweep_pages_per_byte * np.float64(grown)) - caller_pages
+    return target - (h[0].pages_swept - h[0].pages_swept_basis)
+
+
+@jit
+def deduct_sweep_credit(h: Any, p: Any, span_bytes: Any, caller_pages: Any) -> None:
+    """Sweep until the allocation of a span of ``span_bytes`` owes nothing. (mgcsweep.go:deductSweepCredit)
+
+    The debt is computed anew after each span, so a change of pacing in between counts at once.
+    """
+    if h[0].sweep_pages_per_byte == 0.0:
+        return
+    while sweep_debt(h, span_bytes, caller_pages) > 0:
+        if sweep_one(h, p) < 0:
+            h[0].sweep_pages_per_byte = 0.0
+            return
 
 
 @jit
 def finish_sweep(h: Any) -> None:
     """Nothing is left to sweep: renew the sets and the mark bits' epoch. (mgcsweep.go:finishsweep_m, after its sweeping)"""
+    if h[0].sweepers != 0:
+        raise Throw("active sweepers found at start of mark phase")
     reset_unswept_sets(h)
     next_mark_bit_arena_epoch(h)

@@ -46,13 +46,14 @@ from sim.go.mfixalloc import (
 )
 from sim.go.mpagealloc import mark_random_padding_pages, page_alloc, page_alloc_grow, page_alloc_init, page_free
 from sim.go.mpagecache import alloc_to_cache, page_cache_alloc
-from sim.go.mspan import init_span, pool_words, release_bits
+from sim.go.mspan import init_span, mark_live, pool_words, release_bits
 from sim.go.state import (
     ARENA_HINT_ALLOC,
     ARENA_PAGES,
     CACHEALLOC,
     CHUNK_PAGES,
     MSPAN_CACHE_LEN,
+    NUM_SPAN_CLASSES,
     PAGE_SHIFT,
     SPAN_DEAD,
     SPAN_IN_USE,
@@ -65,7 +66,7 @@ from sim.go.state import (
 )
 from sim.jit import jit
 from sim.units import Throw
-from sim.words import ALL, ZERO, bit64, shl64, shr64
+from sim.words import ALL, ZERO, bit64, popcount64, shl64, shr64
 
 PAGE_CACHE_MAX_PAGES = 16  # a quarter of the page cache: longer spans bypass it (mheap.go:allocSpan)
 CHUNK_BYTES = CHUNK_PAGES << PAGE_SHIFT
@@ -284,6 +285,34 @@ def free_span_locked(h: Any, p: Any, s: Any) -> None:
 
 
 @jit
+def mark_page(h: Any, s: Any) -> None:
+    """A span has a marked object. (mgcmark.go:greyobject, its pageMarks)"""
+    page = np.int64(spans(h)[s].start_page)
+    bit = page & (ARENA_PAGES - 1)
+    arenas(h)[arena_of(h, page)].page_marks[bit >> 6] |= bit64(bit & 63)
+
+
+@jit
+def mark_span(h: Any, s: Any) -> Any:
+    """Mark what is not dead in an in-use span, and its page if that is anything: how many objects. (mgcmark.go:greyobject)
+
+    A span without its page mark is what the page reclaimer looks for (sim/go/reclaim.py).
+    """
+    live = mark_live(h, s)
+    if live > 0:
+        mark_page(h, s)
+    return live
+
+
+@jit
+def clear_page_marks(h: Any) -> None:
+    """Before a mark phase: no span has a marked object. (mgc.go:gcResetMarkState)"""
+    for i in range(h[0].narenas):
+        for j in range(ARENA_PAGES // 64):
+            arenas(h)[i].page_marks[j] = ZERO
+
+
+@jit
 def touch_pages(h: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
     """Make bytes of a span resident: how many system pages, small and huge, were touched for the first time.
 
@@ -303,22 +332,30 @@ def touch_pages(h: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
         range_start = page & ~np.int64(HUGE_OS_PAGES - 1)
         if h[0].huge_page_advice and range_start >= start and range_start + HUGE_OS_PAGES <= end:
             for i in range(word & ~np.int64(7), (word & ~np.int64(7)) + 8):
+                h[0].resident_pages += 64 - popcount64(touched[i])
                 touched[i] = ALL
             huge += 1
         else:
             touched[word] |= bit64(page & 63)
+            h[0].resident_pages += 1
             small += 1
     return small, huge
 
 
 @jit
 def room_is_short(h: Any, npages: Any) -> Any:
-    """Whether a table could overflow before the next check, npages being the longest span asked for meanwhile."""
+    """Whether a table could overflow before the next check, npages being the longest span asked for meanwhile.
+
+    Every P may be past its own check and waiting for the heap lock. A whole sweep in between takes no more
+    than some blocks of span sets a class: it pops what it pushes.
+    """
+    n = h[0].nprocs + 1
     return (
-        h[0].nspans + 2 * MSPAN_CACHE_LEN > h[0].spans_len
-        or h[0].nwords + 64 * pool_words(5, 512) > h[0].words_len
-        or h[0].nchunks + npages // CHUNK_PAGES + 2 * (ARENA_PAGES // CHUNK_PAGES) > h[0].chunks_len
-        or h[0].narenas + npages // ARENA_PAGES + 3 > h[0].arenas_len
+        h[0].nspans + n * MSPAN_CACHE_LEN > h[0].spans_len
+        or h[0].nwords + (n + 64) * pool_words(5, 512) > h[0].words_len
+        or h[0].nset_blocks + 8 * NUM_SPAN_CLASSES > h[0].set_blocks_len
+        or h[0].nchunks + npages // CHUNK_PAGES + n * (ARENA_PAGES // CHUNK_PAGES) > h[0].chunks_len
+        or h[0].narenas + npages // ARENA_PAGES + n + 2 > h[0].arenas_len
     )
 
 

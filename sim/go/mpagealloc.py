@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.go.mgcscavenge_index import index_alloc, index_free
 from sim.go.mpagealloc_64bit import (
     SUMMARY_BYTES,
     page_alloc_sys_grow,
@@ -161,11 +162,13 @@ def page_alloc_range(h: Any, page: Any, npages: Any) -> Any:
     end = page + npages
     while at < end:
         n = min(end - at, CHUNK_PAGES - (at & (CHUNK_PAGES - 1)))
-        chunk = chunks(h)[chunk_of(h, at)]
+        position = chunk_of(h, at)
+        chunk = chunks(h)[position]
         first = at & (CHUNK_PAGES - 1)
         scav += count_bits(chunk.scav, first, n)
         clear_bits(chunk.scav, first, n)
         set_bits(chunk.bits, first, n)
+        index_alloc(h, position, n)
         at += n
     page_alloc_update(h, page, npages)
     return scav
@@ -179,6 +182,7 @@ def mark_random_padding_pages(h: Any, page: Any, npages: Any) -> None:
     chunk = chunks(h)[chunk_of(h, page)]
     set_bits(chunk.bits, page & (CHUNK_PAGES - 1), npages)
     set_bits(chunk.scav, page & (CHUNK_PAGES - 1), npages)
+    index_alloc(h, chunk_of(h, page), npages)
     h[0].padding_start = page
     h[0].padding_pages = npages
     page_alloc_update(h, page, npages)
@@ -303,6 +307,8 @@ def page_free(h: Any, page: Any, npages: Any) -> None:
     end = page + npages
     while at < end:
         n = min(end - at, CHUNK_PAGES - (at & (CHUNK_PAGES - 1)))
-        clear_bits(chunks(h)[chunk_of(h, at)].bits, at & (CHUNK_PAGES - 1), n)
+        position = chunk_of(h, at)
+        clear_bits(chunks(h)[position].bits, at & (CHUNK_PAGES - 1), n)
+        index_free(h, position, at & (CHUNK_PAGES - 1), n)
         at += n
     page_alloc_update(h, page, npages)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from sim.go.mgcscavenge_index import index_alloc, index_free
 from sim.go.mpagealloc import MAX_SEARCH_ADDR, chunk_of, page_alloc_update, page_find
 from sim.go.mpallocbits import find_bit_run64, find_run
 from sim.go.state import CHUNK_PAGES, chunks, mcaches, summary4
 from sim.jit import jit
-from sim.words import ZERO, ctz64, ones, popcount64, shl64
+from sim.words import ZERO, bit64, ctz64, ones, popcount64, shl64
 
 PAGE_CACHE_PAGES = 64
 
@@ -44,6 +45,7 @@ def alloc_to_cache(h: Any, p: Any) -> None:
     chunk.scav[word] &= ~c.pcache
     chunk.bits[word] |= c.pcache
     page_alloc_update(h, base, np.int64(PAGE_CACHE_PAGES))
+    index_alloc(h, chunk_of(h, base), popcount64(c.pcache))
     h[0].search_addr = base + PAGE_CACHE_PAGES - 1
 
 
@@ -73,6 +75,10 @@ def page_cache_flush(h: Any, p: Any) -> None:
     word = (c.pcache_base & (CHUNK_PAGES - 1)) >> 6
     chunk.bits[word] &= ~c.pcache
     chunk.scav[word] |= c.pcache_scav & c.pcache
+    if not h[0].scavenge_index_bits:  # go1.19 forgets to: what a cache gives back is not found until more is freed there
+        for i in range(64):
+            if c.pcache & bit64(i) != ZERO:
+                index_free(h, chunk_of(h, c.pcache_base), (word << 6) + i, np.int64(1))
     h[0].search_addr = min(h[0].search_addr, c.pcache_base + ctz64(c.pcache))
     page_alloc_update(h, c.pcache_base, np.int64(PAGE_CACHE_PAGES))
     c.pcache = ZERO

@@ -206,12 +206,27 @@ def tiny_count(h: Any, s: Any, slot: Any, change: Any) -> Any:
 
 
 @jit
-def mark_live(h: Any, s: Any) -> None:
-    """Set gcmarkBits to allocated & ~dead: what a complete mark phase finds reachable."""
+def mark_live(h: Any, s: Any) -> Any:
+    """Set gcmarkBits to allocated & ~dead: what a complete mark phase finds reachable. How many objects that is."""
     sp = spans(h)[s]
     w = words(h)
+    live = np.int64(0)
     for i in range(span_words(sp.nelems)):
-        w[np.int64(sp.mark_bits) + i] = allocated_word(h, s, i) & ~w[np.int64(sp.dead_bits) + i]
+        marks = allocated_word(h, s, i) & ~w[np.int64(sp.dead_bits) + i]
+        w[np.int64(sp.mark_bits) + i] = marks
+        live += popcount64(marks)
+    return live
+
+
+@jit
+def mark_slot(h: Any, s: Any, slot: Any) -> Any:
+    """Set a slot's mark; False if it was set already."""
+    word = np.int64(spans(h)[s].mark_bits) + (slot >> 6)
+    bit = bit64(slot & 63)
+    if words(h)[word] & bit != ZERO:
+        return False
+    words(h)[word] |= bit
+    return True
 
 
 @jit

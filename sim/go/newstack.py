@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.engine.clock import after
 from sim.go import stackcost as kernel
-from sim.go.proc import LOCKED, SCHEDULING, STACK_TIME
+from sim.go.ptime import LOCKED, SCHEDULING, STACK_TIME
 from sim.go.stack import G0_STACK, GSIGNAL_STACK, MAX_STACK_SIZE, STACK_MIN, STACK_SPAN_PAGES
 from sim.go.state import PAGE_SHIFT
 from sim.units import throw

@@ -27,7 +27,18 @@ class Facts:
     spinbit_mutex: bool  # one waiter spins, the others sleep (lock_spinbit.go); else every waiter spins (lock_futex.go)
     max_small_size: int  # largest request served from a size class (malloc.go:mallocgc)
     stop_keeps_goroutine: bool  # who is stopped with the world goes on on its P; else it queues up again (goschedImpl)
-    scavenge_index_bits: bool  # a bit a chunk, mapped up from index 0 (mpagealloc_64bit.go:scavengeIndex.grow, 1.19)
+    # The scavenger's index: a bit a chunk, mapped up from index 0, and one cursor (mgcscavenge.go, mpagealloc_64bit.go of
+    # 1.19); else pages in use by chunk and generation, two cursors, and dense chunks passed over but by force.
+    scavenge_index_bits: bool
+    # The background scavenger aims at 95 times the memory limit instead of 95 % (mgcscavenge.go:gcPaceScavenger, 1.19)
+    memory_limit_goal_times_95: bool
+    pi_pacer: bool  # cons/mark smoothed by a PI controller; else the largest of the last five (mgcpacer.go:endCycle)
+    triggered_is_heap_live: bool  # a cycle starts from heapLive as it is, not from the computed trigger (startCycle)
+    memory_limit_headroom_percent: int  # of the limit's goal kept free, at least 1 MiB (memoryLimitHeapGoal)
+    sweep_batch: int  # spans the background sweeper sweeps between two looks whether to yield; 1: it yields after each
+    flushes_idle_page_caches: bool  # after each mark termination (mgc.go:gcMarkTermination)
+    # runtime/metrics knows CPU time by class, scan sizes, settings and pauses of both kinds (metrics.go, 1.20 to 1.22)
+    cpu_metrics: bool
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
     # that addresses start at 0xc000000000 and runs and versions compare.
@@ -46,6 +57,13 @@ _GO119 = Facts(
     max_small_size=32768,
     stop_keeps_goroutine=False,
     scavenge_index_bits=True,
+    pi_pacer=True,
+    triggered_is_heap_live=False,
+    memory_limit_headroom_percent=0,
+    sweep_batch=1,
+    flushes_idle_page_caches=False,
+    memory_limit_goal_times_95=True,
+    cpu_metrics=False,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -62,6 +80,13 @@ VERSIONS: dict[str, Facts] = {
         max_small_size=32760,
         stop_keeps_goroutine=True,
         scavenge_index_bits=False,
+        pi_pacer=False,
+        triggered_is_heap_live=True,
+        memory_limit_headroom_percent=3,
+        sweep_batch=10,
+        flushes_idle_page_caches=True,
+        memory_limit_goal_times_95=False,
+        cpu_metrics=True,
     ),
 }
 

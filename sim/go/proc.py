@@ -26,9 +26,12 @@ from typing import TYPE_CHECKING, Any
 import simpy
 
 from sim.engine.clock import RUN, after, now, priority, wake
+from sim.go import gccontroller, gcwork, mgclimit
 from sim.go import pump as kernel
-from sim.go.goroutine import Goroutine
-from sim.go.state import CENTRAL_WAIT, HEAP_WAIT, NEVER, OFF_P
+from sim.go.goroutine import GOSCHED, Goroutine, SystemStack, Work
+from sim.go.mgc import HEAP_TRIGGER
+from sim.go.ptime import IDLE, KINDS, LOCKED, NO_CPU, PUMPED, SCHEDULING, STOPPED, SYSTEM
+from sim.go.state import ASSIST_PARKED, CENTRAL_WAIT, GC_WORKER, HEAP_WAIT, NEVER, OFF_P, STW
 from sim.metrics.histogram import Histogram
 from sim.units import MS, US, throw
 
@@ -36,18 +39,16 @@ if TYPE_CHECKING:
     from sim.go.world import World
 
 TIME_SLICE = 10 * MS  # forcePreemptNS (proc.go)
-OS_SLICE = 3 * MS  # how long Linux lets a thread run while others wait (kernel/sched/fair.c: base slice, 8 CPUs or more)
+OS_SLICE = (
+    3 * MS
+)  # how long Linux lets a thread run while others wait (kernel/sched/fair.c: base slice, 8 CPUs or more)
 RUNQ = 256  # length of a P's queue (runtime2.go)
 GLOBAL_PERIOD = 61  # turns between looks at the global queue first (proc.go:findRunnable)
 GLOBAL_BATCH = RUNQ // 2
 STEAL_PASSES = 4
 NEXT_WAIT = 3 * US  # before a running P's runnext is stolen: it may be about to run it itself (proc.go:runqgrab)
 
-# what a P's time goes to outside the pump
-KINDS = ("idle", "lock", "stopped", "no_cpu", "scheduling", "stacks")
-IDLE, LOCKED, STOPPED, NO_CPU, SCHEDULING, STACK_TIME = range(6)
-PUMPED = 6
-_PUMP_TIMES = {"malloc": "malloc", "compute": "compute", "first_touch": "touch"}
+_PUMP_TIMES = {"malloc": "malloc", "compute": "compute", "first_touch": "touch", "assist": "assist"}
 
 Step = Generator[simpy.Event, Any, Any]
 
@@ -66,9 +67,12 @@ class Proc:
         self.wakeup: simpy.Event | None = None  # it is idle and waits for this
         self.spinning = False  # it looks for work
         self.cpu_grant = 0  # when it last got a CPU, among all Ps
+        self.fractional_time = 0  # as a fractional mark worker in this cycle
+        self.time_slice = TIME_SLICE
         self._spent = [0] * len(KINDS)
         self._kind = IDLE
         self._since = world.now
+        self._running = ""  # the goroutine in the pump
         self.draws = world.stream(f"scheduler/p{index}")
         self.fields = world.heap.arrays["procs"][index]
         world.env.process(self._run())
@@ -80,7 +84,14 @@ class Proc:
         time = self.world.now
         if self._kind != PUMPED:
             self._spent[self._kind] += time - self._since
+        if self.world.gc.log.timeline is not None and time > self._since:
+            self.world.gc.log.was(self.index, self._since, time, self._running if self._kind == PUMPED else KINDS[self._kind])
         self._kind, self._since = kind, time
+
+    @property
+    def kind(self) -> int:
+        """What its time goes to now (ptime.py)."""
+        return self._kind
 
     def ahead(self) -> int:
         """Picoseconds its own clock is ahead of the world's: a segment or a compute in progress."""
@@ -90,17 +101,22 @@ class Proc:
     def times(self) -> dict[str, int]:
         """Picoseconds so far by kind: those of `KINDS`, malloc, compute and first_touch; they add up to the time.
 
-        What is left of a compute in progress is not counted yet. The rest of a segment in progress is (its operations
-        are done): ``ahead`` takes it off, at most the run-ahead.
+        What is left of a compute or an assist in progress is not counted yet. The rest of a segment in progress is (its
+        operations are done): ``ahead`` takes it off, at most the run-ahead.
         """
         spent = dict(zip(KINDS, self._spent, strict=True))
         if self._kind != PUMPED:
             spent[KINDS[self._kind]] += self.world.now - self._since
         spent |= {kind: int(self.fields[f"{name}_time"]) for kind, name in _PUMP_TIMES.items()}
-        spent["ahead"] = -self.ahead()
-        if spent["ahead"] and self.world.heap.arrays["goroutines"][self.fields["g"]]["stage"] == kernel.COMPUTING:
-            spent["compute"] += spent.pop("ahead")
-        return {"ahead": 0} | spent
+        ahead = self.ahead()
+        g = self.world.heap.arrays["goroutines"][self.fields["g"]]
+        if self._kind == PUMPED and g["stage"] == kernel.ASSISTING:  # none of it is in assist_time yet
+            spent["assist"] += self.world.now - int(g["assist_start"])
+            ahead = 0
+        elif g["stage"] == kernel.COMPUTING:
+            spent["compute"] -= ahead
+            ahead = 0
+        return {"ahead": -ahead} | spent
 
     # queues
 
@@ -116,6 +132,16 @@ class Proc:
             return
         self.world.sched.queue.extend(self.runq.popleft() for _ in range(RUNQ // 2))
         self.world.sched.queue.append(kicked)
+
+    def hand_over(self) -> None:
+        """Leave the own queue to others: a dedicated mark worker stays. (gcBgMarkWorker)"""
+        sched = self.world.sched
+        if self.runnext is not None:
+            self.runq.append(self.runnext)
+            self.runnext = None
+        sched.queue.extend(self.runq)
+        self.runq.clear()
+        sched.wake_p()
 
     def _next(self) -> tuple[Goroutine | None, bool]:
         """The next goroutine without looking at other Ps, and whether it inherits the time slice. (findRunnable)"""
@@ -177,12 +203,19 @@ class Proc:
 
     def _find(self) -> Step:
         """Process step: a goroutine to run, going idle until there is one. (findRunnable)"""
-        sched, env = self.world.sched, self.world.env
+        sched, env, workers = self.world.sched, self.world.env, self.world.gc.workers
         while True:
             if sched.stopping:
-                yield from self._stopped()
+                yield from self.stand()
             if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
-                yield from self._lose_cpu()
+                yield from self.lose_cpu()
+                continue
+            if self.world.now >= sched.limiter_due:
+                sched.limiter_due = int(gcwork.look_at_limiter(self.world.heap.header, self.world.now))
+            if workers.marking and (mode := workers.pick(self)):
+                self._found()
+                sched.wake_p()  # for what this P had to run
+                yield from workers.run(self, mode)
                 continue
             g, inherits = self._next()
             if g is None and (self.spinning or 2 * sched.spinning < len(sched.procs) - len(sched.idle)):
@@ -192,14 +225,22 @@ class Proc:
                 if g is not None:
                     yield after(env, sched.pay("steal"), self.order)
             if g is not None:
-                if self.spinning:
-                    self._spin(False)
-                    sched.wake_p()
+                self._found()
                 return g, inherits
             if sched.stopping or sched.queue or (self.spinning and sched.runnable()):
                 continue  # it came while this P looked elsewhere
+            if workers.marking and (mode := workers.pick_idle()):
+                self._found()
+                yield from workers.run(self, mode)
+                continue
             sched.cpus.release(self)
             yield from self._idle()
+
+    def _found(self) -> None:
+        """It has something to do; if it looked for it, another one looks from now on. (resetspinning)"""
+        if self.spinning:
+            self._spin(False)
+            self.world.sched.wake_p()
 
     def _spin(self, on: bool) -> None:
         """Begin or end to look for work: nobody is woken for that meanwhile. (becomeSpinning)"""
@@ -213,19 +254,32 @@ class Proc:
         self.turn_to(IDLE)
         self.wakeup = simpy.Event(env)
         sched.idle.append(self)
+        header = self.world.heap.header
+        gccontroller.start_event(header, self.index, mgclimit.IDLE, self.world.now)
         if sched.stopping:
             sched.check_stopped()
         yield self.wakeup
+        gccontroller.stop_event(header, self.index, mgclimit.IDLE, self.world.now)
         if not self.fields["gsignal_stack"]:
             self.world.stacks.new_thread(self)
         yield from sched.cpus.acquire(self)
+        yield from self.flush()
 
-    def _lose_cpu(self) -> Step:
+    def flush(self) -> Step:
+        """Process step: flush the cache if a sweep has begun since it was. (proc.go:acquirep, prepareForSweep)"""
+        header = self.world.heap.header
+        cost = int(gcwork.flush_cache(header, self.index, self.world.now, 0))
+        if cost:
+            self.turn_to(SYSTEM)
+            yield after(self.world.env, cost, self.order)
+            self.turn_to(SCHEDULING)
+
+    def lose_cpu(self) -> Step:
         """Process step: another thread has the CPU next; wait for one."""
         self.world.sched.cpus.release(self)
         yield from self.world.sched.cpus.acquire(self)
 
-    def _stopped(self) -> Step:
+    def stand(self) -> Step:
         """Process step: a stop-the-world is on; wait for its end. (gcstopm)"""
         sched = self.world.sched
         self._spin(False)
@@ -234,23 +288,22 @@ class Proc:
         while sched.stopping:
             yield sched.report_stopped()
         yield from sched.cpus.acquire(self)
+        yield from self.flush()
 
     def _execute(self, g: Goroutine) -> Step:
-        """Process step: run a goroutine until it parks, ends or is preempted. (execute)"""
+        """Process step: run a goroutine until it parks, ends or is taken off the P. (execute)"""
         sched = self.world.sched
         g.p = self
         self.fields["g"] = g.id
         if g.frames:
             frames, g.frames = g.frames, 0
             yield from self.world.stacks.use(g, frames, self)
-        work = g.unfinished()
+        work: Work | SystemStack | None = g.unfinished()
         while True:
             if sched.stopping:
-                if not sched.keeps_stopped:
-                    g.p = None
-                    sched.ready_global(g)
-                    return
-                yield from self._stopped()
+                g.p = None
+                sched.requeue_stopped(self, g)
+                return
             if work is None:
                 sched.note_running(self)
                 work = g.advance()
@@ -258,21 +311,48 @@ class Proc:
                     if g.is_alive and (yield from self._settle(g)):
                         continue
                     break
-                if work.before is not None:
-                    yield from work.before(self)
-                self.world.roots.submit(g, work)
-            if (yield from self._work(g)) == kernel.PREEMPTED:
+                if isinstance(work, Work):
+                    if work.before is not None:
+                        yield from work.before(self)
+                    self.world.roots.submit(g, work)
+            if not (yield from self._do(g, work)):
                 g.p = None
-                sched.ready_global(g)
                 return
-            sched.note_running(self)
-            g.finish(work)
             work = None
         g.p = None
         if not g.is_alive:
             sched.note_dead(g)
             yield from self.world.stacks.goexit(g, self)
             yield after(self.world.env, sched.pay("goroutine_exit"), self.order)
+
+    def _do(self, g: Goroutine, work: Work | SystemStack) -> Step:
+        """Process step: do what a goroutine asks of its P; False when it left the P over it, on a queue or parked."""
+        sched = self.world.sched
+        if isinstance(work, SystemStack):
+            self.turn_to(SYSTEM)
+            result = yield from work.step(self)
+            self.turn_to(SCHEDULING)
+            if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
+                yield from self.lose_cpu()
+            sched.note_running(self)
+            g.answer(work, result)
+            if result is not GOSCHED and self.world.now < self.fields["slice_end"]:
+                return True
+            sched.ready_global(g)
+            return False
+        self.fields["g"] = g.id
+        reason = yield from self._work(g)
+        if reason == kernel.PREEMPTED:
+            sched.ready_global(g)
+        elif reason == kernel.STOPPED:
+            sched.requeue_stopped(self, g)
+        elif reason == kernel.PARK:
+            self.world.gc.park(g)
+        else:
+            sched.note_running(self)
+            g.finish(work)
+            return True
+        return False
 
     def _settle(self, g: Goroutine) -> Step:
         """Process step: let everything of this instant happen; whether it brought the event that a goroutine yielded."""
@@ -282,16 +362,19 @@ class Proc:
         return g.cause is not None
 
     def _work(self, g: Goroutine) -> Step:
-        """Process step: run the goroutine's batch in the pump to its end (DONE) or that of its slice (PREEMPTED)."""
+        """Process step: run the goroutine's batch in the pump: to its end (DONE), or PREEMPTED, STOPPED or PARK."""
         env, heap, sched = self.world.env, self.world.heap, self.world.sched
         if g.off_since >= 0:
-            kernel.owe(heap.header, self.index, OFF_P, self.world.now - g.off_since)
-            g.off_since = -1
+            self._owe_absence(g)
+        self._running = g.label
         while True:
             self.turn_to(PUMPED)
             self.back = simpy.Event(env)
             sched.driver.enter(self)
             reason = yield self.back
+            if sched.barring and self.fields["barrier"]:  # out of the pump is a safepoint too
+                self.fields["barrier"] = 0
+                sched.pass_barrier()
             if reason == kernel.NEED_HEAP:
                 self.turn_to(LOCKED)
                 yield from self.heap_lock()
@@ -300,23 +383,44 @@ class Proc:
                 yield from self._central_lock(g)
             elif reason == kernel.NEED_ROOM:
                 heap.make_room(int(heap.arrays["goroutines"][g.id]["npages"]))
-            elif reason == kernel.DONE:
-                self.turn_to(SCHEDULING)
-                return reason
-            elif reason == kernel.CPU_LOST or (reason == kernel.STOPPED and sched.keeps_stopped):
+            elif reason == kernel.CPU_LOST:
                 since = self.world.now
-                yield from self._stopped() if reason == kernel.STOPPED else self._lose_cpu()
-                if self._is_clearing(g):
+                yield from self.lose_cpu()
+                if self._is_in_malloc(g):
                     kernel.owe(heap.header, self.index, OFF_P, self.world.now - since)
-            else:  # its slice is over, or the world stops and it has to queue up again
+            elif reason == kernel.BARRIER:
+                sched.pass_barrier()
+            elif reason in (kernel.GC_START, kernel.MARK_DONE):
+                yield from self._collect(reason)
+            else:
                 self.turn_to(SCHEDULING)
-                if self._is_clearing(g):
+                if reason == kernel.PARK or (reason != kernel.DONE and self._is_in_malloc(g)):
                     g.off_since = self.world.now
-                return kernel.PREEMPTED
+                    g.off_in = reason
+                return reason
 
-    def _is_clearing(self, g: Goroutine) -> bool:
+    def _collect(self, reason: int) -> Step:
+        """Process step: the allocation in progress begins a cycle, or ends one; the time is its own. (gcStart, gcMarkDone)"""
+        since, gc = self.world.now, self.world.gc
+        self.turn_to(SYSTEM)
+        yield from gc.start(self, HEAP_TRIGGER) if reason == kernel.GC_START else gc.mark_done(self)
+        kernel.owe(self.world.heap.header, self.index, STW, self.world.now - since)
+
+    def _owe_absence(self, g: Goroutine) -> None:
+        """A goroutine is back on a P in the middle of mallocgc: where the time went. (``g.off_in``: why it left)"""
+        header, time = self.world.heap.header, self.world.now
+        waited = time - g.queued
+        if g.off_in == kernel.PARK:
+            kernel.owe(header, self.index, ASSIST_PARKED, g.queued - g.off_since)
+            kernel.owe(header, self.index, GC_WORKER if g.queued_marking else OFF_P, waited)
+        else:
+            kernel.owe(header, self.index, STW if g.off_in == kernel.STOPPED else OFF_P, time - g.off_since)
+        g.off_since = -1
+
+    def _is_in_malloc(self, g: Goroutine) -> bool:
         """Whether a goroutine is in the middle of mallocgc: its time off the P is part of that."""
-        return int(self.world.heap.arrays["goroutines"][g.id]["stage"]) == kernel.CLEARING
+        row = self.world.heap.arrays["goroutines"][g.id]
+        return int(row["stage"]) == kernel.CLEARING or int(row["assist_paid"]) == 2
 
     def heap_lock(self) -> Step:
         """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)"""
@@ -352,6 +456,7 @@ class Driver:
     """Runs the pump whenever a P's turn comes before the next event of the world."""
 
     def __init__(self, world: World) -> None:
+        self.world = world
         self.env = world.env
         self.header = world.heap.header
         self.times = world.heap.arrays["p_time"]
@@ -370,8 +475,8 @@ class Driver:
         self._next(*map(int, kernel.next_turn(self.header)))
 
     def _next(self, p: int, time: int) -> None:
-        """The next turn is this P's."""
-        self.env.turn = (time, self.procs[p].order)
+        """The next turn is this P's, or behind the last P the collector's."""
+        self.env.turn = (time, self.procs[p].order if p < len(self.procs) else self.world.gc.order)
 
     def drive(self) -> None:
         """Run the pump up to the next event of the world, or until a P needs Python: it goes on at once."""
@@ -380,6 +485,10 @@ class Driver:
         reason, index, time, next_index, next_time = answer
         self._next(next_index, next_time)
         if reason == kernel.STAY:
+            return
+        if reason == kernel.COLLECTOR:
+            gc = self.world.gc
+            after(self.env, time - now(self.env), gc.order).callbacks.append(gc.turn)
             return
         p = self.procs[index]
         if reason == kernel.OP_EVENT:
@@ -435,11 +544,12 @@ class Cpus:
         wake(self.world.env, event, heir.order)
 
     def _hurry(self) -> None:
-        """Computes of threads whose slice is over, or ends first, end then."""
+        """Computes of threads whose slice is over, or ends first, end then; mark workers look up."""
         header = self.world.heap.header
         for p in self.world.sched.procs:
             if p.wakeup is None:
                 kernel.cut(header, p.index, max(self.world.now, int(p.fields["cpu_end"])))
+        self.world.gc.workers.hurry()
         self.world.sched.driver.rearm()
 
 
@@ -455,11 +565,14 @@ class Sched:
         self.driver = Driver(world)
         self.cpus = Cpus(world, cpus)
         self.spinning = 0  # Ps that look for work
+        self.limiter_due = 0  # when the GC CPU limiter is to be looked after
         self.keeps_stopped = world.heap.facts.stop_keeps_goroutine
         self.latencies = Histogram()  # from runnable to running
         self._last_running: tuple[int, Proc | None] = (-1, None)
         self._stopped_procs = 0
         self._all_stopped: simpy.Event | None = None
+        self._barrier: simpy.Event | None = None
+        self.barring = 0  # Ps that have yet to come to a safepoint for `for_each_p`
         self._restart: simpy.Event | None = None
         self.procs: list[Proc] = []
 
@@ -474,14 +587,14 @@ class Sched:
         """A price of the scheduler: its mean."""
         return self.world.prices.steps[step].mean
 
-    def note_alive(self) -> None:
-        """A goroutine came to life."""
-        self.created += 1
-        self.alive += 1
+    def note_alive(self, counted: bool) -> None:
+        """A goroutine came to life; the runtime's own are not counted."""
+        self.created += counted
+        self.alive += counted
 
     def note_dead(self, g: Goroutine) -> None:
         """A goroutine ended."""
-        self.alive -= 1
+        self.alive -= not g.system
         self.world.roots.release(g)
 
     # runnable goroutines
@@ -515,6 +628,21 @@ class Sched:
         self.queue.append(g)
         self.wake_p()
 
+    def ready_on(self, p: Proc, g: Goroutine) -> None:
+        """A goroutine is runnable, at the end of a P's queue."""
+        g.queued = self.world.now
+        g.queued_marking = True
+        p.put(g, False)
+        self.wake_p()
+
+    def requeue_stopped(self, p: Proc, g: Goroutine) -> None:
+        """A goroutine stopped with the world: the next on its P, before go1.27 the last of all. (goschedImpl)"""
+        if not self.keeps_stopped:
+            self.ready_global(g)
+            return
+        g.queued = self.world.now
+        p.put(g, True)
+
     def wake_p(self) -> None:
         """Wake an idle P to look for work, unless one is looking already. (wakep)"""
         if self.stopping or not self.idle or self.spinning:
@@ -528,21 +656,68 @@ class Sched:
 
     # stopping the world
 
-    def stop_the_world(self) -> Step:
-        """Process step: stop every P at its next safepoint; on return all are. (stopTheWorldWithSema)"""
-        if self.stopping:
-            throw("the world is being stopped already")
-        env, header = self.world.env, self.world.heap.header
+    def acquire_world(self, by: Proc) -> Step:
+        """Process step on a P: let the stop of the world in progress pass, if there is one. (worldsema)"""
+        while self.stopping:
+            yield from by.stand()
+            by.turn_to(SYSTEM)
+
+    def stop_the_world(self, by: Proc | None = None) -> Step:
+        """Process step: stop every P at its next safepoint; on return all are. (stopTheWorldWithSema)
+
+        ``by``: the P this step runs on counts as stopped at once; its thread sleeps until the others are, so that one
+        that waits for a CPU gets it. Who comes second waits for the first (worldsema).
+        """
+        while self.stopping:
+            if by is not None:
+                yield from by.stand()
+            else:
+                assert self._restart is not None
+                yield self._restart
+        env = self.world.env
         self.stopping = True
         self.world.heap.fields.stop = 1
         self._restart = simpy.Event(env)
         self._all_stopped = simpy.Event(env)
         self._stopped_procs = 0
-        for p in self.procs:
-            kernel.cut(header, p.index, self.world.now)
-        self.driver.rearm()
+        if by is not None:
+            by.turn_to(STOPPED)
+            self._stopped_procs = 1
+            self.cpus.release(by)
+        self.world.gc.workers.stop()
+        self._preempt_all()
         self.check_stopped()
         yield self._all_stopped
+        if by is not None:
+            yield from self.cpus.acquire(by)
+            by.turn_to(STOPPED)
+
+    def _preempt_all(self) -> None:
+        """Computes and assists in progress come to a safepoint now. (preemptall)"""
+        kernel.preempt_all(self.world.heap.header, self.world.now)
+        self.driver.rearm()
+
+    def for_each_p(self, by: Proc) -> Step:
+        """Process step: until every P that runs goroutines has come to a safepoint; nobody is stopped. (forEachP)
+
+        A P that is between goroutines, or at a lock, is at one as good as any.
+        """
+        self._barrier = simpy.Event(self.world.env)
+        self.barring = 0
+        for p in self.procs:
+            if p is not by and p.kind == PUMPED:
+                p.fields["barrier"] = 1
+                self.barring += 1
+        self._preempt_all()
+        if self.barring:
+            yield self._barrier
+
+    def pass_barrier(self) -> None:
+        """A P has come to the safepoint that `for_each_p` waits for."""
+        self.barring -= 1
+        if self.barring == 0:
+            assert self._barrier is not None
+            wake(self.world.env, self._barrier, priority(RUN, len(self.procs)))
 
     def report_stopped(self) -> simpy.Event:
         """A P has stopped; the event that ends the stop."""
@@ -565,5 +740,5 @@ class Sched:
         self.stopping = False
         self.world.heap.fields.stop = 0
         wake(self.world.env, self._restart, priority(RUN, len(self.procs)))
-        if self.runnable():
+        if self.runnable() or self.world.gc.workers.marking:
             self.wake_p()

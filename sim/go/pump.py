@@ -40,15 +40,31 @@ from sim.go.mallocgc import (
     pay,
     place_large,
     place_object,
+    settle,
     tiny_offset,
     touch_large,
 )
 from sim.go.mcache import uncache_full
-from sim.go.mcentral import cache_span, ready_listed, take_listed
+from sim.go.mcentral import cache_span, pay_for_refill, ready_listed, take_listed
+from sim.go.mgcmark import (
+    DRAINING,
+    PAID,
+    PARKED,
+    assist,
+    assist_price,
+    end_assist,
+    is_marked,
+    marking_is_over,
+    park_assist,
+    test_trigger,
+)
+from sim.go.mgcsweep import deduct_sweep_credit, sweep_done
 from sim.go.mheap import room_is_short
 from sim.go.mspan import next_free_index
+from sim.go.reclaim import reclaim
 from sim.go.sizeclasses import class_to_allocnpages
 from sim.go.state import (
+    ASSIST,
     CENTRAL_WAIT,
     NEVER,
     PAGE_SHIFT,
@@ -77,6 +93,11 @@ HAVE_PARTIAL = 7  # has a span with room
 HAVE_NONE = 8  # mcentral had no span with room
 HAVE_PAGES = 9  # has pages and a span record
 LISTED = 10  # has a span of mcentral's lists, which may have to be swept first (go1.14)
+TRIGGER = 11  # allocated; at its end it tests whether a collection begins
+ASSISTING = 12  # marking to pay its debt
+PARKED_ASSIST = 13  # parked until background workers have paid it
+ENDED_MARKING = 14  # its assist did the last of the marking
+CUT_ASSIST = 15  # was preempted while marking, and is in debt still
 
 # why a P comes back to Python
 STAY = 0  # it does not
@@ -88,6 +109,11 @@ NEED_CENTRAL = 5
 NEED_HEAP = 6
 NEED_ROOM = 7  # a table must grow
 OP_EVENT = 8  # event_per_op
+GC_START = 9  # it is the one to start a collection
+PARK = 10  # its assist parks
+MARK_DONE = 11  # its assist found nothing left to mark
+BARRIER = 13  # somebody waits for every P to come to a safepoint
+COLLECTOR = 12  # no P's: the collector's own turn
 
 MAX_SIZE = 1 << 40  # bytes of an allocation
 MAX_ARG = 1 << 61  # picoseconds of a compute
@@ -127,7 +153,9 @@ def await_turn(h: Any, p: Any, g: Any, pos: Any, time: Any) -> Any:
 
 @jit
 def fresh_step(h: Any, p: Any, g: Any) -> Any:
-    """The span must be fresh: from the P's own caches at once, else Python takes a lock first."""
+    """The span must be fresh: from the P's own caches at once, else Python takes a lock first. (mheap.go:alloc)"""
+    if not sweep_done(h):
+        reclaim(h, p, np.int64(g.npages))
     if not pages_without_lock(h, p, g):
         g.stage = PAGES
         return NEED_HEAP
@@ -148,6 +176,7 @@ def refill_step(h: Any, p: Any, g: Any, spc: Any, now: Any) -> Any:
     g.spanclass = spc
     g.npages = class_to_allocnpages[spc >> 1]
     if h[0].mcentral_mutex:
+        pay_for_refill(h, p, spc)
         g.stage = CENTRAL
         return NEED_CENTRAL
     g.span = cache_span(h, p, spc)
@@ -165,6 +194,7 @@ def large_step(h: Any, p: Any, g: Any, op: Any, now: Any) -> Any:
         return NEED_ROOM
     note(h, now, p, LOG_LARGE, g.npages)
     g.spanclass = op["flags"] & NOSCAN
+    deduct_sweep_credit(h, p, g.npages << PAGE_SHIFT, np.int64(g.npages))
     return fresh_step(h, p, g)
 
 
@@ -185,30 +215,117 @@ def compute_until(h: Any, p: Any, g: Any, start: Any) -> Any:
 @jit
 def begin_alloc(h: Any, p: Any, g: Any, op: Any, spc: Any, now: Any) -> Any:
     """The first touch of something shared by an allocation, at its turn; STAY when it can be completed now."""
-    if spc < 2:
-        return large_step(h, p, g, op, now)
-    return refill_step(h, p, g, spc, now)
+    reason = large_step(h, p, g, op, now) if spc < 2 else refill_step(h, p, g, spc, now)
+    settle(h, p, g)
+    return reason
 
 
 @jit
 def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
-    """An allocation has its span: place the object. Picoseconds; -1 when a large one still has bytes to clear."""
+    """An allocation has its span: place the object. Picoseconds; -1 when it is not at its end yet.
+
+    That is, a large one has bytes to clear, or a collection may be due when its time is over.
+    """
     op = ops_at(g.ops, g.nops)[g.pos]
     spc = np.int64(g.spanclass)
     cost = got_partial(h, p, g) if g.stage == HAVE_PARTIAL else got_pages(h, p, g)
+    h[0].gc_test_due = test_trigger(h)
     if spc >= 2:
         s = np.int64(g.span)
         slot = next_free_index(h, s)
         note(h, now, p, LOG_OBJECT, (s << 16) | slot)
-        return cost + place_object(h, p, g, op, spc, s, slot, True)
-    cost += place_large(h, p, g, op)
-    note(h, now, p, LOG_OBJECT, np.int64(g.span) << 16)
+        g.left = 0
+        cost += place_object(h, p, g, op, spc, s, slot, True)
+    else:
+        cost += place_large(h, p, g, op)
+        note(h, now, p, LOG_OBJECT, np.int64(g.span) << 16)
+    if h[0].gc_test_due:
+        h[0].gc_test_due = 0
+        g.stage = TRIGGER
+        p_time(h)[p] = now + cost
+        return np.int64(-1)
+    if spc >= 2:
+        return cost
     if g.left == 0:
         finish_malloc(h, p, g)
         return cost + touch_large(h, p, g, op)
     g.stage = CLEARING
     p_time(h)[p] = now + cost
     return np.int64(-1)
+
+
+@jit
+def end_trigger(h: Any, p: Any, g: Any, now: Any) -> Any:
+    """An allocation that tested for a collection ends, or goes on to clear its object: picoseconds, -1 in that case."""
+    op = ops_at(g.ops, g.nops)[g.pos]
+    if g.left > 0:
+        g.stage = CLEARING
+        p_time(h)[p] = now
+        return np.int64(-1)
+    finish_malloc(h, p, g)
+    procs(h)[p].mallocs += 1
+    g.pos += 1
+    g.stage = SEGMENT
+    return touch_large(h, p, g, op) if g.spanclass < 2 else np.int64(0)
+
+
+@jit
+def paid(h: Any, g: Any) -> Any:
+    """The debt of the allocation at ``pos`` is paid; picoseconds that looking after it costs."""
+    cost = assist_price(h)
+    g.spent[ASSIST] += cost
+    g.assist_paid = 2
+    g.stage = SEGMENT
+    return cost
+
+
+@jit
+def resolve_assist(h: Any, p: Any, g: Any, now: Any, outcome: Any) -> Any:
+    """What becomes of a goroutine in debt: (why Python is needed or STAY, picoseconds it owes or -1 while it marks)."""
+    while True:
+        if outcome == PAID:
+            return np.int64(STAY), paid(h, g)
+        if outcome == DRAINING:
+            g.stage = ASSISTING
+            g.assist_start = now
+            p_time(h)[p] = max(min(now + g.left, procs(h)[p].slice_end), now)
+            return np.int64(STAY), np.int64(-1)
+        if park_assist(h, np.int64(procs(h)[p].g), now):
+            g.stage = PARKED_ASSIST
+            return np.int64(PARK), np.int64(-1)
+        outcome = assist(h, p, g, now)
+
+
+@jit
+def finish_assist(h: Any, p: Any, g: Any, now: Any) -> Any:
+    """The time of an assist is over, or marking is, or it is preempted: as `resolve_assist`."""
+    is_cut = now - g.assist_start < g.left
+    outcome = end_assist(h, p, g, now, now - g.assist_start)
+    if marking_is_over(h):
+        g.stage = ENDED_MARKING
+        return np.int64(MARK_DONE), np.int64(-1)
+    if is_cut and outcome == PARKED and not is_marked(h):
+        g.stage = CUT_ASSIST
+        g.assist_paid = 2
+        return np.int64(STOPPED if h[0].stop else PREEMPTED), np.int64(-1)
+    return resolve_assist(h, p, g, now, outcome)
+
+
+@jit
+def retry_assist(h: Any, p: Any, g: Any, now: Any) -> Any:
+    """An assist that was preempted goes on, unless there is no marking any more: as `resolve_assist`."""
+    outcome = assist(h, p, g, now) if h[0].gc_blacken_enabled else np.int64(PAID)
+    return resolve_assist(h, p, g, now, outcome)
+
+
+@jit
+def charge_assist(h: Any, p: Any, g: Any, nbytes: Any, now: Any) -> Any:
+    """Charge an allocation while marking: as `resolve_assist`, (STAY, 0) when it has credit. (deductAssistCredit)"""
+    g.assist_bytes -= nbytes
+    g.assist_paid = 1
+    if g.assist_bytes >= 0:
+        return np.int64(STAY), np.int64(0)
+    return resolve_assist(h, p, g, now, assist(h, p, g, now))
 
 
 @inlined
@@ -223,6 +340,15 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
     while pos < g.nops:
         op = ops[pos]
         if op.kind == ALLOC:
+            if h[0].gc_blacken_enabled and g.assist_paid == 0:
+                if lag > 0 and g.assist_bytes < op.arg:
+                    return await_turn(h, p, g, pos, start + lag)
+                g.pos = pos
+                reason, cost = charge_assist(h, p, g, op.arg, start)
+                if reason != STAY or cost < 0:
+                    return reason
+                pr.malloc_time += cost
+                lag += cost
             spc = span_class_of(h, op.arg, np.int64(op["flags"] & NOSCAN))
             off = np.int64(-1)
             if spc == TINY_SPAN_CLASS and op.arg < TINY_SIZE:
@@ -239,7 +365,7 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
                 if slot >= 0:
                     if logging:
                         note(h, start + lag, p, LOG_OBJECT, (s << 16) | slot)
-                    lag += place_object(h, p, g, op, spc, s, slot, False)
+                    lag += place_object(h, p, g, op, spc, s, slot, g.assist_paid == 2)
                 else:
                     if lag > 0:
                         return await_turn(h, p, g, pos, start + lag)
@@ -283,6 +409,9 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
 def safepoint(h: Any, p: Any, now: Any) -> Any:
     """Whether something waits for this P at the end of its segment."""
     pr = procs(h)[p]
+    if pr.barrier:
+        pr.barrier = 0
+        return BARRIER
     if h[0].stop:
         return STOPPED
     if now >= pr.slice_end:
@@ -300,6 +429,7 @@ def step(h: Any, p: Any, now: Any) -> Any:
     g = goroutines(h)[pr.g]
     lag = np.int64(0)
     start = now
+    h[0].now = now
     if g.stage == MIDDLE:
         lag = pr.lag
         start = now - lag
@@ -320,9 +450,25 @@ def step(h: Any, p: Any, now: Any) -> Any:
             lag = touch_large(h, p, g, op)
             pr.mallocs += 1
             g.pos += 1
+    elif g.stage == TRIGGER:
+        if test_trigger(h):
+            return GC_START
+        lag = end_trigger(h, p, g, now)
+        if lag < 0:
+            return STAY
+    elif g.stage == ASSISTING or g.stage == CUT_ASSIST:
+        reason, lag = finish_assist(h, p, g, now) if g.stage == ASSISTING else retry_assist(h, p, g, now)
+        if reason != STAY or lag < 0:
+            return reason
+        pr.malloc_time += lag
+    elif g.stage == PARKED_ASSIST or g.stage == ENDED_MARKING:
+        lag = paid(h, g)
+        pr.malloc_time += lag
     else:
         if g.stage == LISTED:
-            if not ready_listed(h, p, np.int64(g.span)):
+            has_room = ready_listed(h, p, np.int64(g.span))
+            settle(h, p, g)
+            if not has_room:
                 g.stage = CENTRAL
                 return NEED_CENTRAL
             g.stage = HAVE_PARTIAL
@@ -330,6 +476,7 @@ def step(h: Any, p: Any, now: Any) -> Any:
             return NEED_CENTRAL
         elif g.stage == HAVE_NONE:
             reason = fresh_step(h, p, g)
+            settle(h, p, g)
             if reason != STAY:
                 return reason
         lag = complete_alloc(h, p, g, now)
@@ -343,10 +490,10 @@ def step(h: Any, p: Any, now: Any) -> Any:
 
 @inlined
 def first(times: Any, nprocs: Any) -> Any:
-    """The P that is due first, and when; P 0 at NEVER if none is."""
+    """The P that is due first, and when; P 0 at NEVER if none is. Behind the last P comes the collector."""
     p = np.int64(0)
     time = times[0]
-    for i in range(1, nprocs):
+    for i in range(1, nprocs + 1):
         if times[i] < time:
             time = times[i]
             p = np.int64(i)
@@ -358,7 +505,7 @@ def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
     """Advance the Ps in the pump, in the order of (time, P), as long as they are before the limit's key.
 
     Returns (reason, p, time, next p, next time). Reason is STAY there, else why P p needs Python at that time: it has
-    left the pump, until ``p_time[p]`` puts it back. The P that is due next, and when, is as `first` says.
+    left the pump, until ``p_time[p]`` puts it back; p is the number of Ps for COLLECTOR. The P that is due next, and when, is as `first` says.
     """
     h = bare(h)
     times = p_time(h)
@@ -366,7 +513,7 @@ def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
         p, time = first(times, h[0].nprocs)
         if time > limit_time or (time == limit_time and RUN * OWNERS + p > limit_priority) or time == NEVER:
             return np.int64(STAY), p, time, p, time
-        reason = step(h, p, time)
+        reason = step(h, p, time) if p < h[0].nprocs else COLLECTOR
         if reason == STAY and h[0].event_per_op and goroutines(h)[procs(h)[p].g].stage == MIDDLE:
             time = times[p]
             reason = OP_EVENT
@@ -409,19 +556,40 @@ def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
     return held
 
 
-@entry(int64(heap_type, int64, int64))
-def cut(h: Any, p: Any, time: Any) -> Any:
-    """Cut the compute of a P at ``time``, so that it reaches a safepoint then; 0 when it is not in one."""
-    h = bare(h)
+@jit
+def cut_compute(h: Any, p: Any, time: Any) -> None:
+    """End the compute of a P at ``time``, if it is in one then."""
     pr = procs(h)[p]
     g = goroutines(h)[pr.g]
     if p_time(h)[p] == NEVER or g.stage != COMPUTING or p_time(h)[p] <= time:
-        return np.int64(0)
+        return
     rest = p_time(h)[p] - time
     g.left += rest
     pr.compute_time -= rest
     p_time(h)[p] = time
-    return np.int64(1)
+
+
+@jit
+def cut_assists(h: Any, now: Any) -> None:
+    """Assists in progress end now."""
+    for p in range(h[0].nprocs):
+        if p_time(h)[p] != NEVER and p_time(h)[p] > now and goroutines(h)[procs(h)[p].g].stage == ASSISTING:
+            p_time(h)[p] = now
+
+
+@entry(void(heap_type, int64, int64))
+def cut(h: Any, p: Any, time: Any) -> None:
+    """Cut the compute of a P at ``time``, so that it reaches a safepoint then."""
+    cut_compute(bare(h), p, time)
+
+
+@entry(void(heap_type, int64))
+def preempt_all(h: Any, now: Any) -> None:
+    """Computes and assists in progress come to a safepoint now; others do at the end of their segment. (preemptall)"""
+    h = bare(h)
+    for p in range(h[0].nprocs):
+        cut_compute(h, p, now)
+    cut_assists(h, now)
 
 
 @entry(void(heap_type, int64, int64, int64))
@@ -464,9 +632,15 @@ def start_profile(h: Any) -> None:
         next_sample(h, p)
 
 
-@entry(void(heap_type, int64, int64))
-def drop_all(h: Any, base: Any, n: Any) -> None:
-    """A goroutine ended: what its variables hold is dead."""
+@entry(void(heap_type, int64, int64, int64))
+def drop_all(h: Any, goroutine: Any, base: Any, n: Any) -> None:
+    """A goroutine ended: what its variables hold is dead, credit it has is everybody's. (proc.go:gdestroy)"""
     h = bare(h)
     for i in range(base, base + n):
         hold(h, variables(h), i, np.int64(0))
+    g = goroutines(h)[goroutine]
+    if h[0].gc_blacken_enabled and g.assist_bytes > 0:
+        credit = np.int64(h[0].assist_work_per_byte * np.float64(g.assist_bytes))
+        h[0].bg_scan_credit += credit
+        h[0].returned_scan_work += credit
+    g.assist_bytes = 0

@@ -32,11 +32,18 @@ class Roots:
         self._held: set[int] = set()  # those that do
         self._handles_made = False
         self._shared = 0
-        heap.tables.allocate("goroutines", 64)
+        self.reserve_goroutines(64)
 
     def reserve_goroutines(self, n: int) -> None:
-        """Have rows for goroutines 0..n-1."""
+        """Have rows for goroutines 0..n-1, and as many places in the queue of assists."""
         self._grow("goroutines", n)
+        tables, fields, rows = self.heap.tables, self.heap.fields, len(self.heap.arrays["goroutines"])
+        if rows > len(self.heap.arrays["assist_queue"]):
+            ring = self.heap.arrays["assist_queue"]
+            waiting = [int(ring[i % len(ring)]) for i in range(int(fields.assist_head), int(fields.assist_tail))]
+            tables.allocate("assist_queue", rows)[: len(waiting)] = waiting
+            tables.allocate("assist_ready", rows)
+            fields.assist_head, fields.assist_tail = 0, len(waiting)
 
     def _grow(self, name: str, n: int) -> None:
         if n > len(self.heap.arrays[name]):
@@ -106,6 +113,6 @@ class Roots:
     def release(self, g: Goroutine) -> None:
         """A goroutine ended: what it held is dead, its variables are free."""
         base, length = self._runs.pop(g.id, (0, 0))
+        kernel.drop_all(self.heap.header, g.id, base, length)
         if length:
-            kernel.drop_all(self.heap.header, base, length)
             self._free_runs.setdefault(length, []).append(base)

@@ -8,9 +8,18 @@ from typing import Any
 import numpy as np
 from numba import int64, void
 
-from sim.go import mheap
+from sim.go import mgclimit, mgcpacer, mheap
 from sim.go.params import VERSIONS, Facts, set_facts
-from sim.go.state import ARENA_PAGES, CHUNK_PAGES, MAX_OCCUPIED, heap_type, new_tables
+from sim.go.state import (
+    ARENA_PAGES,
+    CHUNK_PAGES,
+    MAX_OCCUPIED,
+    MSPAN_CACHE_LEN,
+    NEVER,
+    NUM_SPAN_CLASSES,
+    heap_type,
+    new_tables,
+)
 from sim.jit import entry
 
 # bytes of the runtime's own records, as the compiler lays them out on linux/amd64 (1.27.3; 1.19.8)
@@ -22,8 +31,10 @@ SPANSET_BLOCK = {True: (4608, 512), False: (4120, 64)}  # and its alignment
 
 @entry(void(heap_type, int64, int64))
 def mallocinit(h: Any, mspan_size: Any, mcache_size: Any) -> None:
-    """mheap.mallocinit, for Python to call."""
+    """mheap.mallocinit, for Python to call; the collector is off and no memory limit set."""
     mheap.mallocinit(h, mspan_size, mcache_size)
+    mgcpacer.init(h, -1, mgcpacer.NO_LIMIT)
+    mgclimit.reset_capacity(h, np.int64(0), h[0].nprocs)
 
 
 class Heap:
@@ -56,6 +67,7 @@ class Heap:
             fields.occupied[2 * i + 1] = end
         self.tables.allocate("mcaches", nprocs)
         self.tables.allocate("procs", nprocs)
+        self.tables.allocate("p_time", nprocs + 1)[:] = NEVER
         self.header = self.tables.header
         self.arrays = self.tables.arrays
         mallocinit(self.header, MSPAN_SIZE[inline], MCACHE_SIZE[inline])
@@ -68,11 +80,13 @@ class Heap:
     def make_room(self, npages: int) -> None:
         """Grow every table that spans of npages could overflow (mheap.room_is_short says when)."""
         fields, lengths = self.fields, self.tables
+        n = int(fields.nprocs) + 8
         wanted = {
-            "spans": fields.nspans + 1024,
-            "words": fields.nwords + (1 << 14),
-            "chunks": fields.nchunks + npages // CHUNK_PAGES + 64,
-            "arenas": fields.narenas + npages // ARENA_PAGES + 4,
+            "spans": fields.nspans + n * MSPAN_CACHE_LEN,
+            "words": fields.nwords + (n << 10) + (1 << 14),
+            "chunks": fields.nchunks + npages // CHUNK_PAGES + n * (ARENA_PAGES // CHUNK_PAGES),
+            "arenas": fields.narenas + npages // ARENA_PAGES + n,
+            "set_blocks": fields.nset_blocks + 8 * NUM_SPAN_CLASSES,
         }
         for name, need in wanted.items():
             if need > len(self.tables.arrays[name]):

@@ -38,6 +38,7 @@ LEVEL_BITS = (14, 3, 3, 3, 3)
 SUMMARY_PAGE_WORDS = 2469  # bits for 32 + 256 + 2048 + 16384 + 131072 pages of summaries and 8192 chunk maps
 NO_PAGE = -1
 NEVER = 1 << 62
+NO_GOAL = (1 << 63) - 1  # no memory limit, or a goal of the scavenger that is met
 MAX_OCCUPIED = 8
 
 # mspan.state
@@ -63,7 +64,7 @@ SPAN = np.dtype(
         ("nelems", "i4"),
         ("alloc_count", "i4"),
         ("alloc_count_before_cache", "i4"),
-        ("next", "i4"),  # next span in its span set, or in the list of free records
+        ("next", "i4"),  # next span in the list of free records
         # sweepgen against the heap's sg: sg-2 needs sweeping, sg-1 being swept, sg swept and ready,
         # sg+1 cached before this cycle's sweep began and still cached, sg+3 swept, then cached, still cached
         ("sweepgen", "u4"),
@@ -77,15 +78,18 @@ SPAN = np.dtype(
 
 SPANSET = np.dtype(
     [
-        ("head", "i4"),
-        ("tail", "i4"),
-        ("pushed", "i8"),  # since the last reset, as Go's tail and head indexes: they say when a block is needed
+        ("head", "i4"),  # block of the entry to pop next, 0 = none
+        ("tail", "i4"),  # block of the entry pushed last
+        ("pushed", "i8"),  # entries since the last reset, as Go's tail and head indexes: the set is [popped, pushed)
         ("popped", "i8"),
         ("spine_len", "i4"),  # blocks entered in the spine since the last reset
         ("spine_cap", "i4"),  # blocks the spine has room for
     ],
     align=True,
 )
+
+BLOCK_ENTRIES = 512  # spans of a block of a span set (mspanset.go:spanSetBlockEntries)
+SET_BLOCK = np.dtype([("next", "i4"), ("entries", "i4", (BLOCK_ENTRIES,))], align=True)
 
 MCACHE = np.dtype(
     [
@@ -117,7 +121,7 @@ CHUNK = np.dtype(
         ("in_use", "i4"),  # pages in use now, for the scavenger's density rule
         ("last_in_use", "i4"),  # the same at the end of the last generation
         ("gen", "u4"),
-        ("flags", "u4"),  # bit 0: has free pages that are not scavenged
+        ("flags", "u4"),  # 1: something in it was freed since a scavenger found nothing (mgcscavenge_index)
     ],
     align=True,
 )
@@ -170,9 +174,15 @@ CAUSES = (
     "large",  # a large object beyond its pages
     "off_p",  # off the P in the middle of mallocgc
     "profile",  # recording it for the heap profile
+    "assist",  # marking for the collector, to pay for what the goroutine allocates
+    "assist_parked",  # parked until background workers have paid the debt
+    "sweep",  # sweeping spans on the way to one with room, or to pay for the heap's growth
+    "stw",  # stopped with the world, or stopping it to start a collection
+    "gc_worker",  # off the P in the middle of mallocgc while a collection is marking
+    "scavenge",  # giving other memory back, because of a memory limit or because the heap grew
 )
 ALL, TINY, FAST, PARTIAL, FRESH, CENTRAL_WAIT, HEAP_WAIT, PAGE_CACHE, PAGE_SEARCH, GROW, FIRST_TOUCH = range(11)
-ZEROING, LARGE, OFF_P, PROFILE = range(11, 15)
+ZEROING, LARGE, OFF_P, PROFILE, ASSIST, ASSIST_PARKED, SWEEP, STW, GC_WORKER, SCAVENGE = range(11, 21)
 NUM_CAUSES = len(CAUSES)
 
 # rows of the price table: by span class, then sim.costs.STEPS in order
@@ -195,11 +205,17 @@ GOROUTINE = np.dtype(
         ("page", "i8"),  # pages taken for it, NO_PAGE if none yet
         ("npages", "i8"),
         ("scav", "i8"),  # how many of them were scavenged
+        ("owed", "i8"),  # picoseconds of sweeping and metadata that it has yet to spend
+        ("assist_bytes", "i8"),  # bytes it may allocate before it has to assist (gcAssistBytes)
+        ("assist_work", "i8"),  # scan work of the assist in progress
+        ("assist_start", "i8"),  # when it began
+        ("assist_paid", "u1"),  # the allocation at ``pos`` has been charged to assist_bytes: 1, and 2 if that took time
         # its stack (sim/go/stack.py, gfree.py)
         ("stack", "i8"),  # lowest address, 0 = it has none
         ("stack_size", "i8"),  # bytes
         ("stack_used", "i8"),  # bytes its frames reach down from the top, 0 = it is dead
         ("schedlink", "i4"),  # the next dead one in its list
+        ("growth", "i8"),  # pages the heap grew by to have them
         ("spent", "i8", (NUM_CAUSES,)),  # picoseconds of the allocation so far, by cause
     ],
     align=True,
@@ -216,12 +232,16 @@ PROC = np.dtype(
         ("draws", "u8"),
         ("sample_key", "u8"),  # the stream of distances between heap-profile samples
         ("samples", "i8"),  # values of it used
+        ("barrier", "u1"),  # somebody waits for it to come to a safepoint
         ("rest", "i8"),  # femtoseconds carried over by per-byte prices, so that time adds up exactly
         ("malloc_time", "i8"),  # picoseconds inside mallocgc on this P's own clock (lock waits not included)
         ("compute_time", "i8"),
         ("touch_time", "i8"),  # first touches by the program
+        ("assist_time", "i8"),  # marking inside mallocgc
         ("mallocs", "i8"),
         ("segments", "i8"),
+        ("limiter_event", "u1"),  # what it is at that the GC CPU limiter counts (mgclimit)
+        ("limiter_event_start", "i8"),  # since when that is not counted yet
         # stacks (sim/go/stack.py, gfree.py)
         ("gfree", "i4"),  # dead goroutines of this P, the last one to die first
         ("gfree_n", "i4"),
@@ -230,15 +250,23 @@ PROC = np.dtype(
         ("old_stack", "i8"),  # a stack it is about to free, 0 = none
         ("old_stack_size", "i8"),
         ("old_spans", "i4"),  # spans of stacks it is about to give back to the heap, linked by next
+        ("scav_page", "i8"),  # what a scavenger on it is giving back: in use in the bitmaps, held by nobody else
+        ("scav_npages", "i8"),
     ],
     align=True,
 )
+
+# what a timeline is told of within mallocgc
+WORK_ASSIST = 1
+WORK_SWEEP = 2
+WORK = np.dtype([("time", "i8"), ("length", "i8"), ("p", "i4"), ("kind", "i4")], align=True)
 
 LOG = np.dtype([("time", "i8"), ("p", "i4"), ("kind", "i4"), ("arg", "i8")], align=True)
 
 TABLES: dict[str, Any] = {
     "spans": SPAN,
     "words": np.uint64,
+    "set_blocks": SET_BLOCK,  # blocks of the span sets
     "spansets": SPANSET,  # index spanclass * 4 + {0, 1} for partial[i], + {2, 3} for full[i]
     "mcaches": MCACHE,  # by P
     "chunks": CHUNK,
@@ -259,6 +287,10 @@ TABLES: dict[str, Any] = {
     "cells": np.int64,  # equally likely values of prices that vary, 1024 a row
     "fast_price": np.int64,  # by span class
     "zero_price": np.int64,
+    "mark_object": np.int64,  # picoseconds a marked object, by span class
+    "mark_byte": np.int64,  # femtoseconds a byte of scan work, by span class
+    "sweep_kept": np.int64,  # picoseconds to sweep a span that stays in use, by span class
+    "sweep_freed": np.int64,  # and one whose pages go back to the heap
     "small_alloc_count": np.int64,  # by size class, flushed at refill
     "small_free_count": np.int64,
     "fast_calls": np.int64,  # mallocs that were nothing but a fast-path hit: span class * 2 + (1 if cleared)
@@ -266,8 +298,15 @@ TABLES: dict[str, Any] = {
     "cause_time": np.int64,  # their picoseconds by cause
     "cause_max": np.int64,
     "procs": PROC,  # by P
-    "p_time": np.int64,  # by P: when its next step is due, NEVER if it is not in the pump
+    # by P: when its next step is due, NEVER if it is not in the pump; behind them the collector's next turn
+    "p_time": np.int64,
+    "scan_bytes": np.int64,  # bytes up to their last pointer of all objects allocated so far, by span class
+    "scan_count": np.int64,  # how many those are; for large objects their bytes
+    "mark_counts": np.int64,  # objects of the last mark set-up, by span class
+    "assist_queue": np.int32,  # goroutines parked in an assist: a ring
+    "assist_ready": np.int32,  # those whose debt was paid since Python looked last
     "goroutines": GOROUTINE,
+    "work_log": WORK,  # assists and sweeps, for a timeline; length 1 = off
     "log": LOG,  # what happened in order, for tests; length 1 = off
 }
 
@@ -284,8 +323,13 @@ SCALARS = [
     ("randomized_heap_base", "u1"),
     ("scavenge_index_bits", "u1"),
     ("max_small_size", "i8"),
+    ("pi_pacer", "u1"),
+    ("triggered_is_heap_live", "u1"),
+    ("memory_limit_headroom_percent", "i8"),
     # mheap_
     ("sweepgen", "u4"),
+    ("sweep_drained", "u1"),  # nothing is left in the sets to sweep (sweep.active's drained bit)
+    ("sweepers", "i4"),  # sweepers that keep the sweep from being done, beyond the one at work (sweep.active)
     ("central_index", "i8"),  # sweep class the background sweeper is at, 272 = done
     ("pages_in_use", "i8"),
     ("pages_swept", "i8"),
@@ -294,13 +338,14 @@ SCALARS = [
     ("sweep_pages_per_byte", "f8"),  # proportional sweep ratio
     ("reclaim_index", "i8"),  # next page of the arenas to reclaim from, 1 << 62 = nothing left
     ("reclaim_credit", "i8"),  # pages swept in excess of what was asked
-    ("gc_percent_goal", "i8"),  # heap the scavenger keeps (scavengeGoal before 1.19)
     ("heap_live", "i8"),
     ("heap_scan", "i8"),
     ("total_alloc", "i8"),
     ("total_free", "i8"),
     ("large_alloc", "i8"),
     ("large_alloc_count", "i8"),
+    ("large_free", "i8"),
+    ("large_free_count", "i8"),
     ("tiny_allocs", "i8"),
     ("cur_arena_base", "i8"),  # bytes
     ("cur_arena_end", "i8"),
@@ -321,8 +366,12 @@ SCALARS = [
     ("start_chunk", "i8"),
     ("end_chunk", "i8"),
     ("nchunks", "i8"),
+    # its scavenge index: cursors are pages, NO_PAGE = nothing to find (mgcscavenge_index)
     ("scav_search_bg", "i8"),
     ("scav_search_force", "i8"),
+    ("scav_marked_bg", "u1"),  # the cursor rose and has not fallen since
+    ("scav_marked_force", "u1"),
+    ("scav_free_hwm", "i8"),  # highest page freed this generation
     ("scav_gen", "u4"),
     ("scav_index_min", "i8"),  # 4 KiB pages of the scavenge index that are mapped: [min, max)
     ("scav_index_max", "i8"),
@@ -360,8 +409,53 @@ SCALARS = [
     ("gcbits_current", "i8"),
     ("gcbits_previous", "i8"),
     ("gcbits_spare", "i8"),
+    ("nset_blocks", "i8"),  # rows of set_blocks ever used
+    ("free_set_block", "i4"),  # the first of those that are free, 0 = none
     ("spanset_blocks", "i8"),  # blocks of span sets made so far
     ("spanset_pool", "i8"),  # of them unused
+    # the pacer (mgcpacer.py); heap_live, heap_scan, total_alloc, total_free, mapped_ready, heap_free are its inputs too
+    ("gc_blacken_enabled", "u1"),  # marking: heap_scan stands still, each change of heap_live revises the assist ratio
+    ("gc_percent", "i8"),  # GOGC, -1 = off
+    ("memory_limit", "i8"),  # bytes, 2**63 - 1 = none
+    ("heap_minimum", "i8"),
+    ("runway", "u8"),  # bytes the program is expected to allocate while marking goes on
+    ("cons_mark", "f8"),  # bytes allocated per bytes marked, both per CPU time
+    ("last_cons_mark", "f8", (4,)),  # as measured, the oldest first (without pi_pacer)
+    ("cons_mark_err_integral", "f8"),  # of the PI controller (with pi_pacer)
+    ("gc_percent_heap_goal", "i8"),  # 2**63 - 1 = none
+    ("sweep_dist_min_trigger", "i8"),
+    ("triggered", "i8"),  # where the cycle in progress began, -1 = none is
+    ("last_heap_goal", "i8"),
+    ("last_heap_scan", "i8"),
+    ("last_stack_scan", "i8"),
+    ("globals_scan", "i8"),
+    ("heap_marked", "i8"),
+    ("heap_scan_work", "i8"),
+    ("stack_scan_work", "i8"),
+    ("globals_scan_work", "i8"),
+    ("bg_scan_credit", "i8"),
+    ("assist_time", "i8"),  # these times in picoseconds
+    ("dedicated_mark_time", "i8"),
+    ("fractional_mark_time", "i8"),
+    ("idle_mark_time", "i8"),
+    ("mark_start_time", "i8"),
+    ("dedicated_mark_workers_needed", "i8"),
+    ("idle_mark_workers", "i8"),  # at work now
+    ("max_idle_mark_workers", "i8"),
+    ("assist_work_per_byte", "f8"),
+    ("assist_bytes_per_work", "f8"),
+    ("fractional_utilization_goal", "f8"),
+    # the GC CPU limiter (mgclimit.py), times in picoseconds
+    ("limiter_enabled", "u1"),  # the bucket is full: assists return at once
+    ("limiter_gc_enabled", "u1"),  # marking, as of the last transition
+    ("limiter_transitioning", "u1"),
+    ("limiter_fill", "i8"),
+    ("limiter_capacity", "i8"),
+    ("limiter_overflow", "i8"),  # GC time so far that found no room
+    ("limiter_assist_time_pool", "i8"),  # since the last update
+    ("limiter_idle_time_pool", "i8"),
+    ("limiter_last_update", "i8"),
+    ("limiter_nprocs", "i8"),
     # stacks (sim/go/stack.py): who else frees or keeps spans depends on the phase
     ("gc_phase", "u1"),  # GC_OFF, GC_MARK, GC_MARK_TERMINATION
     ("stackpool", "i4", (NUM_STACK_ORDERS,)),  # first span of each order with a free stack
@@ -376,6 +470,15 @@ SCALARS = [
     ("gfree_stack", "i4"),  # dead ones that no P has, with and without a stack
     ("gfree_nostack", "i4"),
     ("gfree_global", "i8"),  # how many
+    # the scavenger (mgcscavenge.py); goals in bytes, NO_GOAL = off
+    ("gc_percent_goal", "i8"),  # heap to retain
+    ("memory_limit_goal", "i8"),  # mapped_ready to come down to
+    ("last_heap_in_use", "i8"),  # heap_in_use at the last mark termination
+    ("resident_pages", "i8"),  # 4 KiB pages of the heap that memory stands behind: ones in ARENA.touched
+    ("scav_released_bg", "i8"),  # bytes released since the last line of scavtrace: by the background scavenger
+    ("scav_released_eager", "i8"),  # by allocation (go1.27; go1.19's line counts the background alone)
+    ("scavenge_assist_time", "i8"),  # picoseconds of scavenging by allocation and in the background since the start
+    ("scavenge_background_time", "i8"),
     # what the workload holds
     ("live_objects", "i8"),
     ("live_bytes", "i8"),  # slot bytes; of tiny objects none
@@ -386,11 +489,35 @@ SCALARS = [
     ("max_run_ahead", "i8"),  # picoseconds
     ("nprocs", "i8"),
     ("log_used", "i8"),
+    ("work_used", "i8"),
     ("tiny_calls", "i8"),  # mallocs combined into a tiny block
     ("large_fresh_scan", "i8"),  # femtoseconds a byte
     ("large_fresh_noscan", "i8"),
     ("large_zero_scan", "i8"),
     ("large_zero_noscan", "i8"),
+    # marking on the clock (mgcmark.py)
+    ("now", "i8"),  # when the step in progress happens
+    ("gc_starting", "u1"),  # a goroutine is on its way to stop the world for a collection
+    ("gc_test_due", "u1"),  # the allocation in progress is to test whether a collection begins
+    ("bytes_marked", "i8"),
+    ("mark_time", "i8"),  # up to when marking was advanced
+    ("mark_cpu", "i8"),  # picoseconds of CPU it was given so far
+    ("mark_total", "i8"),  # picoseconds of CPU that all of it takes
+    ("mark_cpus", "i8", (3,)),  # of them until the end of stacks, of globals, of the heap
+    ("mark_works", "i8", (3,)),  # scan work of each, bytes
+    ("mark_workers", "i8"),  # background workers marking now
+    ("mark_assists", "i8"),  # assists marking now
+    # who scanned, and what became of the credit for it, in this cycle (bytes of scan work)
+    ("background_scan_work", "i8"),  # background workers, given as credit
+    ("assist_scan_work", "i8"),  # assists, as far as they are credited with it
+    ("stolen_scan_work", "i8"),  # credit that assists took
+    ("paid_scan_work", "i8"),  # credit that went to parked ones
+    ("returned_scan_work", "i8"),  # credit left of goroutines that ended
+    ("mark_unflushed", "i8"),  # work of background workers not yet given as credit
+    ("mark_rest", "i8"),  # remainder of that division
+    ("assist_head", "i8"),  # ring assist_queue: next to be paid, and end
+    ("assist_tail", "i8"),
+    ("assist_nready", "i8"),
     ("stack_copy_small", "i8"),  # femtoseconds a byte of a stack copied, by the size of the new one
     ("stack_copy_middle", "i8"),
     ("stack_copy_large", "i8"),
@@ -399,6 +526,12 @@ SCALARS = [
     ("fact_arenas", "i8"),  # arenas it reserved
     ("fact_spans", "i8"),  # spans initialised
     ("fact_meta_pages", "i8"),  # 4 KiB pages of metadata touched for the first time (mfixalloc)
+    ("fact_swept", "i8"),  # spans swept
+    ("fact_swept_free", "i8"),  # of them, whose pages went back to the heap: a hold of mheap.lock each
+    ("fact_freed", "i8"),  # objects freed
+    ("fact_sweep_time", "i8"),  # picoseconds of that, by sweep_kept and sweep_freed
+    ("fact_drained", "i8"),  # sweeps that were the first to find nothing left: the scavenger is woken then
+    ("fact_reclaim_chunks", "i8"),  # chunks of 512 pages searched for dead spans, mheap.lock held
     ("fact_pool_locks", "i8"),  # times a stackpool lock was taken
     ("fact_stack_spans", "i8"),  # spans of stacks cut or handed out, and given back to the heap
     ("fact_stack_frees", "i8"),
@@ -406,6 +539,8 @@ SCALARS = [
     ("fact_stack_huge", "i8"),
     ("fact_copies", "i8"),  # stacks copied, and their bytes, by how large they are now (stack.py:copy_class)
     ("fact_copied", "i8", (3,)),
+    ("fact_scav_runs", "i8"),  # runs of pages given back to the system, each by a call of it
+    ("fact_scav_pages", "i8"),  # 4 KiB pages that memory stood behind in them
     # sizes of records of the version
     ("arena_meta_bytes", "i8"),
     ("spanset_block_bytes", "i8"),
@@ -419,6 +554,7 @@ heap_type = header_type(HEAP)
 spans = table("spans", SPAN)
 words = table("words", np.uint64)
 spansets = table("spansets", SPANSET)
+set_blocks = table("set_blocks", SET_BLOCK)
 mcaches = table("mcaches", MCACHE)
 chunks = table("chunks", CHUNK)
 chunk_map = table("chunk_map", np.int32)
@@ -438,6 +574,8 @@ prices = table("prices", PRICE)
 cells = table("cells", np.int64)
 fast_price = table("fast_price", np.int64)
 zero_price = table("zero_price", np.int64)
+sweep_kept = table("sweep_kept", np.int64)
+sweep_freed = table("sweep_freed", np.int64)
 small_alloc_count = table("small_alloc_count", np.int64)
 small_free_count = table("small_free_count", np.int64)
 fast_calls = table("fast_calls", np.int64)
@@ -445,9 +583,17 @@ histograms = table("histograms", np.int64)
 cause_time = table("cause_time", np.int64)
 cause_max = table("cause_max", np.int64)
 procs = table("procs", PROC)
+scan_bytes = table("scan_bytes", np.int64)
+scan_count = table("scan_count", np.int64)
+mark_object = table("mark_object", np.int64)
+mark_byte = table("mark_byte", np.int64)
+mark_counts = table("mark_counts", np.int64)
+assist_queue = table("assist_queue", np.int32)
+assist_ready = table("assist_ready", np.int32)
 p_time = table("p_time", np.int64)
 goroutines = table("goroutines", GOROUTINE)
 log = table("log", LOG)
+work_log = table("work_log", WORK)
 
 
 def new_tables() -> Tables:
@@ -458,6 +604,7 @@ def new_tables() -> Tables:
     tables.allocate("spans", 4096)
     tables.allocate("words", 1 << 14)
     tables.allocate("spansets", 4 * NUM_SPAN_CLASSES)
+    tables.allocate("set_blocks", 16 * NUM_SPAN_CLASSES)
     tables.allocate("chunks", 64)
     tables.allocate("chunk_map", 1 << 26)
     bits = 0
@@ -469,14 +616,22 @@ def new_tables() -> Tables:
     tables.allocate("arenas", 4)
     tables.allocate("arena_map", 1 << 22)
     tables.allocate("page_span", 4 * ARENA_PAGES)
+    tables.allocate("sweep_kept", NUM_SPAN_CLASSES)
+    tables.allocate("sweep_freed", NUM_SPAN_CLASSES)
     tables.allocate("small_alloc_count", NUM_SIZE_CLASSES)
     tables.allocate("small_free_count", NUM_SIZE_CLASSES)
     tables.allocate("fast_calls", 2 * NUM_SPAN_CLASSES)
+    for name in ("scan_bytes", "scan_count", "mark_counts", "mark_object", "mark_byte"):
+        tables.allocate(name, NUM_SPAN_CLASSES)
     fields = tables.fields
     fields.nspans = 1  # span 0 is emptymspan: no slot, never in a set
     fields.nwords = 1
+    fields.nset_blocks = 1
     fields.free_words[:] = -1
     fields.search_addr = 1 << 35
+    fields.sweep_drained = 1  # no sweep before the first cycle (mgc.go:gcinit)
     fields.starting_stack_size = 2048
     fields.ngs = 1  # row 0 is nobody
+    fields.scav_search_bg = fields.scav_search_force = fields.scav_free_hwm = NO_PAGE
+    fields.gc_percent_goal = fields.memory_limit_goal = fields.memory_limit = NO_GOAL
     return tables

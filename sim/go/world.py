@@ -28,13 +28,14 @@ from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
 from sim.go import pump as kernel
 from sim.go.goroutine import Body, Goroutine
+from sim.go.mgc import Collector
 from sim.go.newstack import Stacks
 from sim.go.params import VERSIONS, Facts
 from sim.go.proc import Sched
 from sim.go.roots import Roots
 from sim.go.runtime import Heap
+from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER, class_to_size
 from sim.go.state import (
-    NEVER,
     NUM_CAUSES,
     NUM_SPAN_CLASSES,
     NUM_STACK_ORDERS,
@@ -43,7 +44,8 @@ from sim.go.state import (
     PRICE_STEPS,
 )
 from sim.metrics.histogram import BUCKETS
-from sim.units import US
+from sim.metrics.timeline import Timeline
+from sim.units import US, throw
 
 MAX_RUN_AHEAD = 1 * US
 # a refill may take mheap.lock with none of mcentral's held; a stack pool takes it inside its own (lockrank.go)
@@ -65,6 +67,8 @@ def install_prices(heap: Heap, prices: Prices) -> None:
         rows["row"][index] = -1 if price.cells is None else varying.setdefault(price.cells, len(varying))
     if varying:
         tables.allocate("cells", 1024 * len(varying))[:] = np.concatenate([np.array(x, np.int64) for x in varying])
+    tables.allocate("sweep_kept", NUM_SPAN_CLASSES)[:] = prices.sweep_kept
+    tables.allocate("sweep_freed", NUM_SPAN_CLASSES)[:] = prices.sweep_freed
     fields.large_fresh_scan, fields.large_fresh_noscan = prices.large_fresh
     fields.large_zero_scan, fields.large_zero_noscan = prices.large_zero
     fields.stack_copy_small, fields.stack_copy_middle, fields.stack_copy_large = prices.stack_copy
@@ -75,8 +79,10 @@ class World:
 
     ``cpus``: CPUs of the machine, by default one for every P. ``max_run_ahead``: how long a P runs before it waits for
     the others, picoseconds; a stop-the-world waits that long for an allocating P at most. ``run_ahead=False`` makes
-    every operation an event (slow, for tests). ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
-    profile. ``log_lines``: room for a log of what happened, for tests.
+    every operation an event (slow, for tests). ``gogc``: GOGC, -1 for off; ``memory_limit``: GOMEMLIMIT, bytes.
+    ``heap_shape``: which of the machine's measured heaps marking costs as much as (`Prices.mark`). ``globals_bytes``:
+    the program's globals with pointers. ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
+    profile. ``log_lines``: room for a log of what happened, for tests. ``timeline``: takes slices of what Ps, collector and locks do.
     """
 
     def __init__(
@@ -90,8 +96,13 @@ class World:
         max_run_ahead: int = MAX_RUN_AHEAD,
         run_ahead: bool = True,
         mcentral_mutex: bool | None = None,
+        gogc: int = 100,
+        memory_limit: int | None = None,
+        heap_shape: str = "array-shuffled",
+        globals_bytes: int = 128 << 10,
         memprofilerate: int = 0,
         log_lines: int = 0,
+        timeline: Timeline | None = None,
     ) -> None:
         facts = VERSIONS[version] if isinstance(version, str) else version
         if mcentral_mutex is not None:
@@ -113,11 +124,19 @@ class World:
             self._lock(f"mcentral[{i}].lock", _CENTRAL_RANK, discipline)
             for i in range(NUM_SPAN_CLASSES if facts.mcentral_mutex else 0)
         ]
+        if heap_shape not in prices.mark:
+            throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
+        self.heap_shape = heap_shape
+        self._price_marking()
+        self.cpus = gomaxprocs if cpus is None else cpus
+        self.gc = Collector(self, gogc, memory_limit, globals_bytes, timeline)
+        for lock in (self.heap_lock, *self.central_locks):
+            self.gc.log.watch_lock(lock)
         self.pool_locks = [
             self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline) for i in range(NUM_STACK_ORDERS)
         ]
         self.stacks = Stacks(self)
-        self.sched = Sched(self, gomaxprocs if cpus is None else cpus)
+        self.sched = Sched(self, self.cpus)
         self.sched.start(gomaxprocs)
 
     def _prepare(self, nprocs: int, max_run_ahead: int, run_ahead: bool, log_lines: int) -> None:
@@ -129,12 +148,20 @@ class World:
         tables.allocate("histograms", NUM_CAUSES * BUCKETS)
         tables.allocate("cause_time", NUM_CAUSES)
         tables.allocate("cause_max", NUM_CAUSES)
-        tables.allocate("p_time", nprocs)[:] = NEVER
         if log_lines:
             tables.allocate("log", log_lines)
         for index, proc in enumerate(self.heap.arrays["procs"]):
             proc["draw_key"] = self.stream(f"prices/p{index}").key
             proc["sample_key"] = self.stream(f"profile/p{index}").key
+
+    def _price_marking(self) -> None:
+        """What marking costs by span class, for the heap's shape."""
+        prices = self.prices.mark[self.heap_shape]
+        arrays = self.heap.arrays
+        for spc in range(NUM_SPAN_CLASSES):
+            arrays["mark_object"][spc] = prices.noscan_object if spc & 1 else prices.scan_object
+            small = 2 <= spc and class_to_size[spc >> 1] <= MIN_SIZE_FOR_MALLOC_HEADER
+            arrays["mark_byte"][spc] = prices.small_byte if small else prices.large_byte
 
     def _lock(self, name: str, rank: int, discipline: str) -> TimedLock:
         below = self.stream(f"lock/{name}").below if discipline == "spinbit" else None
@@ -155,6 +182,18 @@ class World:
         g.start()
         return g
 
+    def go_system(self, function: Callable[..., Body], *args: Any, name: str) -> Goroutine:
+        """Start a goroutine of the runtime's own, which nobody counts."""
+        g = Goroutine(self, name, function, args, system=True)
+        g.start()
+        return g
+
     def run(self, until: int | simpy.Event | None = None) -> None:
-        """Let time pass: to an integer picosecond, to an event, or until nothing is left to happen."""
-        self.env.run(until=until)
+        """Let time pass: to an integer picosecond, to an event, or until nothing is left to happen.
+
+        What the runtime would do by itself for ever, a collection every two minutes, does not count as left.
+        """
+        if until is None:
+            self.env.run_out()
+        else:
+            self.env.run(until=until)

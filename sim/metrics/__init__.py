@@ -1,1 +1,4 @@
-"""What is seen: histograms, counters and ledgers. They record; they neither print nor know a file."""
+"""What is seen: histograms, series, records of cycles, timelines; and the forms others read them in.
+
+They record and format; they neither print nor know a file.
+"""

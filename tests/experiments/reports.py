@@ -9,7 +9,7 @@ def row(count, mean_ns=20.0, share=1.0, **times):
     return {"count": count, "share": share, "mean_ns": mean_ns, **{name: times.get(name, mean_ns) for name in names}}
 
 
-def made_up(malloc, latency=None, metrics=None, **others):
+def made_up(malloc, latency=None, metrics=None, cycles=(), **others):
     """A report of these buckets (picoseconds, picoseconds, count); what is not given is plain."""
     calls = sum(count for _, _, count in malloc)
     shown = dict.fromkeys(sorted(SHOWN_METRICS), 0) | {"/sched/gomaxprocs:threads": 4, "/sim/mallocs:objects": calls}
@@ -21,7 +21,7 @@ def made_up(malloc, latency=None, metrics=None, **others):
         "cut_short": False,
         "config": {
             "purpose": "Nothing in particular",
-            "runtime": {"version": "go1.27"},
+            "runtime": {"version": "go1.27", "gogc": 100, "memory_limit": "off"},
             "machine": {"prices": "epyc-2core", "cpus": 4},
             "run": {"duration": "1s"},
             "workload": {"kind": "workers"},
@@ -30,4 +30,4 @@ def made_up(malloc, latency=None, metrics=None, **others):
         "latency": {"all": row(calls)} if latency is None and calls else latency or {},
         "assumed_prices": {"lock.acquire": "so", "lock.release": "so", "steal": "so"},
     }
-    return Report(summary | others, malloc)
+    return Report(summary | others, malloc, cycles)

@@ -54,6 +54,24 @@ def test_events_of_a_million_mallocs_stay_within_budget():
     assert steps(world.env, lambda: world.run(until=load.done)) <= EVENTS_PER_MILLION
 
 
+@pytest.mark.parametrize("nprocs", [1, 8, 64])
+def test_gc_is_off_unless_asked_for(nprocs):
+    world, load = bench.our_world(nprocs, 64 if PLAIN else 1_000_000)
+    world.run(until=load.done)
+    assert not world.gc.log.cycles and int(world.heap.fields.gc_percent) == -1
+
+
+@pytest.mark.skipif(PLAIN, reason="a million mallocs")
+@pytest.mark.parametrize("nprocs", [1, 8, 64])
+def test_with_gc_fifty_mib_are_live_at_any_number_of_ps(nprocs):
+    world, _ = bench.our_world(nprocs, 2_000_000, collect=True)
+    procs = world.heap.arrays["procs"]
+    while int(procs["mallocs"].sum()) < 1_200_000:
+        world.run(until=world.now + 100_000_000)
+    assert int(world.heap.fields.live_bytes) == pytest.approx(50 << 20, rel=0.03)
+    assert len(world.gc.log.cycles) >= 4
+
+
 def test_the_mix_is_that_of_the_go_program():
     """Ten sizes, half of the objects with pointers, dead after as many mallocs as the Go program's ring has places."""
     source = (bench._SOURCE / "main.go").read_text()
@@ -108,12 +126,13 @@ def test_command(monkeypatch, capsys):
         "details": {
             "repeat": 2,
             "cpus": 2,
+            "gc": False,
             "go": None,
             "no_go": "there is no go",
             "P8": {"median_mallocs_per_s": 11e6, "simpy_mallocs_per_s": 1.2e6, "go_mallocs_per_s": None},
         },
     }
-    monkeypatch.setattr(bench, "run_bench", lambda repeat, watch: answer | {"repeat": repeat})
+    monkeypatch.setattr(bench, "run_bench", lambda repeat, watch, collect: answer | {"repeat": repeat})
     with pytest.raises(SystemExit) as exit:
         cli.main(["bench", "--repeat", "2"])
     assert exit.value.code == 0
@@ -198,6 +217,8 @@ def test_real_program():
     with bench.go_program() as program:
         text = bench._command([program, "-procs=8", "-mallocs=100003"], program.parent)
         assert json.loads(text)["mallocs"] == 100_003
+        assert bench.read_go(text)[0] > 0
+        text = bench._command([program, "-procs=2", "-mallocs=100000", "-gogc=100"], program.parent)
         assert bench.read_go(text)[0] > 0
         with pytest.raises(bench.NoGo, match="every number must be at least 1"):
             bench._command([program, "-procs=0"], program.parent)

@@ -213,6 +213,11 @@ def test_a_kind_of_answers_nobody_knows(tmp_path):
     assert refusal("conform", "other.json", cwd=tmp_path).startswith("other.json: ")
 
 
+def test_a_scenario_of_the_pacer_that_lacks_something(tmp_path):
+    (tmp_path / "pacer.json").write_text(json.dumps({"scenarios": [{"name": "Odd", "gcPercent": 100, "events": []}]}))
+    assert refusal("conform", "pacer.json", cwd=tmp_path) == "pacer.json: scenarios[0] Odd: lacks memoryLimit"
+
+
 def test_nobody_reads_the_output(tmp_path):
     name = answers(tmp_path / "right.json", ANSWERS)
     reader, writer = os.pipe()

@@ -123,6 +123,13 @@ def test_a_machine_file_of_ones_own(command, tmp_path):
     assert str(tmp_path) not in printed
 
 
+def test_what_a_run_will_not_show_is_said_and_it_runs_all_the_same(command):
+    status, text, said = command("run", "batch-worker", *SMALL, "--set", "memory_limit=4MiB")
+    assert status == 0 and "GOGC 100, limit 4MiB, " in text
+    assert len(said) == 1 and said[0].startswith("allocsim: warning: batch-worker: runtime.memory_limit: ")
+    assert "; write " in said[0]
+
+
 def test_check_says_that_it_looked(command):
     assert command("run", "batch-worker", *SMALL, "--check", "--json")[2] == [
         "checked: every invariant of the heap holds"
@@ -178,14 +185,14 @@ def on_first_step(action):
     """A run that does something after its first step."""
     real = experiments.run.run
 
-    def run(scenario, watch, interrupted, check):
+    def run(scenario, watch, interrupted, *others):
         did = []
 
         def first(share):
             if not did:
                 did.append(action())
 
-        return real(scenario, first, interrupted, check)
+        return real(scenario, first, interrupted, *others)
 
     return run
 

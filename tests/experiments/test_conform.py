@@ -52,7 +52,7 @@ def test_a_wrong_answer_is_found_and_named(tmp_path):
         ("[1, 2", "not JSON"),
         ([], "unknown kind"),
         ({"sequences": []}, "unknown kind"),
-        ({"scenarios": [{}]}, "unknown kind"),
+        ({"scenarios": []}, "unknown kind"),
         ({"sequences": [{"Ops": []}]}, "lacks"),
         ({"sequences": [{"Chunks": [0], "Ops": [[9, 1]]}]}, "malformed"),
         ({"sequences": [{"Chunks": [0], "Ops": [[0, "x", 0, 0]]}]}, "malformed"),

@@ -38,7 +38,7 @@ def test_each_row_is_within_10_percent(machine, version):
     for row in rows:
         name = (version, row.size, row.kind, row.mode)
         assert row.within != (name in MISSED), row
-        assert abs(row.error) < 0.05 or (row.size, row.kind) in SHARED, row
+        assert abs(row.error) < 0.07 or (row.size, row.kind) in SHARED, row
 
 
 @pytest.mark.parametrize("version", MEASURED)

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from experiments.render import Look, look_of, render
 from experiments.result import SHOWN_METRICS
 from tests.experiments.reports import made_up, row
+from tests.metrics.cycle_records import cycles
 
 NS, US, MS = 1000, 1_000_000, 1_000_000_000
 PLAIN = Look(unicode=False)
@@ -44,9 +46,9 @@ def test_the_headline_says_what_was_run():
 def test_a_run_that_was_cut_short_says_so_at_the_top():
     assert "CUT SHORT" not in render(made_up([(8 * NS, 8 * NS, 10)]), PLAIN)
     report = made_up([(8 * NS, 8 * NS, 10)], metrics={"/sim/time:seconds": 0.25}, cut_short=True)
-    assert lines(report)[3] == "CUT SHORT after 250ms of 1s: this is what there was"
+    assert lines(report)[4] == "CUT SHORT after 250ms of 1s: this is what there was"
     report.summary["config"]["run"] = {"mallocs": 5_000}
-    assert lines(report)[3] == "CUT SHORT after 250ms of 5,000 mallocs: this is what there was"
+    assert lines(report)[4] == "CUT SHORT after 250ms of 5,000 mallocs: this is what there was"
 
 
 def test_a_row_for_each_cause_in_the_order_of_the_path():
@@ -58,7 +60,7 @@ def test_a_row_for_each_cause_in_the_order_of_the_path():
         "zero": row(3, 1.0, 0.0001),
     }
     report = made_up([(8 * NS, 8 * NS, 1_206_300)], latency)
-    table = lines(report)[4:9]
+    table = lines(report)[5:10]
     assert table[0].split() == [
         "malloc",
         "by",
@@ -172,29 +174,50 @@ def test_percentiles_are_marked_at_their_times():
 
 
 def test_the_time_of_the_ps_adds_up():
-    metrics = {
-        "/cpu/classes/total:cpu-seconds": 4.0,
-        "/cpu/classes/idle:cpu-seconds": 1.0,
-        "/sim/time/compute:cpu-seconds": 2.0,
-        "/sim/time/first-touch-by-program:cpu-seconds": 0.25,
-        "/sim/locks/mheap/wait:seconds": 0.125,
-    }
-    latency = {"all": row(1_000_000, 500.0), "off_p": row(10, 1e7, 0.2)}  # 0.5 s, of which 0.1 s off the P
-    report = made_up([(500 * NS, 500 * NS, 1_000_000)], latency, metrics)
+    spent = {
+        "malloc": 0.25, "lock": 0.17, "assist": 0.1, "gc-dedicated": 0.2, "gc-fractional": 0.06, "gc-idle": 0.01,
+        "stopped": 0.04, "system": 0.02, "compute": 1.5, "first-touch-by-program": 0.25, "idle": 1.0,
+    }  # fmt: skip
+    metrics = {f"/sim/time/{kind}:cpu-seconds": seconds for kind, seconds in spent.items()}
+    metrics |= {"/sim/time:seconds": 1.0, "/sim/locks/mheap/wait:seconds": 0.125}
+    report = made_up([(500 * NS, 500 * NS, 1_000_000)], {"all": row(1_000_000, 500.0)}, metrics)
     look = Look(width=80, unicode=False)  # blocks below each other
     assert line(report, "where the time of 4 Ps went", look).split()[-1] == "4.00s"
     shares = {
-        "malloc": "400ms 10.0 %",
+        "malloc": "420ms 10.5 %",
         "of it waiting": "125ms 3.1 %",
-        "compute": "2.00s 50.0 %",
+        "mark assists": "100ms 2.5 %",
+        "mark workers": "260ms 6.5 %",
+        "marking on idle Ps": "10.0ms 0.2 %",
+        "world stopped": "40.0ms 1.0 %",
+        "the runtime's goroutines": "20.0ms 0.5 %",
+        "compute": "1.50s 37.5 %",
         "idle": "1.00s 25.0 %",
     }
-    shares |= {"first touches by the program": "250ms 6.2 %", "scheduling": "350ms 8.8 %"}
+    shares |= {"first touches by the program": "250ms 6.2 %", "scheduling": "400ms 10.0 %"}
     text = "\n".join(lines(report, look)).partition("where the time")[2]
     for name, figures in shares.items():
         (found,) = re.findall(rf"^ *{name}.*$", text, re.MULTILINE)
         assert " ".join(found.rstrip(" #").split()).endswith(figures), found
     assert "waiting for a CPU" not in text
+
+
+def test_the_collector_has_a_line():
+    assert line(made_up([]), "GOGC") == "GOGC 100, 0 cycles, heap peak 0B"
+    metrics = {
+        "/gc/cycles/total:gc-cycles": 12,
+        "/gc/pauses:seconds/p50": 8.2e-6,
+        "/gc/pauses:seconds/max": 21e-6,
+        "/sim/gc/cpu:share": 0.031,
+        "/sim/gc/assists:share": 0.0002,
+        "/sim/heap/peak:bytes": 31 << 20,
+    }
+    report = made_up([], metrics=metrics)
+    report.summary["config"]["runtime"] = {"version": "go1.27", "gogc": "off", "memory_limit": "1GiB"}
+    assert line(report, "GOGC") == (
+        "GOGC off, limit 1GiB, 12 cycles, pauses 8.20us p50, 21.0us max, 3.1 % of CPU (<0.1 % assists), heap"
+    )
+    assert "peak 31.0MiB" in lines(report)
 
 
 def test_the_memory_adds_up():
@@ -231,7 +254,7 @@ def big():
     """A report with the widest figures there are."""
     latency = {cause: row(10**7, 123_456_789.0, 0.999) for cause in ("all", "refill_partial", "heap_wait")}
     metrics = {name: 123_456 if "seconds" in name else 1023 << 40 for name in SHOWN_METRICS}
-    metrics["/sched/gomaxprocs:threads"] = 1024
+    metrics |= {"/sched/gomaxprocs:threads": 1024, "/sim/time:seconds": 120.5}  # together as long as all else
     malloc = [(1 * NS, 1 * NS, 10**7 - 1), (999 * MS, 999 * MS, 1)]
     report = made_up(malloc, latency, metrics, response=row(10**7), run_queue=row(9))
     report.summary["config"]["purpose"] = "word " * 60
@@ -295,3 +318,50 @@ def test_any_histogram_can_be_drawn(values):
     malloc = [(value, value, count) for value, count in sorted(values)]
     text = lines(made_up(malloc, {"all": row(sum(count for _, count in values), malloc[0][0] / NS)}))
     assert max(map(len, text)) <= 100
+
+
+# Collections
+
+
+def cycle_block(cycles, look=PLAIN):
+    """The lines about collections."""
+    (block,) = [part for part in render(made_up([], cycles=tuple(cycles)), look).split("\n\n") if "collection" in part]
+    return block.splitlines()
+
+
+def test_collections_are_summed_up_and_shown():
+    run = cycles(4)
+    head, columns, *shown = cycle_block(run)
+    assert head == "4 collections (1 forced), paused for 472us, at most 118us in one"
+    cells = [re.split(r"  +", row.strip()) for row in shown]
+    assert re.split(r"  +", columns.strip())[2:6] == ["at", "paused", "mark", "heap"]
+    expected = ["3", "forced", "30.0ms", "118us", "1.95ms", "6.00MiB", "5.00MiB", "3.00MiB", "6.00MiB", "300us", "2 %"]
+    assert cells[2] == expected
+    assert [row[:2] for row in cells] == [["1", "heap"], ["2", "heap"], ["3", "forced"], ["4", "time"]]
+
+
+def test_of_many_collections_the_first_and_the_last_are_shown():
+    _, _, *shown = cycle_block(cycles(50))
+    assert [row.split()[0] for row in shown] == [*"123456", "38", *map(str, range(45, 51))]
+    assert shown[6].strip() == "38 more"
+    assert [row.split()[0] for row in cycle_block(cycles(12))[2:]] == [str(i) for i in range(1, 13)]
+
+
+def test_a_goal_that_is_none():
+    assert cycle_block([replace(cycles(1)[0], heap_goal=(1 << 63) - (1 << 58))])[-1].split()[8] == "none"
+
+
+def test_no_collection_no_word_of_it():
+    assert "collection" not in render(made_up([]), PLAIN)
+
+
+@pytest.mark.parametrize("width", [80, 96, 100, 150])
+def test_collections_fit_the_terminal(width):
+    """Also with numbers as wide as they get."""
+    run = [
+        replace(cycle, number=cycle.number + 99_990, heap0=1023 << 40, heap_goal=1023 << 40, heap1=1023 << 30, kind="forced")
+        for cycle in cycles(20)
+    ]
+    for colour in (False, True):
+        lines = [plain(text) for text in cycle_block(run, Look(width=width, colour=colour))]
+        assert max(map(len, lines)) <= width

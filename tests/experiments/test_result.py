@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,16 @@ from experiments.errors import InputError
 from experiments.machine_file import read_machine
 from experiments.render import Look, render
 from experiments.run import run
+from sim.go.mstats import MEM_STATS, check_mem_stats
 from sim.jit import PLAIN
+from sim.metrics.cycles import COLUMNS
+from sim.metrics.gctrace import trace_lines
+from sim.metrics.go_text import go_json
 from sim.metrics.histogram import BUCKETS, bucket_of_int, summarize
+from sim.metrics.perfetto import packets
+from sim.metrics.timeline import Timeline, add_cycle, go_tracks
+from sim.units import Throw
+from tests.metrics.cycle_records import cycles
 from workloads.scenario import list_scenarios, load
 
 SMALL = f"mallocs={200 if PLAIN else 5_000}"
@@ -39,7 +48,7 @@ def stored(found, tmp_path):
 
 
 def test_the_files(stored, found):
-    names = ["host.json", "latency.csv", "scenario.toml", "series.csv", "summary.json", "versions.json"]
+    names = ["host.json", "latency.csv", "memstats.json", "scenario.toml", "series.csv", "summary.json", "versions.json"]
     assert sorted(path.name for path in stored.iterdir()) == names
     assert [path.name for path in stored.parent.iterdir()] == ["out"]
     assert json.loads((stored / "summary.json").read_text()) == found.to_dict()
@@ -303,3 +312,100 @@ def test_bytes_that_were_flipped(stored, tmp_path):
         (stored / name).write_bytes(whole)
     assert math.isfinite(result.read(str(stored)).summary["latency"]["all"]["mean_ns"])
     shutil.rmtree(stored)
+
+
+# Collections
+
+
+@pytest.fixture
+def collected(found, tmp_path):
+    """A stored result of a run with collections, the lines of gctrace and a timeline."""
+    timeline = Timeline()
+    tracks = go_tracks(timeline, 4)
+    run = tuple(cycles(5))
+    for cycle in run:
+        add_cycle(timeline, tracks, cycle)
+    lines = tuple(trace_lines(run, "go1.27"))
+    metrics = found.metrics | {"/gc/cycles/total:gc-cycles": len(run)}
+    with_gc = replace(found, cycles=run, gctrace=lines, timeline=timeline, metrics=metrics)
+    for name in ("out", "again"):
+        result.store(tmp_path / name, with_gc, HOST)
+    return with_gc, tmp_path / "out"
+
+
+def test_memstats_json_is_what_the_real_one_looks_like(stored, found):
+    text = (stored / "memstats.json").read_text()
+    assert text == go_json(found.memstats) + "\n"
+    stats = json.loads(text)
+    check_mem_stats(stats)
+    assert tuple(stats) == MEM_STATS
+    assert stats["Mallocs"] == found.metrics["/sim/mallocs:objects"]
+
+
+def test_files_of_collections(collected):
+    with_gc, target = collected
+    new = {"gc_cycles.csv", "gctrace.txt", "timeline.pftrace"}
+    assert new < {path.name for path in target.iterdir()}
+    assert (target / "gctrace.txt").read_text().splitlines() == list(with_gc.gctrace)
+    assert (target / "timeline.pftrace").read_bytes() == b"".join(packets(with_gc.timeline, "api-service"))
+    with (target / "gc_cycles.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert tuple(table[0]) == COLUMNS
+    for row, cycle in zip(table, with_gc.cycles, strict=True):
+        assert (int(row["number"]), row["kind"], int(row["heap0_bytes"])) == (cycle.number, cycle.kind, cycle.heap0)
+    assert all(path.read_bytes() == (target.parent / "again" / path.name).read_bytes() for path in target.iterdir())
+
+
+def test_collections_are_shown_again(collected):
+    with_gc, target = collected
+    report = result.read(str(target))
+    assert report == result.report(with_gc) and report.cycles == with_gc.cycles
+    assert "5 collections (1 forced)" in render(report, Look())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda lines: lines[:-1], "4 cycles, and summary.json counts 5"),
+        (lambda lines: lines[:2] + lines[3:], "line 3: cycle 3 comes as number 2"),
+        (lambda lines: [lines[0].replace("heap0", "heap9"), *lines[1:]], "line 1: its first line names other columns"),
+        (lambda lines: [lines[0], lines[1] + ",1", *lines[2:]], "line 2: .* cells, and there are"),
+        (lambda lines: [lines[0], lines[1].replace(",heap,", ",full,"), *lines[2:]], "line 2: 'full' is no kind of cycle"),
+        (lambda lines: [lines[0], "x" + lines[1], *lines[2:]], "line 2: number is 'x1', which is no int"),
+        (lambda lines: [], "its first line names other columns"),
+    ],
+)
+def test_a_table_of_cycles_that_is_damaged(collected, damage, message):
+    path = collected[1] / "gc_cycles.csv"
+    path.write_text("".join(f"{line}\n" for line in damage(path.read_text().splitlines())))
+    text = refused(result.read, str(collected[1]))
+    assert text.startswith(f"{path}: is damaged (") and re.search(message, text)
+
+
+def test_a_table_of_cycles_that_is_missing(collected):
+    (collected[1] / "gc_cycles.csv").unlink()
+    assert "gc_cycles.csv: no such file" in refused(result.read, str(collected[1]))
+
+
+def test_bytes_of_the_table_that_were_flipped(collected):
+    path, draw = collected[1] / "gc_cycles.csv", random.Random(2)
+    whole = path.read_bytes()
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(draw.randrange(1, 4)):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            render(result.read(str(collected[1])), Look())
+        except InputError as error:
+            assert "\n" not in str(error)
+
+
+def test_a_timeline_that_does_not_nest_leaves_nothing(found, tmp_path):
+    timeline = Timeline()
+    track = timeline.track("t")
+    timeline.slice(track, 0, 2, "a")
+    timeline.slice(track, 1, 3, "b")
+    with pytest.raises(Throw, match="overlap"):
+        result.store(tmp_path / "out", replace(found, timeline=timeline), HOST)
+    assert list(tmp_path.iterdir()) == []

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from experiments.run import run
+import experiments.run
+from experiments.run import build, run
 from sim.jit import PLAIN
 from sim.units import MS
 from workloads.scenario import list_scenarios, load
@@ -46,7 +48,8 @@ def test_every_shipped_scenario_runs_and_keeps_every_invariant(name):
 
 _CODE = """
 import json, sys
-from experiments.run import run
+import experiments.run
+from experiments.run import build, run
 from workloads.scenario import load
 result = run(load(sys.argv[1], sys.argv[3:], int(sys.argv[2])))
 print(json.dumps([result.to_dict(), result.series.rows, [c.tolist() for c in map(lambda a: a[a > 0], result.counts.values())]]))
@@ -79,7 +82,7 @@ def test_run_ahead_bound_does_not_show(name):
     """Halving max_run_ahead changes how often Ps wait for each other, and nothing that a user sees."""
 
     def seen(bound):
-        answer = run(small(name, f"max_run_ahead={bound}")).to_dict()
+        answer = run(small(name, "gogc=off", f"max_run_ahead={bound}")).to_dict()
         assert answer["metrics"].pop("/sim/segments:segments") > 0
         assert answer["config"]["run"].pop("max_run_ahead") == bound
         return answer
@@ -87,11 +90,114 @@ def test_run_ahead_bound_does_not_show(name):
     assert seen("1us") == seen("500ns")
 
 
+@pytest.mark.skipif(PLAIN, reason="400,000 mallocs")
+def test_with_a_collector_the_run_ahead_bound_is_how_long_a_stop_waits_and_no_more():
+    """An allocating P stops at the end of its segment: that is the bound's only effect, some 0.5 us of a pause."""
+
+    def found(bound):
+        answer = run(load("cache-eviction", ("mallocs=400000", f"max_run_ahead={bound}"))).to_dict()
+        return answer["metrics"], answer["latency"]["all"]
+
+    (one, slow), (other, fast) = found("1us"), found("500ns")
+    assert abs(one["/gc/cycles/total:gc-cycles"] - other["/gc/cycles/total:gc-cycles"]) <= 1
+    for key in ("/sim/throughput:mallocs-per-second", "/sim/heap/peak:bytes"):
+        assert one[key] == pytest.approx(other[key], rel=0.05)
+    assert abs(one["/gc/pauses:seconds/p50"] - other["/gc/pauses:seconds/p50"]) <= 1.5e-6
+    for key in ("mean_ns", "p50_ns", "p99_ns"):
+        assert slow[key] == pytest.approx(fast[key], rel=0.1)
+
+
 def test_a_run_ends_at_its_duration_whatever_comes_first():
     scenario = load("ten-size", ("duration=20us" if PLAIN else "duration=2ms", "mallocs=100000000"))
     result = run(scenario)
     assert result.metrics["/sim/time:seconds"] * 1000 * MS == scenario.duration_ps
     assert not result.cut_short
+
+
+# The collector
+
+
+def seen(monkeypatch, *arguments):
+    """The result of a run, and its world."""
+    worlds = []
+
+    def built(*those):
+        worlds.append(build(*those))
+        return worlds[-1]
+
+    monkeypatch.setattr(experiments.run, "build", built)
+    return run(load(*arguments), check=True), worlds[0]
+
+
+@pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")
+@pytest.mark.parametrize("name", ["api-service", "batch-worker", "cache-eviction", "large-objects", "many-goroutines"])
+def test_collecting_scenarios_have_several_cycles_and_their_figures(monkeypatch, name):
+    size = {"large-objects": 50_000, "many-goroutines": 500_000}.get(name, 400_000)
+    result, world = seen(monkeypatch, name, (f"mallocs={size}",))
+    metrics, cycles = result.metrics, result.cycles
+    assert metrics["/gc/cycles/total:gc-cycles"] == len(cycles) >= 3
+    assert metrics["/gc/pauses:seconds/count"] == 2 * len(cycles)
+    pauses = [pause for one in cycles for pause in (one.pause_sweep_term, one.pause_mark_term)]
+    assert metrics["/gc/pauses:seconds/max"] * 1e12 == pytest.approx(max(pauses))
+    assert min(pauses) <= metrics["/gc/pauses:seconds/p50"] * 1e12 <= max(pauses)
+    assert metrics["/sim/heap/peak:bytes"] >= max(cycle.heap1 for cycle in cycles)
+    # the collector's time as its cycles tell it, and as the Ps do (theirs has the sweeping before the first pause too)
+    spent = sum(metrics[f"/sim/time/{kind}:cpu-seconds"] for kind in ("assist", "gc-dedicated", "gc-fractional"))
+    spent += sum(pauses) / 1e12 * world.heap.fields.nprocs
+    whole = metrics["/sim/time:seconds"] * world.heap.fields.nprocs
+    assert metrics["/sim/gc/cpu:share"] == pytest.approx(spent / whole, rel=0.05)
+    assert 0 <= metrics["/sim/gc/assists:share"] < metrics["/sim/gc/cpu:share"] < 1
+    assert {"assist", "flush_span", "mark_stack"} <= set(result.assumed)
+
+
+@pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")
+def test_gauges_of_the_heap_agree_with_each_other():
+    result = run(load("cache-eviction", ("mallocs=400000",)))
+    rows = [dict(zip(result.series.columns, row, strict=True)) for row in result.series.rows]
+    assert len(rows) > 50
+    for row in rows:
+        assert row["live_bytes"] <= row["heap_live"] <= result.metrics["/sim/heap/peak:bytes"]
+        assert row["heap_live"] <= row["heap_in_use"] and row["resident"] <= row["mapped_ready"]
+        assert row["heap_goal"] >= 4 << 20
+    assert any(row["heap_live"] > after["heap_live"] for row, after in pairwise(rows)), "collections make it fall"
+
+
+def test_without_a_collector_nothing_of_it_is_paid_or_assumed():
+    result = run(small("batch-worker", "gogc=off"))
+    assert not {"assist", "flush_span", "mark_stack"} & set(result.assumed)
+    assert result.metrics["/gc/cycles/total:gc-cycles"] == result.metrics["/sim/gc/cpu:share"] == 0
+    assert result.metrics["/sim/heap/peak:bytes"] >= result.metrics["/sim/live:bytes"]
+    goals = [row[result.series.columns.index("heap_goal")] for row in result.series.rows]
+    assert set(goals) == {0}, "none"
+
+
+@pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")
+def test_the_collector_is_switched_on_and_off_while_the_program_runs(monkeypatch):
+    changes = "runtime.change=[{at='2ms', gogc=50}, {at='4ms', gogc='off'}]"
+    result, _ = seen(monkeypatch, "batch-worker", ("gogc=off", "duration=8ms", changes))
+    begun = [cycle.t_sweep_term for cycle in result.cycles]
+    assert len(begun) > 3
+    assert 2 * MS <= begun[0] < 2.1 * MS and begun[-1] < 4.1 * MS
+
+
+@pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")
+def test_a_memory_limit_holds_from_when_it_is_set(monkeypatch):
+    changes = "runtime.change=[{at='40ms', memory_limit='40MiB'}]"
+    result, _ = seen(monkeypatch, "cache-eviction", (changes,))
+    before = [cycle for cycle in result.cycles if cycle.t_end < 40 * MS]
+    after = [cycle for cycle in result.cycles if cycle.t_sweep_term > 40 * MS]
+    assert max(cycle.heap_goal for cycle in before) > 40 << 20 > max(cycle.heap_goal for cycle in after)
+    assert len(after) > len(before)
+    assert result.metrics["/sim/heap/peak:bytes"] > 40 << 20
+
+
+def test_a_larger_gogc_means_fewer_cycles_and_a_larger_heap(monkeypatch):
+    def figures(gogc):
+        metrics = run(small("cache-eviction", f"gogc={gogc}", f"mallocs={400 if PLAIN else 200_000}")).metrics
+        return metrics["/gc/cycles/total:gc-cycles"], metrics["/sim/heap/peak:bytes"]
+
+    few, many = figures(400), figures(50)
+    assert few[0] < many[0] and few[1] > many[1] or PLAIN
 
 
 def test_an_interrupted_run_keeps_what_was_there():

@@ -7,6 +7,7 @@ from sim.go.malloc import small_slot, span_class_of
 from sim.go.mcache import cache_fresh, release_all, uncache_full
 from sim.go.mcentral import cache_span
 from sim.go.mgcscavenge import scavenge
+from sim.go.mgcsweep import deduct_sweep_credit, sweep_done
 from sim.go.mheap import (
     alloc_mspan_locked,
     alloc_pages_locked,
@@ -18,6 +19,7 @@ from sim.go.mheap import (
 from sim.go.mpagecache import page_cache_alloc, page_cache_flush
 from sim.go.mspan import next_free_index, set_dead
 from sim.go.mspanset import place_swept
+from sim.go.reclaim import heap_alloc, reclaim
 from sim.go.sizeclasses import class_to_allocnpages
 from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, heap_type, mcaches
 from sim.jit import entry
@@ -29,7 +31,9 @@ def malloc(h, p, size, noscan):
     spc = span_class_of(h, size, noscan)
     if spc >= 2:
         return small_slot(h, p, spc)
-    s = alloc_span(h, p, (size + 8191) >> PAGE_SHIFT, spc, SPAN_IN_USE)
+    npages = (size + 8191) >> PAGE_SHIFT
+    deduct_sweep_credit(h, p, npages << PAGE_SHIFT, npages)
+    s = heap_alloc(h, p, npages, spc)
     slot = next_free_index(h, s)
     place_swept(h, s)
     return s, slot
@@ -56,6 +60,8 @@ def malloc_by_steps(h, p, size, noscan):
         if s != 0:
             cache_fresh(h, p, spc, s)
             return s, next_free_index(h, s), PARTIAL, 0, 0, 0, 0, 0
+    if not sweep_done(h):
+        reclaim(h, p, npages)
     page, scav = -1, 0
     refills = 0
     start = h[0].levels_walked
@@ -107,12 +113,8 @@ def flush_pages(h, p):
 
 @entry(int64(heap_type, int64))
 def release(h, nbytes):
-    """Give free memory back to the system, on the ledger too."""
-    released = scavenge(h, nbytes)
-    h[0].heap_free -= released
-    h[0].heap_released += released
-    h[0].mapped_ready -= released
-    return released
+    """Give free memory back to the system, dense chunks too."""
+    return scavenge(h, nbytes, True, False)
 
 
 @entry(void(heap_type))

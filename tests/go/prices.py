@@ -1,6 +1,6 @@
 """Made-up prices for tests: every one different, some varying, so that a mix-up shows."""
 
-from sim.costs import STEPS, LockPrices, Price, Prices
+from sim.costs import STEPS, LockPrices, MarkPrices, Price, Prices
 from sim.units import NS
 
 
@@ -24,6 +24,12 @@ def made_up_prices(version="go1.27", cpus=2):
         refill_partial=tuple(Price(60 * NS + 900 * i) for i in range(136)),
         large_fresh=(1_100, 1_000),
         large_zero=(48_000, 47_000),
+        sweep_kept=tuple(40 * NS + 100 * i for i in range(136)),
+        sweep_freed=tuple(190 * NS + 100 * i for i in range(136)),
+        mark={
+            "tree": MarkPrices(scan_object=12 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000),
+            "array-shuffled": MarkPrices(scan_object=22 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000),
+        },
         stack_copy=(35_000, 39_000, 47_000),
         steps=steps,
         lock=LockPrices(

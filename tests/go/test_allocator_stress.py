@@ -112,8 +112,37 @@ def break_a_tail(heap):
 
 def close_a_ring(heap):
     queue = heap.arrays["spansets"]
-    s = int(queue.head[np.flatnonzero(queue.head)[0]])
-    heap.arrays["spans"].next[s] = s
+    block = int(queue.head[np.flatnonzero(queue.head)[0]])
+    heap.arrays["set_blocks"].next[block] = block
+
+
+def enter_twice(heap):
+    flush_all(heap.header)
+    queue = heap.arrays["spansets"]
+    index = int(np.flatnonzero(queue.pushed - queue.popped)[0])
+    entries = heap.arrays["set_blocks"].entries[int(queue.head[index])]
+    entries[int(queue.pushed[index])] = entries[int(queue.pushed[index]) - 1]
+    queue.pushed[index] += 1
+
+
+def enter_no_span(heap):
+    queue = heap.arrays["spansets"]
+    heap.arrays["set_blocks"].entries[int(queue.head[np.flatnonzero(queue.head)[0]]), 0] = 0
+
+
+def drain_too_early(heap):
+    flush_all(heap.header)
+    cycle(heap.header)
+    heap.fields.sweep_drained = 1
+
+
+def forget_to_advance(heap):
+    flush_all(heap.header)
+    heap.arrays["spans"].sweepgen[first_in_use(heap)] += 2
+
+
+def lose_a_block(heap):
+    heap.fields.nset_blocks += 1
 
 
 def miscount_a_set(heap):
@@ -199,9 +228,14 @@ def lay_something_over_the_heap(heap):
         (kill_a_free_slot, "dead slots that are not allocated"),
         (lose_bytes, "heap_in_use says"),
         (invent_bytes, "ledger sums"),
-        (break_a_tail, "tail says"),
-        (close_a_ring, "is a ring"),
-        (miscount_a_set, "by its counts"),
+        (break_a_tail, "its chain of 1 blocks others"),
+        (close_a_ring, "its chain of 2 blocks others"),
+        (miscount_a_set, "its chain of 0 blocks others"),
+        (enter_twice, "is in 2 places: set"),
+        (enter_no_span, "which is no span"),
+        (drain_too_early, "but the sweep is drained"),
+        (forget_to_advance, "of swept spans, its sweepgen is"),
+        (lose_a_block, "blocks of span sets are used"),
         (kill_a_cached_span, "is not in use but in"),
         (move_out_of_the_heap, "outside every arena"),
         (mislead_the_page_map, "does not lead to span"),

@@ -210,7 +210,7 @@ def bucket(value):
 
 def run(version, prices, seed, oracle=None, batches=12, n=1500, runs_ahead=True):
     """A goroutine that runs random batches and now and then a collection; its world, and when it began and ended."""
-    world = World(version, 1, prices, seed, run_ahead=runs_ahead)
+    world = World(version, 1, prices, seed, run_ahead=runs_ahead, gogc=-1)
     rng = random.Random(seed)
     times = []
 
@@ -258,6 +258,9 @@ def check(world, oracle):
 SCALE = {"batches": 4, "n": 60} if PLAIN else {}
 
 
+COLLECTOR = {"assist", "assist_parked", "sweep", "stw", "gc_worker"}
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("seed", range(3))
 def test_every_malloc_costs_what_the_oracle_says(version, seed):
@@ -267,7 +270,7 @@ def test_every_malloc_costs_what_the_oracle_says(version, seed):
     check(world, oracle)
     if not PLAIN:
         seen = {name for m in oracle.mallocs for name, spent in m.items() if spent}
-        never = {"all", "tiny", "heap_wait", "off_p", "profile"} | (set() if version == "go1.14" else {"central_wait"})
+        never = {"all", "tiny", "heap_wait", "off_p", "profile", "scavenge"} | COLLECTOR | (set() if version == "go1.14" else {"central_wait"})
         assert seen == set(CAUSES) - never
 
 
@@ -297,6 +300,8 @@ CHANGED = ["tiny", "page_cache_refill", "page_alloc", "page_level", "mspan_refil
 
 @pytest.mark.parametrize("step", [*CHANGED, "meta_touch", "large", "central", "huge_touch"])
 def test_a_picosecond_more_is_noticed(step):
+    if PLAIN and step in ("page_cache_refill", "mspan_refill", "grow_arena"):
+        pytest.skip("in so short a run the goroutine's stack pays for them")
     version = {"central": "go1.14", "huge_touch": "go1.19"}.get(step, "go1.27")
     prices = fixed_prices(version)
     more = replace(prices, steps={**prices.steps, step: Price(prices.steps[step].mean + 1)})

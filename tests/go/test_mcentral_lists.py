@@ -26,7 +26,7 @@ def run(version, spans, dead, more=1):
     The one more is cached when the collection comes, which then sweeps it. What each object took: (holds of the mutex,
     new spans).
     """
-    world = World(version, 1, made_up_prices(version), 1)
+    world = World(version, 1, made_up_prices(version), 1, gogc=-1)
     seen = []
 
     def worker(g):
@@ -49,7 +49,7 @@ def run(version, spans, dead, more=1):
 
 
 def test_a_fresh_span_takes_it_twice_and_a_hit_in_the_cache_never():
-    world = World("go1.14", 1, made_up_prices("go1.14"), 1)
+    world = World("go1.14", 1, made_up_prices("go1.14"), 1, gogc=-1)
 
     def worker(g):
         yield g.run(allocate(3 * SLOTS, None))

@@ -34,7 +34,7 @@ def fixed_world(nprocs=1, seed=1, **steps):
     nothing = ("goroutine_new", "goroutine_reused", "goroutine_exit", "switch", "steal", "wake_p", "os_switch")
     named = {name: Price(price.mean) for name, price in prices.steps.items()} | dict.fromkeys(nothing, Price(0))
     named |= {name: Price(price) for name, price in steps.items()}
-    return World("go1.27", nprocs, replace(prices, steps=named), seed)
+    return World("go1.27", nprocs, replace(prices, steps=named), seed, gogc=-1)
 
 
 def row(world, g):
@@ -76,7 +76,7 @@ def grows(g, nbytes, times):
 @pytest.mark.parametrize("version", ["go1.19", "go1.27"])
 @pytest.mark.parametrize("kib", [2, 5, 17, 65])
 def test_growth_on_memory_used_before_takes_what_was_measured(version, kib):
-    world = World(version, 1, load_machine(MACHINE, version), 1)
+    world = World(version, 1, load_machine(MACHINE, version), 1, gogc=-1)
     took = run(world, grows, kib * KIB, 60 if PLAIN else 400)
     measured = read_machine(MACHINE).tables[version]["stack_growth"].row(kib)["p50"]
     assert float(measured.low) - 1 <= median(took[20:]) / 1000 <= float(measured.high) * 1.01
@@ -85,7 +85,7 @@ def test_growth_on_memory_used_before_takes_what_was_measured(version, kib):
 
 @pytest.mark.parametrize("version", ["go1.19", "go1.27"])
 def test_go_statements_on_memory_never_used_take_what_was_measured(version):
-    world = World(version, 1, load_machine(MACHINE, version), 1)
+    world = World(version, 1, load_machine(MACHINE, version), 1, gogc=-1)
     n = 256 if PLAIN else 1 << 14  # 32 MiB of stacks
 
     def starts(g):
@@ -379,7 +379,7 @@ def collector(world, rng, checks):
 
 def digest(nprocs, seed, run_ahead=True):
     rng = random.Random(seed)
-    world = World("go1.27", nprocs, made_up_prices(), seed, run_ahead=run_ahead, cpus=rng.choice((None, 1)))
+    world = World("go1.27", nprocs, made_up_prices(), seed, run_ahead=run_ahead, cpus=rng.choice((None, 1)), gogc=-1)
     seen = []
 
     def checks(world):

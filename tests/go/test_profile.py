@@ -17,7 +17,7 @@ def allocate(g, sizes):
 
 
 def profiled(rate, sizes):
-    world = World("go1.27", 1, made_up_prices(), 3, memprofilerate=rate)
+    world = World("go1.27", 1, made_up_prices(), 3, gogc=-1, memprofilerate=rate)
     world.go(allocate, sizes)
     world.run()
     return world

@@ -26,7 +26,7 @@ def mean_wait(servers, load, lengths, seed, requests):
     """Mean wait of an open loop in units of the mean service, the first tenth left out."""
     prices = made_up_prices()
     prices = replace(prices, steps=dict(prices.steps) | dict.fromkeys(SCHEDULER, Price(0)))
-    world = World("go1.27", servers, prices, seed)
+    world = World("go1.27", servers, prices, seed, gogc=-1)
     arrivals, services = Stream(seed, "arrivals"), Stream(seed, "services")
     served = []
 

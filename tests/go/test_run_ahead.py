@@ -64,9 +64,9 @@ def stopper(world, seed, log):
         world.sched.start_the_world()
 
 
-def run(run_ahead, nprocs, seed, *, cpus=None, version="go1.27", goroutines=None, batches=3, n=150, stops=True):
+def run(run_ahead, nprocs, seed, *, cpus=None, version="go1.27", goroutines=None, batches=3, n=150, stops=True, gogc=-1):
     world = World(
-        version, nprocs, made_up_prices(version), seed, run_ahead=run_ahead, log_lines=200_000, cpus=cpus
+        version, nprocs, made_up_prices(version), seed, run_ahead=run_ahead, log_lines=400_000, cpus=cpus, gogc=gogc
     )
     log = []
     gs = [world.go(goroutine, seed * 1000 + i, batches, n) for i in range(goroutines or nprocs + 2)]
@@ -114,6 +114,21 @@ def test_log_is_the_same_with_run_ahead_off(nprocs, version, seed):
 def test_log_is_the_same_with_fewer_cpus_than_ps(seed):
     scale = {"batches": 1, "n": 12} if PLAIN else {"n": 800}
     same(*(run(ahead, 8, seed, cpus=2, **scale) for ahead in (False, True)))
+
+
+@pytest.mark.parametrize(("nprocs", "version"), CASES)
+@pytest.mark.parametrize("seed", range(2))
+def test_log_is_the_same_with_run_ahead_off_while_collecting(nprocs, version, seed):
+    """A heap of at least 80 KiB is collected again and again."""
+    scale = {"batches": 2, "n": 40, "goroutines": min(nprocs, 8), "gogc": 1} if PLAIN else {"gogc": 2, "n": 400}
+    off = run(False, nprocs, seed, version=version, **scale)
+    on = run(True, nprocs, seed, version=version, **scale)
+    same(on, off)
+    assert on[0].gc.log.cycles == off[0].gc.log.cycles
+    assert PLAIN or len(on[0].gc.log.cycles) >= 3
+    for p, q in zip(on[0].sched.procs, off[0].sched.procs, strict=True):
+        mine, theirs = ({k: t for k, t in x.times().items() if k != "ahead"} for x in (p, q))
+        assert sum(mine.values()) - p.ahead() == sum(theirs.values()) - q.ahead() == on[0].now
 
 
 def test_a_touch_out_of_turn_is_noticed(monkeypatch):

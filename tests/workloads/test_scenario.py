@@ -21,7 +21,7 @@ from tests.traces import trace_path
 from workloads import gotrace, scenario_schema, spec
 from workloads.gotrace_model import EVENT_COLUMNS
 from workloads.scenario import ScenarioError, list_scenarios, load
-from workloads.scenario_record import exact_size, exact_time, interval_of
+from workloads.scenario_record import GOGC_OFF, NO_LIMIT, Change, exact_size, exact_time, interval_of
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = ROOT / "workloads" / "scenarios"
@@ -107,7 +107,9 @@ def test_defaults(file):
     mix = spec.Mix((spec.Objects(1, ((64, 64, 1),), 0, 1_000_000, spec.Lifetime("request")),))
     assert found.workload == spec.Workers(4, mix)
     assert (found.name, found.purpose) == ("s", "a test")
-    assert (found.version, found.gomaxprocs, found.gogc, found.layout) == ("go1.27", 8, "off", "sparse")
+    assert (found.version, found.gomaxprocs, found.gogc, found.layout) == ("go1.27", 8, 100, "sparse")
+    assert (found.memory_limit, found.heap_shape, found.globals_bytes) == (NO_LIMIT, "array-shuffled", 128 * KIB)
+    assert found.changes == ()
     assert (found.machine, found.cpus, found.seed) == ("epyc-2core", 8, 1)
     assert (found.duration_ps, found.mallocs, found.max_run_ahead_ps, found.samples) == (None, 1000, 1_000_000, 200)
 
@@ -119,8 +121,21 @@ def test_everything_said(file):
         version = "go1.19"
         gomaxprocs = 2
         gogc = "off"
+        memory_limit = "512MiB"
+        heap_shape = "list"
+        globals = "1MiB"
         layout = "linear"
         mcentral_mutex = true
+        [[runtime.change]]
+        at = "1ms"
+        gogc = 50
+        [[runtime.change]]
+        at = "200us"
+        memory_limit = "1GiB"
+        [[runtime.change]]
+        at = "1ms"
+        gogc = "off"
+        memory_limit = "off"
         [machine]
         prices = "other"
         cpus = 1
@@ -169,6 +184,12 @@ def test_everything_said(file):
     phases = (spec.Phase(2_000_000, 3, "exponential"), spec.Phase(0, 0))
     assert found.workload == spec.Service("constant", 250_000_000, phases, spec.Mix(objects))
     assert (found.version, found.gomaxprocs, found.layout, found.mcentral_mutex) == ("go1.19", 2, "linear", True)
+    assert (found.gogc, found.memory_limit, found.heap_shape, found.globals_bytes) == (-1, 512 * MIB, "list", MIB)
+    assert found.changes == (  # by time; at one time, as written
+        Change(200_000_000, None, GIB),
+        Change(1_000_000_000, 50, None),
+        Change(1_000_000_000, GOGC_OFF, NO_LIMIT),
+    )
     assert (found.machine, found.cpus, found.seed, found.samples) == ("other", 1, 7, 3)
     assert (found.duration_ps, found.mallocs, found.max_run_ahead_ps) == (1_500_000_000, 10, 500_000)
 
@@ -259,6 +280,13 @@ def test_shipped_scenarios_are_of_a_size_to_run_at_once(name):
             if kind.lifetime.kind == "cache":
                 inserted = Fraction(mallocs * kind.weight, workload.goroutines * weight)
                 assert inserted > 2 * kind.lifetime.mean
+
+
+def test_shipped_scenarios_collect_unless_they_are_about_the_allocator_alone():
+    off = [name for name in NAMES if load(name).gogc == GOGC_OFF]
+    assert off == ["old-go", "recorded-gofmt", "ten-size"]
+    assert {load(name).gogc for name in NAMES} == {GOGC_OFF, 100}
+    assert all(load(name).memory_limit == NO_LIMIT for name in NAMES)
 
 
 def mean_size(kind):
@@ -498,7 +526,19 @@ WRONG_SETS = [  # value, then what the line says after "s.toml: "
     ("gomaxprocs=true", "runtime.gomaxprocs: true is not"),
     ("gomaxprocs=1979-05-27", "runtime.gomaxprocs: a date or time is not"),
     ("gomaxprocs=8\nx=3", 'runtime.gomaxprocs: "8\\nx=3" is not'),
-    ("gogc=100", 'runtime.gogc: 100 needs a collector, which is not modelled yet; write "off"'),
+    ("gogc=0", 'runtime.gogc: 0 is not allowed; write a percentage from 1 to 100000, or "off"'),
+    ("gogc=50.5", "runtime.gogc: 50.5 is not allowed; write a percentage"),
+    ("gogc=100%", 'runtime.gogc: "100%" is not allowed; write a percentage'),
+    ("gogc=true", "runtime.gogc: true is not allowed; write a percentage"),
+    ("memory_limit=512", 'runtime.memory_limit: 512 is no text with a unit; write "512MiB" for instance'),
+    ("memory_limit=0B", 'runtime.memory_limit: "0B" is out of range; write what is from 1B to below 1TiB, or off'),
+    ("heap_shape=graph", "runtime.heap_shape: \"graph\" is not known; write 'array-shuffled', 'array'"),
+    ("globals=-1B", 'runtime.globals: "-1B" is negative; write "128KiB" for instance'),
+    ("runtime.change=5", "runtime.change: 5 is no list; write tables in [ ], or under [[runtime.change]]"),
+    ("runtime.change=[{gogc=50}]", 'runtime.change.0.at: missing; add at = "200ms"'),
+    ("runtime.change=[{at='1ms'}]", 'runtime.change.0: changes nothing; add gogc = 50, or memory_limit = "1GiB"'),
+    ("runtime.change=[{at='1ms', gogc=-1}]", "runtime.change.0.gogc: -1 is not allowed; write a percentage"),
+    ("runtime.change=[{at='1ms', gc=5}]", "runtime.change.0.gc: unknown key; did you mean gogc?"),
     ("version=go1.20", "runtime.version: \"go1.20\" is not known; write 'go1.27', 'go1.19' or 'go1.14'"),
     ("layout=dense", "runtime.layout: \"dense\" is not known; write 'sparse' or 'linear'"),
     ("mcentral_mutex=1", "runtime.mcentral_mutex: 1 is not allowed; write true or false"),
@@ -793,14 +833,18 @@ def test_the_written_schema_has_every_key_with_its_default():
     for block in page.split("\n\n"):
         tables = tomllib.loads("\n".join(line.strip() for line in block.splitlines()))
         for key, value in tables.items():
-            inner = value["objects"][0] if isinstance(value, dict) and "objects" in value else value
-            name = kinds[value["kind"]] if "kind" in inner else "Objects" if inner is not value else key.capitalize()
+            within = next((part for part in ("objects", "change") if isinstance(value, dict) and part in value), None)
+            inner = value if within is None else value[within][0]
+            name = kinds[value["kind"]] if "kind" in inner else (within or key).capitalize()
             seen[name] = inner
-    everything = {"purpose": seen.pop("Purpose"), "runtime": seen["Runtime"], "machine": seen["Machine"]}
+    everything = {"purpose": seen.pop("Purpose"), "machine": seen["Machine"]}
     everything |= {"run": seen["Run"]}
+    change = seen.pop("Change")
+    assert set(change) == set(scenario_schema.ChangeTable.model_fields)
+    everything["runtime"] = seen["Runtime"] | {"change": [change]}
     for name, table in seen.items():
         model = getattr(scenario_schema, name)
-        inherited = {"objects", "sizes_table"} if name in kinds.values() else set()
+        inherited = {"objects", "sizes_table"} if name in kinds.values() else {"change"} & set(model.model_fields)
         assert set(table) == set(model.model_fields) - inherited
         defaults[name] = {key: f for key, f in model.model_fields.items() if not f.is_required() and key in table}
     for kind in kinds.values():

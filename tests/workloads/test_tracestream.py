@@ -165,7 +165,7 @@ def test_what_waits_stands_after_what_it_waits_for(recorded):
 
 def play(program, procs, player=Player, log_lines=0):
     """Play a program to its end: the world and the player."""
-    world = World("go1.27", procs, made_up_prices(), 1, log_lines=log_lines)
+    world = World("go1.27", procs, made_up_prices(), 1, gogc=-1, log_lines=log_lines)
     running = player(world, program)
     running.start()
     world.run()

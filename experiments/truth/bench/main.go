@@ -1,5 +1,5 @@
 // Command bench times the real runtime on the mix that allocsim is timed with: ten sizes in equal shares, half of the
-// objects full of pointers, every object written once and dead after so many more mallocs, the collector off.
+// objects full of pointers, every object written once and dead after so many more mallocs, the collector off or on.
 //
 // One goroutine a P. Prints one JSON object: mallocs, nanoseconds from the first malloc to the last, Go's version.
 package main
@@ -76,12 +76,13 @@ func main() {
 	procs := flag.Int("procs", 1, "GOMAXPROCS, and goroutines")
 	mallocs := flag.Int("mallocs", 1_000_000, "mallocs of all goroutines together")
 	lifetime := flag.Int("lifetime", 10_000, "mallocs of its goroutine until an object is dead")
+	gogc := flag.Int("gogc", -1, "GOGC in percent, -1 for off")
 	flag.Parse()
 	if *procs < 1 || *mallocs < 1 || *lifetime < 1 {
 		fmt.Fprintln(os.Stderr, "bench: every number must be at least 1")
 		os.Exit(2)
 	}
-	debug.SetGCPercent(-1)
+	debug.SetGCPercent(*gogc)
 	runtime.GOMAXPROCS(*procs)
 	var done sync.WaitGroup
 	start := time.Now()

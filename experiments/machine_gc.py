@@ -1,0 +1,87 @@
+"""Prices of the collector, from a machine's measured tables of marking and sweeping.
+
+Marking: CPU time per object of heaps of one shape each, on one P. A pointer-free object costs what one of ``leaf64``
+does, whatever its size. A scannable one costs a part of its own, which the shape decides (an array of pointers is read
+ahead, a list waits for each element), and a part per byte up to its last pointer: up to 512 B the slope between 64 and
+512 B objects of an array, above that of one array of pointers of 1 MiB. With the world stopped: the two pauses of those
+cycles together, half of it each.
+
+Sweeping: per span, on lines between the measured sizes of pointer-free classes, and the same for pointerful ones; what
+survives in a span matters little as long as something does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from statistics import median
+
+from experiments.machine_file import Table
+from sim.costs import MarkPrices, Price
+from sim.units import throw
+
+SHAPES = {
+    "list": "list64",
+    "list-shuffled": "list64shuf",
+    "tree": "tree16",
+    "array": "objs64",
+    "array-shuffled": "objs64shuf",
+}
+_BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
+_NOSCAN = "leaf64"
+_MIB = 1 << 20
+_PROCS = 1
+
+
+def mark_prices(mark: Table) -> dict[str, MarkPrices]:
+    """By shape of heap; InputError if a row is missing."""
+
+    def per_object(shape: str) -> Fraction:
+        return 1000 * mark.row(shape, _PROCS)["per_object"].median
+
+    small = max(Fraction(0), (per_object("objs512") - per_object("objs64")) / (512 - 64))
+    large = per_object("ptrs1M") / _MIB
+    return {
+        name: MarkPrices(
+            scan_object=round(max(Fraction(0), per_object(row) - small * _BYTES[row])),
+            noscan_object=round(per_object(_NOSCAN)),
+            small_byte=round(1000 * small),
+            large_byte=round(1000 * large),
+        )
+        for name, row in SHAPES.items()
+    }
+
+
+def pauses(mark: Table) -> dict[str, Price]:
+    """The steps done with the world stopped."""
+    both = median(1_000_000 * mark.row(row, _PROCS)["pauses"].median for row in SHAPES.values())
+    return {name: Price(round(both / 2)) for name in ("stw_sweep_term", "stw_mark_term")}
+
+
+def sweep_prices(sweep: Table, sizes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Picoseconds by span class (two for each of ``sizes``): of a span of which something survives, and of one freed."""
+    kept: dict[int, Fraction] = {}
+    freed: dict[int, Fraction] = {}
+    for name, keep in sorted((str(name), str(keep)) for name, keep in sweep.rows):
+        if name[0] != "n":
+            continue
+        mean = 1000 * sweep.row(name, keep)["mean"].median
+        size = int(name[1:])
+        if keep == "none":
+            freed[size] = mean
+        else:
+            kept[size] = (kept[size] + mean) / 2 if size in kept else mean
+    if not kept or not freed:
+        throw(f"{sweep.name} has no rows of pointer-free classes")
+    return tuple(_by_class(kept, sizes)), tuple(_by_class(freed, sizes))
+
+
+def _by_class(measured: Mapping[int, Fraction], sizes: Sequence[int]) -> list[int]:
+    """On lines between the measured sizes, beyond them as at the last; each size twice, scan and noscan."""
+    found = []
+    for size in sizes:
+        low = max((one for one in measured if one <= size), default=min(measured))
+        high = min((one for one in measured if one >= size), default=max(measured))
+        place = Fraction(size - low, high - low) if low < high else Fraction(0)
+        found += 2 * [round(measured[low] + (measured[high] - measured[low]) * place)]
+    return found

@@ -1,0 +1,383 @@
+"""Marking: how much there is to do, who does how much of it by when, and what assists owe (mirrors mgcmark.go).
+
+What a cycle marks is settled when it begins, with the world stopped: every object that is allocated and not dead, 64
+of them at a time (`mark_setup`). How long that takes is a matter of prices: per object and per byte of scan work, by
+span class. So marking is a stock of CPU time, in three parts (stacks, globals, heap), and everything the pacer sees of
+it (scan work of each kind) is a function of how much of the stock was given: `advance` brings it up to an instant,
+for all background workers and assists at once, before anybody looks. No event happens but those that change who is
+marking: the collector's own turn (`p_time[nprocs]`) is when the stock runs out or a parked assist is paid.
+
+New objects are born marked; what dies during marking stays marked, as with the runtime's deletion barrier.
+
+Background work becomes credit in lots of 2000 (gcCreditSlack) of all workers together: first for parked assists in
+turn, the rest for whoever steals it. An assist does at least 64 KiB of work, alone or from credit; what it lacks it
+waits for in the queue.
+
+Left out: which object is found when (Green Tea's batches and a list that cannot be shared are in the prices), the
+write barrier's cost, that a worker may run dry while others have work, specials and finalizers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.costs import STEPS
+from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
+from sim.go.mgcpacer import scan_work, trigger
+from sim.go.mheap import clear_page_marks, mark_page, mark_span
+from sim.go.mspan import mark_slot
+from sim.go.state import (
+    ASSIST,
+    GC_MARK,
+    GC_OFF,
+    NEVER,
+    NUM_SPAN_CLASSES,
+    PRICE_STEPS,
+    SPAN_IN_USE,
+    WORK_ASSIST,
+    assist_queue,
+    assist_ready,
+    goroutines,
+    mark_byte,
+    mark_counts,
+    mark_object,
+    mcaches,
+    p_time,
+    prices,
+    procs,
+    scan_bytes,
+    scan_count,
+    spans,
+    work_log,
+)
+from sim.jit import jit
+
+CREDIT_SLACK = 2000  # scan work a background worker gathers before it gives it as credit (gcCreditSlack)
+OVER_ASSIST_WORK = 64 << 10  # least scan work of an assist (gcOverAssistWork)
+ASSIST_TIME_SLACK = 5_000_000  # picoseconds of assist after which the CPU limiter looks (gcAssistTimeSlack)
+STACKS, GLOBALS, HEAP_PART = range(3)
+
+_ASSIST = PRICE_STEPS + STEPS.index("assist")
+
+# what an assist came to
+PAID = 0  # the goroutine may allocate
+DRAINING = 1  # it marks, for ``goroutine.left`` picoseconds
+PARKED = 2  # it waits for background workers
+
+
+@jit
+def scan_work_of(h: Any, spc: Any, objects: Any, nbytes: Any) -> Any:
+    """Bytes up to the last pointer of so many live objects of a class, as an average one of the class has them."""
+    if spc & 1 or scan_count(h)[spc] == 0:
+        return np.int64(0)
+    of = np.float64(nbytes) if spc < 2 else np.float64(objects)
+    return np.int64(of * np.float64(scan_bytes(h)[spc]) / np.float64(scan_count(h)[spc]))
+
+
+@jit
+def mark_live_objects(h: Any) -> Any:
+    """Mark what is live, and count it: (CPU picoseconds, scan work) that finding it takes. The world is stopped."""
+    counts = mark_counts(h)
+    large = np.int64(0)
+    for spc in range(NUM_SPAN_CLASSES):
+        counts[spc] = 0
+    for s in range(1, h[0].nspans):
+        sp = spans(h)[s]
+        if sp.state != SPAN_IN_USE:
+            continue
+        live = mark_span(h, s)
+        counts[sp.spanclass] += live
+        h[0].bytes_marked += live * sp.elemsize
+        if sp.spanclass == 0:
+            large += live * sp.elemsize
+    cpu = np.int64(0)
+    work = np.int64(0)
+    for spc in range(NUM_SPAN_CLASSES):
+        scan = scan_work_of(h, np.int64(spc), counts[spc], large)
+        work += scan
+        cpu += counts[spc] * mark_object(h)[spc] + np.int64(np.float64(scan) * np.float64(mark_byte(h)[spc]) / 1000.0)
+    return cpu, work
+
+
+@jit
+def mark_new_object(h: Any, s: Any, slot: Any) -> None:
+    """An object allocated while marking is born black. (gcmarknewobject)"""
+    if mark_slot(h, s, slot):
+        h[0].bytes_marked += spans(h)[s].elemsize
+        mark_page(h, s)
+
+
+@jit
+def grey_tiny_blocks(h: Any) -> None:
+    """Mark every P's current tiny block: more may be put into it. (gcMarkTinyAllocs)"""
+    for p in range(h[0].nprocs):
+        c = mcaches(h)[p]
+        if c.tiny_span != 0:
+            mark_new_object(h, np.int64(c.tiny_span), np.int64(c.tiny_slot))
+
+
+@jit
+def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globals_cpu: Any, now: Any) -> None:
+    """Settle what this cycle marks and how long it takes. (gcResetMarkState, gcMarkRootPrepare, and all that follows)"""
+    h[0].bytes_marked = 0
+    clear_page_marks(h)
+    heap_cpu, heap_work = mark_live_objects(h)
+    grey_tiny_blocks(h)
+    h[0].mark_works[STACKS] = stack_work
+    h[0].mark_works[GLOBALS] = globals_work
+    h[0].mark_works[HEAP_PART] = heap_work
+    h[0].mark_cpus[STACKS] = stack_cpu
+    h[0].mark_cpus[GLOBALS] = stack_cpu + globals_cpu
+    h[0].mark_cpus[HEAP_PART] = stack_cpu + globals_cpu + heap_cpu
+    h[0].mark_total = max(stack_cpu + globals_cpu + heap_cpu, np.int64(1))
+    h[0].mark_cpu = 0
+    h[0].mark_time = now
+    h[0].mark_unflushed = 0
+    h[0].mark_rest = 0
+    h[0].background_scan_work = 0
+    h[0].assist_scan_work = 0
+    h[0].stolen_scan_work = 0
+    h[0].paid_scan_work = 0
+    h[0].returned_scan_work = 0
+    for g in range(h[0].goroutines_len):
+        goroutines(h)[g].assist_bytes = 0
+
+
+@jit
+def work_by(h: Any, part: Any, cpu: Any) -> Any:
+    """Scan work of a part that is done when so much CPU was given."""
+    first = h[0].mark_cpus[part - 1] if part > 0 else np.int64(0)
+    whole = h[0].mark_cpus[part] - first
+    given = min(max(cpu - first, np.int64(0)), whole)
+    if given == whole:
+        return h[0].mark_works[part] if cpu >= first else np.int64(0)
+    return np.int64(np.float64(h[0].mark_works[part]) * (np.float64(given) / np.float64(whole)))
+
+
+@jit
+def cpu_for(h: Any, work: Any) -> Any:
+    """CPU picoseconds, from here on, until so much more scan work is done: to the end of marking if there is less."""
+    at = h[0].mark_cpu
+    for part in range(3):
+        end = h[0].mark_cpus[part]
+        if at >= end:
+            continue
+        left = h[0].mark_works[part] - work_by(h, part, at)
+        if left > work:
+            return at - h[0].mark_cpu + np.int64(np.float64(end - at) * (np.float64(work) / np.float64(left))) + 1
+        work -= left
+        at = end
+    return h[0].mark_total - h[0].mark_cpu
+
+
+@jit
+def is_marked(h: Any) -> Any:
+    """Whether nothing is left to mark."""
+    return h[0].mark_cpu >= h[0].mark_total
+
+
+@jit
+def marking_is_over(h: Any) -> Any:
+    """Whether nothing is left to mark and nobody marks."""
+    return is_marked(h) and h[0].mark_workers + h[0].mark_assists == 0
+
+
+@jit
+def test_trigger(h: Any) -> Any:
+    """Whether the heap asks for a collection. (mgc.go:gcTrigger.test, gcTriggerHeap)"""
+    if h[0].gc_phase != GC_OFF or h[0].gc_starting:
+        return False
+    at, _ = trigger(h)
+    return h[0].heap_live >= at
+
+
+@jit
+def pay_waiters(h: Any, work: Any) -> Any:
+    """Pay parked assists in turn with background work; what is left of it. (gcFlushBgCredit)
+
+    Who is paid in part goes to the end of the queue.
+    """
+    if h[0].assist_head == h[0].assist_tail:
+        return work
+    ring = assist_queue(h)
+    nbytes = np.int64(np.float64(work) * h[0].assist_bytes_per_work)
+    while h[0].assist_head != h[0].assist_tail and nbytes > 0:
+        index = ring[h[0].assist_head % h[0].assist_queue_len]
+        h[0].assist_head += 1
+        g = goroutines(h)[index]
+        if nbytes + g.assist_bytes >= 0:
+            nbytes += g.assist_bytes
+            g.assist_bytes = 0
+            assist_ready(h)[h[0].assist_nready] = index
+            h[0].assist_nready += 1
+        else:
+            g.assist_bytes += nbytes
+            nbytes = np.int64(0)
+            ring[h[0].assist_tail % h[0].assist_queue_len] = index
+            h[0].assist_tail += 1
+    return np.int64(np.float64(nbytes) * h[0].assist_work_per_byte)
+
+
+@jit
+def flush_bg_credit(h: Any, work: Any) -> None:
+    """Background work becomes credit. (gcFlushBgCredit)"""
+    left = pay_waiters(h, work)
+    h[0].background_scan_work += work
+    h[0].paid_scan_work += work - left
+    h[0].bg_scan_credit += left
+
+
+@jit
+def advance(h: Any, now: Any) -> None:
+    """Bring marking up to an instant; no work but what is in progress was done since the last call."""
+    k = h[0].mark_workers + h[0].mark_assists
+    passed = now - h[0].mark_time
+    h[0].mark_time = now
+    if passed <= 0 or k == 0 or is_marked(h):
+        return
+    h[0].mark_cpu = min(h[0].mark_cpu + k * passed, h[0].mark_total)
+    before = scan_work(h)
+    h[0].stack_scan_work = work_by(h, STACKS, h[0].mark_cpu)
+    h[0].globals_scan_work = work_by(h, GLOBALS, h[0].mark_cpu)
+    h[0].heap_scan_work = work_by(h, HEAP_PART, h[0].mark_cpu)
+    share = (scan_work(h) - before) * h[0].mark_workers + h[0].mark_rest
+    h[0].mark_unflushed += share // k
+    h[0].mark_rest = share % k
+    while h[0].mark_unflushed >= CREDIT_SLACK:
+        h[0].mark_unflushed -= CREDIT_SLACK
+        flush_bg_credit(h, np.int64(CREDIT_SLACK))
+
+
+@jit
+def lots_until_paid(h: Any) -> Any:
+    """Lots of credit until the first of the parked assists is paid, at the present ratio."""
+    nbytes = max(np.int64(np.float64(CREDIT_SLACK) * h[0].assist_bytes_per_work), np.int64(1))
+    n = h[0].assist_tail - h[0].assist_head
+    best = np.int64(1 << 40)
+    for i in range(n):
+        g = goroutines(h)[assist_queue(h)[(h[0].assist_head + i) % h[0].assist_queue_len]]
+        rounds = max((-g.assist_bytes + nbytes - 1) // nbytes, np.int64(1))
+        best = min(best, (rounds - 1) * n + i + 1)
+    return best
+
+
+@jit
+def arm(h: Any) -> None:
+    """Set the collector's next turn: marking is over, or a parked assist is paid; at once if one was."""
+    due = np.int64(NEVER)
+    k = h[0].mark_workers + h[0].mark_assists
+    if h[0].assist_nready > 0:
+        due = h[0].now
+    elif h[0].gc_phase == GC_MARK and k > 0:
+        left = h[0].mark_total - h[0].mark_cpu
+        if h[0].mark_workers > 0 and h[0].assist_head != h[0].assist_tail:
+            work = lots_until_paid(h) * CREDIT_SLACK - h[0].mark_unflushed
+            left = min(left, cpu_for(h, work * k // h[0].mark_workers + 1))
+        due = h[0].mark_time + (left + k - 1) // k
+    p_time(h)[h[0].nprocs] = due
+
+
+@jit
+def steal_credit(h: Any, g: Any, work: Any, debt: Any) -> Any:
+    """Take background credit for an assist's work; the work that is left. (gcAssistAlloc)"""
+    credit = h[0].bg_scan_credit
+    if credit <= 0:
+        return work
+    if credit < work:
+        stolen = credit
+        g.assist_bytes += 1 + np.int64(h[0].assist_bytes_per_work * np.float64(stolen))
+    else:
+        stolen = work
+        g.assist_bytes += debt
+    h[0].bg_scan_credit -= stolen
+    h[0].stolen_scan_work += stolen
+    return work - stolen
+
+
+@jit
+def assist(h: Any, p: Any, g: Any, now: Any) -> Any:
+    """A goroutine in debt steals credit, and begins to mark for what is missing: PAID, DRAINING or PARKED. (gcAssistAlloc)"""
+    advance(h, now)
+    if h[0].limiter_enabled:
+        return PAID
+    debt = -g.assist_bytes
+    work = np.int64(h[0].assist_work_per_byte * np.float64(debt))
+    if work < OVER_ASSIST_WORK:
+        work = np.int64(OVER_ASSIST_WORK)
+        debt = np.int64(h[0].assist_bytes_per_work * np.float64(work))
+    work = steal_credit(h, g, work, debt)
+    if work == 0:
+        return PAID
+    if is_marked(h):
+        return PARKED
+    g.assist_work = work
+    g.left = cpu_for(h, work)
+    start_event(h, p, MARK_ASSIST, now)
+    h[0].mark_assists += 1
+    arm(h)
+    return DRAINING
+
+
+@jit
+def note_work(h: Any, p: Any, kind: Any, time: Any, length: Any) -> None:
+    """Tell a timeline, if there is one with room, what a P did within mallocgc."""
+    if h[0].work_used >= h[0].work_log_len or h[0].work_log_len == 1 or length == 0:
+        return
+    line = work_log(h)[h[0].work_used]
+    line.time = time
+    line.length = length
+    line.p = p
+    line.kind = kind
+    h[0].work_used += 1
+
+
+@jit
+def end_assist(h: Any, p: Any, g: Any, now: Any, asked: Any) -> Any:
+    """A draining assist ends, ``asked`` picoseconds after it began, cut short if marking is over: PAID or PARKED."""
+    advance(h, now)
+    h[0].mark_assists -= 1
+    done = g.assist_work
+    if asked < g.left:
+        done = np.int64(np.float64(done) * (np.float64(asked) / np.float64(g.left)))
+    g.assist_bytes += 1 + np.int64(h[0].assist_bytes_per_work * np.float64(done))
+    h[0].assist_scan_work += done
+    g.spent[ASSIST] += asked
+    g.left = 0
+    note_work(h, p, WORK_ASSIST, now - asked, asked)
+    procs(h)[p].assist_time += asked
+    h[0].assist_time += asked
+    stop_event(h, p, MARK_ASSIST, now)
+    if asked > ASSIST_TIME_SLACK:
+        update(h, now)
+    arm(h)
+    return PAID if g.assist_bytes >= 0 else PARKED
+
+
+@jit
+def park_assist(h: Any, index: Any, now: Any) -> Any:
+    """Queue a goroutine for credit; False when there is some now, so that it may try again. (gcParkAssist)"""
+    advance(h, now)
+    if h[0].bg_scan_credit > 0:
+        arm(h)
+        return False
+    assist_queue(h)[h[0].assist_tail % h[0].assist_queue_len] = index
+    h[0].assist_tail += 1
+    arm(h)
+    return True
+
+
+@jit
+def ready_all_assists(h: Any) -> None:
+    """Marking is over: parked assists go on unpaid. (gcWakeAllAssists)"""
+    while h[0].assist_head != h[0].assist_tail:
+        assist_ready(h)[h[0].assist_nready] = assist_queue(h)[h[0].assist_head % h[0].assist_queue_len]
+        h[0].assist_nready += 1
+        h[0].assist_head += 1
+
+
+@jit
+def assist_price(h: Any) -> Any:
+    """What an assist costs besides its marking: the look at the credit."""
+    return prices(h)[_ASSIST]["mean"]

@@ -1,0 +1,180 @@
+"""Background mark workers: which P marks when, and until when (mirrors mgc.go:gcBgMarkWorker and findRunnableGCWorker).
+
+A P asks for a worker whenever it looks for something to run, before any goroutine; an idle P asks last. What a worker
+marks meanwhile is the stock's matter (mgcmark.py); here it only holds its P:
+
+- *dedicated*: until marking is over. After one time slice it hands its P's run queue to the global one.
+- *fractional*: until it has had more than 1.2 times its share of the P's time since marking began.
+- *idle*: until a goroutine waits in its P's queue or the global one.
+
+The last two look up every 100,000 units of scan work, as the runtime does (not after each root job too). Everyone
+leaves at once for a stop of the world. When nothing is left to mark the worker on the lowest P ends the cycle.
+
+Left out: enlistWorker's preempting of a running P (a P meets a dedicated worker at its next turn, at the latest after
+its slice), and that a worker is woken by name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import simpy
+
+from sim.engine.clock import after, wake
+from sim.go import gccontroller, gcwork
+from sim.go.mgclimit import IDLE_MARK_WORK
+from sim.go.mgcpacer import DEDICATED, FRACTIONAL, IDLE, NOT_WORKER
+from sim.go.ptime import OF_WORKER, SCHEDULING
+from sim.go.state import NEVER
+
+if TYPE_CHECKING:
+    from sim.go.proc import Proc, Step
+    from sim.go.world import World
+
+CHECK_WORK = 100_000  # units of scan work between two looks whether to leave (drainCheckThreshold, idleCheckThreshold)
+FRACTIONAL_SLACK = 1.2
+
+
+class MarkWorkers:
+    """The background workers of one world. ``marking``: a cycle is in its mark phase. ``active``: Ps that mark now."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.marking = False
+        self.active: dict[int, Proc] = {}
+        self._waiting: dict[int, simpy.Event] = {}  # what each of them waits for
+        self._marked = False  # nothing is left to mark in this cycle
+        self.unfinished = False  # and nobody was there to end it
+        self._finisher: Proc | None = None
+
+    def begin(self) -> None:
+        """A cycle's marking begins."""
+        self.marking = True
+        self._marked = False
+
+    def pick(self, p: Proc) -> int:
+        """The kind of worker this P is to run before anything else."""
+        if self.unfinished:
+            return DEDICATED
+        return int(gcwork.pick_worker(self.world.heap.header, self.world.now, p.fractional_time))
+
+    def pick_idle(self) -> int:
+        """The kind of worker a P without work is to run."""
+        return IDLE if gcwork.pick_idle_worker(self.world.heap.header, self.world.now) else NOT_WORKER
+
+    def run(self, p: Proc, mode: int) -> Step:
+        """Process step: mark on a P as a worker of a kind, and end the cycle if it falls to this one."""
+        if self.unfinished:
+            self.unfinished = False
+            yield from self.world.gc.mark_done(p)
+            return
+        world, header = self.world, self.world.heap.header
+        begun = world.now
+        if mode == IDLE:
+            gccontroller.start_event(header, p.index, IDLE_MARK_WORK, begun)
+        self._join(p, mode)
+        yield from self._hold(p, mode, begun)
+        self._leave(p)
+        gcwork.stop_worker(header, mode, world.now - begun)
+        if mode == IDLE:
+            gccontroller.stop_event(header, p.index, IDLE_MARK_WORK, world.now)
+        if mode == FRACTIONAL:
+            p.fractional_time += world.now - begun
+        p.turn_to(SCHEDULING)
+        if self._finisher is p:
+            self._finisher = None
+            yield from world.gc.mark_done(p)
+
+    def _join(self, p: Proc, mode: int) -> None:
+        """A P marks from now on."""
+        p.turn_to(OF_WORKER[mode])
+        self.active[p.index] = p
+        gcwork.change_workers(self.world.heap.header, self.world.now, 1)
+        self.world.sched.driver.rearm()
+
+    def _leave(self, p: Proc) -> None:
+        """It does not, from now on."""
+        if self.active.pop(p.index, None) is not None:
+            gcwork.change_workers(self.world.heap.header, self.world.now, -1)
+            self.world.sched.driver.rearm()
+
+    def _hold(self, p: Proc, mode: int, begun: int) -> Step:
+        """Process step: keep the P until the worker leaves it. Its CPU it shares with other threads."""
+        sched, fields = self.world.sched, self.world.heap.fields
+        every = self.world.gc.check_time if mode != DEDICATED else p.time_slice
+        look = begun + every
+        while True:
+            yield from self._wait(p, look)
+            if sched.stopping or self._marked:
+                return
+            if sched.cpus.waiting and self.world.now >= p.fields["cpu_end"]:
+                self._leave(p)
+                yield from p.lose_cpu()
+                if sched.stopping or self._marked:
+                    return
+                self._join(p, mode)
+            if self.world.now < look:
+                continue
+            look = self.world.now + every
+            if mode == DEDICATED:
+                look = NEVER
+                p.hand_over()
+            elif mode == FRACTIONAL:
+                own = p.fractional_time + self.world.now - begun
+                elapsed = self.world.now - int(fields.mark_start_time)
+                if own / elapsed > FRACTIONAL_SLACK * float(fields.fractional_utilization_goal):
+                    return
+            elif sched.queue or p.runq or p.runnext is not None:  # not: in other Ps' queues (proc.go:pollWork)
+                return
+
+    def _wait(self, p: Proc, look: int) -> Step:
+        """Process step: until the worker is to look up, is called off, or its CPU is wanted."""
+        self._waiting[p.index] = called = simpy.Event(self.world.env)
+        if look != NEVER:
+            self._call(p, look - self.world.now)
+        if self.world.sched.cpus.waiting:
+            self._call(p, max(int(p.fields["cpu_end"]) - self.world.now, 0))
+        yield called
+        del self._waiting[p.index]
+
+    def _call(self, p: Proc, delay: int) -> None:
+        """Have a worker look up after so many picoseconds, if it waits for the same then as now."""
+        called = self._waiting[p.index]
+
+        def look_up(_: simpy.Event) -> None:
+            if not called.triggered:
+                wake(self.world.env, called, p.order)
+
+        timer = after(self.world.env, delay, p.order)
+        assert timer.callbacks is not None
+        timer.callbacks.append(look_up)
+
+    def _call_off(self) -> None:
+        """Every worker looks up now."""
+        for index in sorted(self._waiting):
+            if not self._waiting[index].triggered:
+                wake(self.world.env, self._waiting[index], self.active[index].order)
+
+    def hurry(self) -> None:
+        """A thread waits for a CPU: workers give theirs up when they have had it long enough."""
+        for index in sorted(self._waiting):
+            p = self.active[index]
+            self._call(p, max(int(p.fields["cpu_end"]) - self.world.now, 0))
+
+    def stop(self) -> None:
+        """The world stops: every worker leaves its P."""
+        self._call_off()
+
+    def end(self) -> None:
+        """Nothing is left to mark: every worker leaves, the one on the lowest P ends the cycle."""
+        self._marked = True
+        if self.active:
+            self._finisher = self.active[min(self.active)]
+            self._call_off()
+        elif int(self.world.heap.fields.mark_assists) == 0:
+            self.unfinished = True
+            self.world.sched.wake_p()
+
+    def lowest(self) -> Proc | None:
+        """The active worker's P of the lowest number."""
+        return self.active[min(self.active)] if self.active else None
