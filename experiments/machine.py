@@ -25,12 +25,13 @@ would come out below that of 1 KiB, the refill takes the difference instead. Wha
 is missed by that much. Other size classes lie on lines between the measured ones.
 
 A go statement that makes a g was measured with its stack. Of that mean the sixteenth part of a span of stacks is the
-simulation's to pay (`_Spans.stacks`: the span, its eight first touches, metadata, growth, and two refills of a P's stack
-cache); the rest, with the g itself in it, is the price. Growth (`_growth`) was measured in goroutines whose frames reach so
-far, on memory used before: it is the sum of the doublings on the way, each a fixed part and what the stack before held,
-at three rates by the size of the new one, since copying and adjusting frames grow with it. What stacks of 32 KiB and more
-take besides, a span of their own and the old one's return, is paid apart. With four rows and four unknowns the medians
-come out again; a rate that would be negative is 0, and its two rows share the fixed part.
+simulation's to pay (`_Spans.stacks`: the span, its eight first touches, metadata, growth, and two refills of a P's
+stack cache); the rest, with the g itself in it, is the price. Growth (`_growth`) was measured in goroutines whose
+frames reach so far, on memory used before: it is the sum of the doublings on the way, each a fixed part and what the
+stack before held, at three rates by the size of the new one, since copying and adjusting frames grow with it. What
+stacks of 32 KiB and more take besides, a span of their own and the old one's return, is paid apart. With four rows
+and four unknowns the medians come out again; a rate that would be negative is 0, and its two rows share the fixed
+part.
 
 Medians and means are used as they are; a price that is a difference of two tables has as its mean the difference of
 their means, or the least its quantiles allow.

@@ -2,7 +2,8 @@
 
 - Every stack of a span of stacks is held once: by a goroutine, a thread, a P's cache, a P that is about to free it, or
   the span's own list. Caches hold what they say; pools list just the spans with a free stack.
-- A goroutine is alive, on a stack that holds its frames, or in one list of dead ones, or a P is about to bring it to life.
+- A goroutine is alive, on a stack that holds its frames, or in one list of dead ones, or a P is about to bring it to
+  life.
 """
 
 from __future__ import annotations

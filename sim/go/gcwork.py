@@ -19,9 +19,9 @@ from sim.go.mgcmark import advance, arm, flush_bg_credit, is_marked, mark_setup,
 from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
 from sim.go.mpagecache import page_cache_flush
-from sim.go.newstack import clear_stack_facts
 from sim.go.pump import cut_assists
 from sim.go.stack import free_stack_spans, gc_compute_starting_stack_size, scan_stack
+from sim.go.stackcost import clear_stack_facts, stack_cost
 from sim.go.state import (
     GC_MARK,
     GC_MARK_TERMINATION,
@@ -78,7 +78,9 @@ def finish_sweep_now(h: Any, p: Any) -> Any:
 
 @jit
 def scan_stacks(h: Any, p: Any) -> Any:
-    """The stacks of all live goroutines: (how many, bytes of scan work); large ones that little is used of are halved."""
+    """The stacks of all live goroutines: (how many, bytes of scan work, picoseconds of moving to half of it those who use
+    little of theirs, and of freeing the stacks of dead ones)."""
+    clear_stack_facts(h)
     free_dead_stacks(h, p)
     n = np.int64(0)
     work = np.int64(0)
@@ -86,8 +88,7 @@ def scan_stacks(h: Any, p: Any) -> Any:
         used = scan_stack(h, p, np.int64(g))
         n += used > 0
         work += used
-    clear_stack_facts(h)
-    return n, work
+    return n, work, stack_cost(h, p)
 
 
 @entry(void(heap_type, int64, int64, int64, int64))
@@ -99,9 +100,9 @@ def begin_marking(h: Any, p: Any, now: Any, per_stack: Any, per_byte: Any) -> No
     h = bare(h)
     h[0].now = now
     h[0].gc_phase = GC_MARK
-    stacks, work = scan_stacks(h, p)
+    stacks, work, moving = scan_stacks(h, p)
     nglobals = np.int64(h[0].globals_scan)
-    stack_cpu = stacks * per_stack + work * per_byte // 1000
+    stack_cpu = stacks * per_stack + work * per_byte // 1000 + moving
     mark_setup(h, work, stack_cpu, nglobals, nglobals * per_byte // 1000, now)
     h[0].gc_blacken_enabled = 1
     h[0].gc_starting = 0

@@ -1,10 +1,10 @@
 """Dead goroutines and their stacks, for the next go statement (mirrors gfput, gfget, malg and gdestroy of proc.go).
 
-A dead g keeps its stack if that has the size goroutines begin with, else it is freed. Each P has a list of its dead ones,
-the last to die first; at 64 all but 31 move to the global lists, of those with and those without a stack. A go statement
-takes one of its P's list, which takes up to 32 of the global ones when it is empty, with a stack before without. One
-whose stack has the wrong size by now gets another. With none left a new g is made, whose stack is 2 KiB whatever the
-starting size.
+A dead g keeps its stack if that has the size goroutines begin with, else it is freed. Each P has a list of its dead
+ones, the last to die first; at 64 all but 31 move to the global lists, of those with and those without a stack. A go
+statement takes one of its P's list, which takes up to 32 of the global ones when it is empty, with a stack before
+without. One whose stack has the wrong size by now gets another. With none left a new g is made, whose stack is 2 KiB
+whatever the starting size.
 
 A g is a row of the table of goroutines, for ever. Rows are made by whoever grows that table.
 

@@ -1,27 +1,28 @@
 """Goroutine stacks: cache, pools, large ones; growing and shrinking (mirrors stack.go).
 
 A stack is a power of two of bytes, 2 KiB at least. Those of 2, 4, 8 and 16 KiB (orders 0 to 3) come from the P's
-stackcache, a list an order: when it is empty, 16 KiB of stacks are taken from the order's stackpool; when it holds 32 KiB,
-half of them are given back. A pool is a list of spans of 32 KiB cut into stacks, those with a free stack; a new span hands
-out its highest address first. Larger stacks are spans of their own.
+stackcache, a list an order: when it is empty, 16 KiB of stacks are taken from the order's stackpool; when it holds 32
+KiB, half of them are given back. A pool is a list of spans of 32 KiB cut into stacks, those with a free stack; a new
+span hands out its highest address first. Larger stacks are spans of their own.
 
 What is free goes back to the heap at once while the collector is off: a span of the pool with its last stack, a large
-stack itself. While it runs (``gc_phase``), such spans stay as they are, large ones in the lists of ``stackLarge`` by bit
-length, until `free_stack_spans` after mark termination; the collector could mistake a pointer into them otherwise.
+stack itself. While it runs (``gc_phase``), such spans stay as they are, large ones in the lists of ``stackLarge`` by
+bit length, until `free_stack_spans` after mark termination; the collector could mistake a pointer into them otherwise.
 
-Go threads its lists through the free stacks themselves. Here the links stand in the pool of words: a span of a pool has 2
-words and one a stack there, the head of its free stacks, the span before it in the pool's list, and each stack's next.
+Go threads its lists through the free stacks themselves. Here the links stand in the pool of words: a span of a pool has
+2 words and one a stack there, the head of its free stacks, the span before it in the pool's list, and each stack's
+next.
 
 A goroutine's stack is in its row: the lowest address, its size, and the bytes its frames reach down from the top, which
-the workload declares. A stack holds ``size - 928`` bytes of frames (the guard); more makes it double, as often as needed,
-copying what it holds each time.
+the workload declares. A stack holds ``size - 928`` bytes of frames (the guard); more makes it double, as often as
+needed, copying what it holds each time.
 
-Each function that Go runs under a lock, or that takes memory, counts it in the ``fact_`` scalars: locks of pools, spans,
-system pages touched first. Functions that may end with spans to give back return the first of them, linked by ``next``,
-for the caller to free (`free_manual`): each takes mheap.lock.
+Each function that Go runs under a lock, or that takes memory, counts it in the ``fact_`` scalars: locks of pools,
+spans, system pages touched first. Functions that may end with spans to give back return the first of them, linked by
+``next``, for the caller to free (`free_manual`): each takes mheap.lock.
 
-Invariants: a free stack is in one cache or in its span's list; a span's alloc_count is the number of its stacks that are
-not in its list; a span is in its pool's list if that is not empty; ``stackcache_size`` is what the list holds.
+Invariants: a free stack is in one cache or in its span's list; a span's alloc_count is the number of its stacks that
+are not in its list; a span is in its pool's list if that is not empty; ``stackcache_size`` is what the list holds.
 
 Left out: stackLarge's lock (held for one step of a list), debug settings, frame-by-frame adjusting (in the price), the
 jump to a size that fits one very large frame, signal and system stacks of C code.
@@ -188,11 +189,13 @@ def touch_stack_memory(h: Any, s: Any, offset: Any, nbytes: Any) -> None:
 
 
 @jit
-def stackpoolalloc(h: Any, p: Any, order: Any, spare: Any) -> Any:
-    """A stack from a pool; ``spare`` is a span for it to cut if it has none left, 0 to ask the heap. (stackpoolalloc)"""
+def stackpoolalloc(h: Any, order: Any, spare: Any) -> Any:
+    """A stack from a pool; ``spare`` is a new span for it to cut when it has none. (stackpoolalloc)"""
     s = np.int64(h[0].stackpool[order])
     if s == 0:
-        s = spare if spare != 0 else alloc_span(h, p, np.int64(STACK_SPAN_PAGES), 0, SPAN_MANUAL)
+        if spare == 0:
+            raise Throw("stack pool is empty")
+        s = spare
         cut_span(h, s, order)
     x = free_list_head(h, s)
     if x == 0:
@@ -252,16 +255,21 @@ def free_manual(h: Any, p: Any, s: Any) -> None:
 
 @jit
 def stackcacherefill(h: Any, p: Any, order: Any, spare: Any) -> None:
-    """Take 16 KiB of stacks from the pool into an empty list of the P's cache. (stackcacherefill)"""
+    """Take 16 KiB of stacks from the pool into an empty list of the P's cache. (stackcacherefill)
+
+    ``spare``: a new span if the pool is short, else 0. One that is not needed after all becomes the pool's too.
+    """
     c = mcaches(h)[p]
     h[0].fact_pool_locks += 1
     first = np.int64(0)
     size = np.int64(0)
     while size < STACK_CACHE_SIZE // 2:
-        x = stackpoolalloc(h, p, order, spare)
+        x = stackpoolalloc(h, order, spare)
         set_next_stack(h, x, first)
         first = x
         size += np.int64(STACK_MIN) << order
+    if spare != 0 and spans(h)[spare].elemsize == 0:
+        cut_span(h, spare, order)
     c.stackcache_list[order] = first
     c.stackcache_size[order] = size
 
@@ -371,20 +379,21 @@ def large_free(h: Any, address: Any) -> Any:
 @jit
 def stackalloc(h: Any, p: Any, size: Any) -> Any:
     """The address of a new stack, every step at once. P -1: from the pool, past any cache. (stackalloc)"""
-    if is_small(size):
-        order = stack_order(size)
-        if p < 0:
-            h[0].fact_pool_locks += 1
-            return stackpoolalloc(h, p, order, np.int64(0))
-        x = cache_take(h, p, order)
-        if x == 0:
-            stackcacherefill(h, p, order, np.int64(0))
-            x = cache_take(h, p, order)
+    small = is_small(size)
+    order = stack_order(size) if small else 0
+    x = large_take(h, size) if not small else cache_take(h, p, order) if p >= 0 else np.int64(0)
+    if x != 0:
         return x
-    x = large_take(h, size)
-    if x == 0:
-        x = large_from(h, alloc_span(h, p, size >> PAGE_SHIFT, 0, SPAN_MANUAL), size)
-    return x
+    s = np.int64(0)
+    if not small or (pool_is_short(h, order) if p >= 0 else h[0].stackpool[order] == 0):
+        s = alloc_span(h, p, np.int64(STACK_SPAN_PAGES) if small else size >> PAGE_SHIFT, 0, SPAN_MANUAL)
+    if not small:
+        return large_from(h, s, size)
+    if p < 0:
+        h[0].fact_pool_locks += 1
+        return stackpoolalloc(h, order, s)
+    stackcacherefill(h, p, order, s)
+    return cache_take(h, p, order)
 
 
 @jit
@@ -481,6 +490,8 @@ def move_stack(h: Any, g: Any, address: Any, size: Any) -> Any:
     h[0].max_stack_scan += size - row.stack_size
     h[0].fact_copies += 1
     h[0].fact_copied[copy_class(size)] += row.stack_used
+    h[0].stack_copies += 1
+    h[0].stack_copied += row.stack_used
     row.stack = address
     row.stack_size = size
     use_bytes(h, g, row.stack_used)
@@ -529,8 +540,10 @@ def shrink_stack(h: Any, p: Any, g: Any) -> Any:
 
 @jit
 def scan_stack(h: Any, p: Any, g: Any) -> Any:
-    """A collection scans a goroutine's stack on P, and halves it if little of it is used: bytes of scan work, 0 of a dead
-    one. (mgcmark.go:scanstack)"""
+    """A collection scans a goroutine's stack on P: bytes of scan work, 0 of a dead one. (mgcmark.go:scanstack)
+
+    It halves a stack of which little is used.
+    """
     row = goroutines(h)[g]
     if row.stack_used == 0:
         return np.int64(0)

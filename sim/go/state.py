@@ -466,6 +466,8 @@ SCALARS = [
     ("scanned_stack_size", "i8"),  # bytes and stacks scanned since that was set last, on all Ps
     ("scanned_stacks", "i8"),
     ("max_stack_scan", "i8"),  # bytes of the stacks of live goroutines
+    ("stack_copies", "i8"),  # stacks copied so far, and their bytes
+    ("stack_copied", "i8"),
     ("ngs", "i8"),  # goroutines ever made (allgs), and one for nobody
     ("gfree_stack", "i4"),  # dead ones that no P has, with and without a stack
     ("gfree_nostack", "i4"),
@@ -524,8 +526,6 @@ SCALARS = [
     ("stack_copy_small", "i8"),  # femtoseconds a byte of a stack copied, by the size of the new one
     ("stack_copy_middle", "i8"),
     ("stack_copy_large", "i8"),
-    ("stack_copies", "i8"),  # stacks copied so far, and their bytes
-    ("stack_copied", "i8"),
     # what the last locked step did, for the shell to price; the shell clears them
     ("fact_grown", "i8"),  # pages the heap grew by
     ("fact_arenas", "i8"),  # arenas it reserved

@@ -1,7 +1,7 @@
-"""Stacks and dead goroutines in plain Python lists: a slow model written from stack.go and proc.go, apart from the rooms.
+"""Stacks and dead goroutines in plain Python lists: a slow model after stack.go and proc.go, apart from the rooms.
 
-Where a new span lies is the page heap's matter: the model is told the address that was handed out, and works out from it
-where the span must begin; every later address is predicted.
+Where a new span lies is the page heap's matter: the model is told the address that was handed out, and works out from
+it where the span must begin; every later address is predicted.
 """
 
 KIB = 1 << 10
@@ -123,7 +123,7 @@ class Stacks:
 
 
 class Goroutines:
-    """Dead ones in lists, the last one goes out next; ``stack``: id -> (address, bytes), ``used``: bytes of live ones."""
+    """Dead ones in lists, the last goes out next; ``stack``: id -> (address, bytes), ``used``: bytes of live ones."""
 
     def __init__(self, stacks, nprocs):
         self.stacks = stacks

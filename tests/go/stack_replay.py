@@ -1,13 +1,14 @@
 """A recorded trace's stacks through the rooms: are they handed out in the recorded order?
 
 Sizes, Ps, frees and collections are the record's. Which stack of which span comes next, and when a pool needs another
-span, is the rooms' to say. Where a span lies is not: that is the page heap's, and checked by the replay of whole traces.
-So each span that both make at the same event is mapped to the other; a stack is *matched* when it is at the same place of
-the same span.
+span, is the rooms' to say. Where a span lies is not: that is the page heap's, and checked by the replay of whole
+traces. So each span that both make at the same event is mapped to the other; a stack is *matched* when it is at the
+same place of the same span.
 
-Not recorded: what caches and pools held when the trace began. Spans of the snapshot are taken for cut and half cached once,
-with the stacks that nobody has in the order of addresses; stacks of 16 KiB that never show are threads'. A stack of such a span that shows for the first time is counted
-apart (``old``), whether it is matched or not. After a miss the two stacks change their meaning, so that it causes no other.
+Not recorded: what caches and pools held when the trace began. Spans of the snapshot are taken for cut and half cached
+once, with the stacks that nobody has in the order of addresses; stacks of 16 KiB that never show are threads'. A stack
+of such a span that shows for the first time is counted apart (``old``), whether it is matched or not. After a miss the
+two stacks change their meaning, so that it causes no other.
 """
 
 from collections import Counter

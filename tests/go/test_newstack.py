@@ -1,4 +1,4 @@
-"""Stacks on the clock: growth and go statements cost what was measured, locks are taken, and every picosecond is found."""
+"""Stacks on the clock: growth and go statements cost what was measured, locks are taken, no picosecond is lost."""
 
 import random
 from dataclasses import replace
@@ -13,11 +13,12 @@ from experiments.run import build
 from sim.costs import Price
 from sim.go.check import check_heap
 from sim.go.metrics import read_metrics
-from sim.go.state import GC_MARK, GC_OFF
+from sim.go.state import GC_MARK, GC_OFF, SPAN_MANUAL
 from sim.go.world import World
 from sim.jit import PLAIN
 from sim.units import MS, NS, US, Throw
 from tests.go import stack_ops as ops
+from tests.go.heap_ops import flush_pages
 from tests.go.prices import made_up_prices
 from workloads.drive import Load
 from workloads.scenario import load
@@ -217,6 +218,35 @@ def test_two_ps_wait_for_a_pools_lock():
     check_heap(world.heap)
 
 
+@pytest.mark.parametrize("others", [0, 3, 40])
+def test_a_pool_that_others_use_while_a_p_waits_for_pages_keeps_its_order(others):
+    world = fixed_world()
+    lock = world.heap_lock
+
+    def holder():
+        yield from lock.acquire(1000, world.now)
+        yield world.env.timeout(50 * US)
+        for _ in range(others):
+            world.go(waits)
+        yield world.env.timeout(50 * US)
+        lock.release(1000, world.now)
+
+    def starts(g):
+        for _ in range(15):  # the pool's first span is used up
+            yield g.go(waits)
+        flush_pages(world.heap.header, 0)
+        world.env.process(holder())
+        yield g.compute(1 * US)
+        for _ in range(16):
+            yield g.go(waits)
+
+    world.run(until=world.go(starts))
+    assert lock.waits == 1 and lock.holder is None
+    spans = world.heap.arrays["spans"][: int(world.heap.fields.nspans)]
+    assert not ((spans.state == SPAN_MANUAL) & (spans.elemsize == 0)).any(), "the span it waited for belongs to nobody"
+    check_heap(world.heap)
+
+
 def test_a_freed_span_of_stacks_takes_the_heap_lock_unless_the_collector_runs():
     world = fixed_world(free_span=7 * US)
 
@@ -251,7 +281,7 @@ def test_the_thread_of_a_p_has_its_stacks_once_it_woke():
     procs = world.heap.arrays["procs"]
     woken = [i for i in range(5) if procs["gsignal_stack"][i]]
     assert ran in woken and len(woken) == 2  # who found the goroutine woke the next one to look for more
-    assert [i for i in range(5) if procs["g0_stack"][i]] == [i for i in woken if i]  # the system gave the first one its own
+    assert [i for i in range(5) if procs["g0_stack"][i]] == [i for i in woken if i]  # the system gave the first its own
 
 
 def test_the_limit_ends_the_run():

@@ -1,4 +1,4 @@
-"""Stacks and dead goroutines against a plain model of the runtime's lists, address by address; and by hand, rule by rule."""
+"""Stacks and dead goroutines against a plain model of the runtime's lists, every address; and by hand, rule by rule."""
 
 import pytest
 from hypothesis import settings
@@ -256,7 +256,8 @@ def test_a_scanned_stack_of_which_less_than_a_quarter_is_used_is_halved(size, us
 
 
 @pytest.mark.parametrize(
-    ("used", "starting"), [((), 2), ((100,), 2), ((1120,), 2), ((1121,), 4), ((100, 6000), 4), ((7000, 7300), 8), ((7264,), 8), ((7265,), 16)]
+    ("used", "starting"),
+    [((), 2), ((100,), 2), ((1120,), 2), ((1121,), 4), ((100, 6000), 4), ((7000, 7300), 8), ((7264,), 8), ((7265,), 16)],
 )
 def test_goroutines_begin_with_what_the_scanned_ones_used_on_average(used, starting):
     heap = new_heap()
@@ -294,6 +295,19 @@ def test_the_64th_dead_goroutine_of_a_p_sends_33_to_the_global_list():
     assert [int(ops.newproc(heap.header, 0)) for _ in range(2)] == [gs[30], gs[29]]  # its own, the last dead first
     assert int(ops.newproc(heap.header, 1)) == gs[62]  # the other P takes 32 of the global list, and the last of them
     assert (int(heap.arrays["procs"]["gfree_n"][1]), int(heap.fields.gfree_global)) == (31, 1)
+    check_heap(heap)
+
+
+def test_a_collection_frees_the_stacks_of_the_global_dead_who_go_before_those_that_have_none():
+    heap = new_heap()
+    gs = [int(ops.newproc(heap.header, 0)) for _ in range(5)]
+    for g in gs[:2]:  # no stack of the size that goroutines begin with: none is kept
+        ops.use_stack(heap.header, 0, g, 3 * KIB)
+    for g in gs:
+        ops.goexit(heap.header, -1, g)
+    ops.free_dead_stacks(heap.header, 0)
+    assert [int(heap.arrays["goroutines"][g]["stack"]) for g in gs] == [0] * 5
+    assert [int(ops.newproc(heap.header, -1)) for _ in range(6)] == [gs[4], gs[3], gs[2], gs[1], gs[0], 6]
     check_heap(heap)
 
 

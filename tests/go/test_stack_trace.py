@@ -1,4 +1,4 @@
-"""Recorded stacks of real programs (Go 1.27.3) against the rooms: every address, see stack_replay.py for what is inferred."""
+"""Recorded stacks of real programs (Go 1.27.3) against the rooms: every address; stack_replay.py says what is inferred."""
 
 from functools import lru_cache
 
