@@ -1,17 +1,20 @@
 """Replay a recorded Go trace through the rooms and count where they hand out the recorded addresses.
 
-No clock: this checks *what* happens, not when. See replay_kernel for how it is done and what is inferred.
+No clock: this checks *what* happens, not when. See replay_kernel for how it is done and what is inferred. Of a
+collection the record tells everything, or as much as a mode says (`MODES`): "coupled" is told when cycles begin and
+end and who runs where, and what is swept when is the rooms' own matter (replay_coupled).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from experiments import replay_state as state
 from experiments.errors import InputError
+from experiments.replay_cycles import begins, infer_triggers, name_sweepers
 from experiments.replay_kernel import replay_events
 from experiments.replay_repair import NEAR_PAGES
 from experiments.replay_start import idle_page_cache, page_cache_at_start, was_free_until
@@ -34,13 +37,31 @@ _MISSES = {
 _MAX_IDLE_PS = 4096  # a P that never acts matters for the pages it may have cached at the start
 
 
+MODES = ("coupled",)
+
+
+@dataclass(frozen=True)
+class Collections:
+    """Cycles of a replay that collects by itself, by one mode: those it ran and those in the trace, without the forced.
+
+    ``trigger_error``, ``goal_error``: of every cycle for which the mode predicts them, the relative error.
+    """
+
+    cycles: int
+    forced: int
+    recorded_cycles: int
+    trigger_error: tuple[float, ...] = ()
+    goal_error: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True)
 class Replay:
     """Counts of one replay. A span or slot is matched when the rooms chose the recorded address themselves.
 
     ``tiny``: combined tiny allocations among the matched. ``excepted``: the first slot of a span class on a P whose
     span is older than the trace, so that the record alone can tell which span the P had cached. ``places``: the
-    first misses with their event, cause, and recorded and chosen place (an array of replay_state.MISS).
+    first misses with their event, cause, and recorded and chosen place (an array of replay_state.MISS). ``gc``: its
+    collections, None if the record told everything of them.
     """
 
     spans_total: int
@@ -52,10 +73,11 @@ class Replay:
     misses: dict[str, int]
     unknown_events: int
     places: Any
+    gc: Collections | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of ``allocsim replay --json``."""
-        return {
+        answer: dict[str, Any] = {
             "replay": {
                 "spans": {"total": self.spans_total, "matched": self.spans_matched},
                 "slots": {
@@ -68,16 +90,21 @@ class Replay:
                 "unknown_events": self.unknown_events,
             }
         }
+        if self.gc is not None:
+            answer["gc"] = asdict(self.gc)
+        return answer
 
 
-def replay(trace: Trace) -> Replay:
+def replay(trace: Trace, gc: str | None = None) -> Replay:
     """Run a trace's recorded order through the rooms of go1.27.
+
+    ``gc``: one of `MODES`, or None: the record tells what is swept when.
 
     Raises InputError when the trace holds no allocation events.
     """
     if not trace.has_allocations:
         raise InputError("the trace holds no allocation events; record it with GODEBUG=traceallocfree=1")
-    run = _run(trace)
+    run = _run(trace, gc == "coupled")
     n = [int(x) for x in run.fields.count]
     return Replay(
         spans_total=n[state.SPANS],
@@ -89,19 +116,30 @@ def replay(trace: Trace) -> Replay:
         misses={name: n[index] for name, index in _MISSES.items()},
         unknown_events=sum(trace.unknown.values()),
         places=run.arrays["misses"][: int(run.fields.logged)],
+        gc=None if gc is None else _collections(trace),
     )
 
 
-def _run(trace: Trace) -> Tables:
+def _collections(trace: Trace) -> Collections:
+    """What a coupled replay says of its cycles: it runs those of the record."""
+    cycles = begins(trace)
+    forced = sum(forced for _, forced in cycles)
+    return Collections(cycles=len(cycles) - forced, forced=forced, recorded_cycles=len(cycles) - forced)
+
+
+def _run(trace: Trace, coupled: bool) -> Tables:
     """The tables of a finished replay. It begins anew each time it has to infer a P's page cache at the start."""
     recorded = _events(trace)
+    if coupled:
+        name_sweepers(trace, recorded)
+        infer_triggers(trace, recorded)
     nprocs = max(1, min(trace.gomaxprocs, _MAX_IDLE_PS), int(trace.p.max()) + 1)
     caches: dict[int, tuple[int, int]] = {}
     while True:
         heap = Heap("go1.27", nprocs)
         room = _most_pages(recorded) + NEAR_PAGES
         heap.make_room(room)
-        run = state.new_run(recorded, trace.min_heap >> PAGE_SHIFT, nprocs, len(heap.arrays["spans"]))
+        run = state.new_run(recorded, trace.min_heap >> PAGE_SHIFT, nprocs, len(heap.arrays["spans"]), coupled)
         for p, (first, bits) in caches.items():
             proc = run.arrays["rprocs"][p]
             proc["start_known"], proc["start_base"], proc["start_bits"] = 1, first, bits
@@ -113,6 +151,7 @@ def _run(trace: Trace) -> Tables:
             run.fields.want = -1
             heap.make_room(room)
             run.allocate("noted", len(heap.arrays["spans"]))
+            run.allocate("freed_at", len(heap.arrays["spans"]))
         else:
             return run
 
@@ -144,6 +183,7 @@ def _events(trace: Trace) -> Any:
     recorded = np.zeros(len(trace.kind), state.EVENT)
     for name in ("kind", "p", "m", "g", "a", "b", "c"):
         recorded[name] = getattr(trace, name)
+    recorded["time"] = trace.time_ns
     recorded["kind"][_flushes(trace)] = state.FLUSH_ALL
     return recorded
 

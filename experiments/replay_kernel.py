@@ -3,7 +3,8 @@
 Each recorded span and slot is first predicted by the rooms, then compared; after a miss the rooms are put into the
 recorded state (replay_repair), so that one miss does not cause the next. The frees of a trace, who runs where and who
 asks for what are taken from the record; where the spans and slots come to lie never is. What a trace does not record
-at its start is inferred in replay_start; how sweeping is followed stands in replay_sweep.
+at its start is inferred in replay_start; how sweeping is followed stands in replay_sweep, and how it goes by the rooms'
+own rules instead in replay_coupled.
 
 An object's event comes after its allocation, and its goroutine may be stopped in between. So a refill with a fresh
 span takes its slot at once, whoever announces it and when; another object that is announced after later slots of its
@@ -17,13 +18,26 @@ from typing import Any
 import numpy as np
 from numba import int64
 
+from experiments.replay_coupled import (
+    begin_cycle,
+    begin_turn,
+    end_turn,
+    is_ahead,
+    on_recorded_free,
+    pay_for_span,
+    restore,
+    set_shadow,
+    shadow_at,
+    shelve_ahead,
+    take_turn,
+    withhold,
+)
 from experiments.replay_repair import (
     NEAR_PAGES,
     adopt,
     cached_by,
     force_span,
     give_back,
-    shelve,
     slot_at,
     take_slot,
     undo_span,
@@ -32,6 +46,7 @@ from experiments.replay_start import set_up
 from experiments.replay_state import (
     EXCEPTED,
     FLUSH_ALL,
+    GC_STEP,
     MAX_ASKED,
     MISS_LATE,
     MISS_NO_REFILL,
@@ -46,6 +61,8 @@ from experiments.replay_state import (
     SLOTS_MATCHED,
     SPANS,
     SPANS_MATCHED,
+    SWEEPER_END,
+    SWEEPER_START,
     TINY,
     events,
     note_miss,
@@ -58,16 +75,17 @@ from experiments.replay_sweep import (
     flush_idle,
     is_unswept,
     look_ahead,
-    on_gc_end,
     on_gomaxprocs,
     on_span_free,
     on_stw_end,
     refill_sweeps,
     sweep_aside,
+    sweep_rest,
 )
-from sim.go.mcache import cache_fresh, prepare_for_sweep, release_all, uncache_full
+from sim.go.mcache import cache_fresh, prepare_for_sweep, release_all, uncache_full, update_heap_live
 from sim.go.mcentral import cache_span
-from sim.go.mheap import PAGE_CACHE_MAX_PAGES, alloc_span, room_is_short, span_of_page
+from sim.go.mgcsweep import gc_pace_sweeper, sweep_one
+from sim.go.mheap import PAGE_CACHE_MAX_PAGES, alloc_span, mark_page, room_is_short, span_of_page
 from sim.go.mspan import is_allocated, next_free_index
 from sim.go.mspanset import partial_swept, place_swept, spanset_push_front
 from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, TINY_SPAN_CLASS, heap_type, mcaches, spans
@@ -77,11 +95,14 @@ from workloads.gotrace_model import (
     GC_BEGIN,
     GC_END,
     GOMAXPROCS,
+    HEAP_ALLOC,
+    HEAP_GOAL,
     OBJECT_ALLOC,
     OBJECT_FREE,
     PROC_START,
     PROC_STATUS,
     PROC_STOP,
+    SPAN,
     SPAN_ALLOC,
     SPAN_FREE,
     STW_END,
@@ -124,7 +145,11 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
     page = r[0].base_page + e.a
     state = np.int64(SPAN_MANUAL if e.c & 1 else SPAN_IN_USE)
     is_refill = state == SPAN_IN_USE and spc >= 2 and p >= 0
+    if r[0].ours and p >= 0:
+        prepare_for_sweep(h, p)
     missed = is_refill and finds_room(h, r, p, spc, page)
+    if r[0].ours and state == SPAN_IN_USE:
+        pay_for_span(h, p, e.b, spc < 2)
     pcache = expect_page_cache(h, r, p, e.b)
     search = h[0].search_addr
     s = alloc_span(h, p, e.b, spc, state)
@@ -133,6 +158,8 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
         if not missed:
             miss_span_base(r, p, page, chosen)
         undo_span(h, p, s, pcache, search, r[0].nprocs)
+        if r[0].ours:
+            withhold(h, r, chosen, e.b)
         s = force_span(h, r, p, page, e.b, e.c)
     elif not missed:
         r[0].count[SPANS_MATCHED] += 1
@@ -145,6 +172,11 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
         next_free_index(h, s)
         if not is_refill:
             place_swept(h, s)
+            update_heap_live(h, max(p, np.int64(0)), e.b << PAGE_SHIFT)
+    if r[0].coupled:
+        set_shadow(r, e, r[0].event + 1)
+        if missed or chosen != page:
+            h[0].heap_live = r[0].live + (e.b << PAGE_SHIFT if state == SPAN_IN_USE else 0)
 
 
 @jit
@@ -165,7 +197,7 @@ def finds_room(h: Any, r: Any, p: Any, spc: Any, page: Any) -> Any:
         note_miss(r, cause, page, _NONE, np.int64(spans(h)[cached].start_page), _NONE)
     while cached != 0:
         mcaches(h)[p].alloc[spc] = 0
-        shelve(h, cached)
+        shelve_ahead(h, r, cached)
         cached = cache_span(h, p, spc)
     return cause != 0
 
@@ -175,7 +207,7 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
     """An object: does the rooms' next slot of its span class lie at its address?"""
     r[0].count[SLOTS] += 1
     addr = (r[0].base_page << PAGE_SHIFT) + e.a * 8
-    s = span_of_page(h, addr >> PAGE_SHIFT)
+    s = restore(h, r, addr >> PAGE_SHIFT) if r[0].ours else span_of_page(h, addr >> PAGE_SHIFT)
     if s == 0 or spans(h)[s].state != SPAN_IN_USE or e.p < 0:
         note_miss(r, np.int64(MISS_UNKNOWN_SPAN), addr >> PAGE_SHIFT, _NONE, _NONE, _NONE)
         return
@@ -184,6 +216,9 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
     if slot < 0:
         note_miss(r, np.int64(MISS_UNKNOWN_SPAN), addr >> PAGE_SHIFT, _NONE, _NONE, _NONE)
         return
+    taken = is_allocated(h, s, slot) and not is_unswept(h, s)  # what fills an unswept span may be garbage
+    if r[0].marking and not (spc == TINY_SPAN_CLASS and taken):
+        mark_page(h, s)
     if spc < 2:
         r[0].count[SLOTS_MATCHED] += 1
         return
@@ -192,7 +227,8 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
         r[0].count[SLOTS_MATCHED] += 1
         return
     p = e.p
-    taken = is_allocated(h, s, slot) and not is_unswept(h, s)  # what fills an unswept span may be garbage
+    if r[0].ours:
+        prepare_for_sweep(h, p)
     if spc == TINY_SPAN_CLASS and taken:
         r[0].count[SLOTS_MATCHED] += 1
         r[0].count[TINY] += 1
@@ -219,6 +255,7 @@ def rank(h: Any, s: Any) -> Any:
 def predict_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> None:
     """Take the rooms' next slot of a class on P; if it is not the recorded one, undo that and take the recorded."""
     spc = np.int64(spans(h)[s].spanclass)
+    page = np.int64(spans(h)[s].start_page)
     cached = np.int64(mcaches(h)[p].alloc[spc])
     got = np.int64(-1)
     if cached != 0:
@@ -231,10 +268,14 @@ def predict_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> None:
         give_back(h, cached, got)
     elif not predict_refill(h, r, p, s, slot, taken):
         return
+    elif r[0].ours:
+        s = restore(h, r, page)  # a refill's credit may have freed it
     owner = cached_by(h, s, r[0].nprocs)
     if not taken and (owner < 0 or owner == p):
         adopt(h, p, spc, s, r[0].nprocs)
     take_slot(h, s, slot)
+    if r[0].ours:
+        h[0].heap_live = r[0].live
 
 
 @jit
@@ -252,17 +293,19 @@ def predict_refill(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> Any
     if chosen == 0:  # a fresh span, which the record would have told
         note_slot(h, r, p, s, slot, chosen, _NONE, taken)
         return True
+    cache_fresh(h, p, spc, chosen)
     got = next_free_index(h, chosen)
     if chosen == s and got == slot:
-        cache_fresh(h, p, spc, s)
         r[0].count[SLOTS_MATCHED] += 1
         return False
     note_slot(h, r, p, s, slot, chosen, got, taken)
     give_back(h, chosen, got)
+    mcaches(h)[p].alloc[spc] = 0
+    spans(h)[chosen].sweepgen = h[0].sweepgen
     if chosen == s:
         cache_fresh(h, p, spc, s)
-    elif recorded_rank > chosen_rank:
-        shelve(h, chosen)
+    elif recorded_rank > chosen_rank or is_ahead(r, chosen):
+        shelve_ahead(h, r, chosen)
     else:
         spanset_push_front(h, partial_swept(h, spc), chosen)
     return True
@@ -283,6 +326,11 @@ def note_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, chosen: Any, got: Any, 
 def on_free(h: Any, r: Any, i: Any) -> None:
     """An object or a span is freed."""
     e = events(r)[i]
+    if r[0].ours:
+        on_recorded_free(h, r, i)
+        return
+    if r[0].coupled and e.kind == SPAN_FREE and shadow_at(r, r[0].base_page + e.a) >= 0:
+        set_shadow(r, events(r)[shadow_at(r, r[0].base_page + e.a)], np.int64(0))
     s = span_of_page(h, r[0].base_page + (e.a if e.kind == SPAN_FREE else e.a >> 10))
     if s == 0:
         return
@@ -306,14 +354,42 @@ def on_proc(h: Any, r: Any, e: Any) -> None:
 
 
 @jit
+def on_collector(h: Any, r: Any, e: Any) -> Any:
+    """What concerns sweeping as the rooms' own matter; whether it is nothing else."""
+    k = e.kind
+    if k == HEAP_ALLOC:
+        r[0].live = e.a
+    elif k == SPAN:
+        set_shadow(r, e, r[0].event + 1)
+    elif k == HEAP_GOAL:
+        if r[0].ours:
+            gc_pace_sweeper(h, e.b)
+    elif k == SWEEPER_START:
+        if r[0].ours:
+            begin_turn(h, r, r[0].event)
+    elif k == SWEEPER_END:
+        end_turn(h, r, r[0].event)
+    elif k == GC_STEP:
+        if r[0].ours:
+            sweep_one(h, e.p)
+    else:
+        return r[0].ours and (k == SWEEP_BEGIN or k == SWEEP_END)
+    return True
+
+
+@jit
 def on_phase(h: Any, r: Any, i: Any) -> None:
     """Stops, mark phases, and whatever else moves no memory by itself."""
     e = events(r)[i]
     k = e.kind
+    if r[0].coupled and on_collector(h, r, e):
+        return
     if k == GC_BEGIN:
         r[0].gc_began = 1
+        if r[0].ours:
+            sweep_rest(h)
     elif k == GC_END:
-        on_gc_end(h, r, i)
+        begin_cycle(h, r, i)
     elif k == STW_END:
         on_stw_end(h, r, e.p, e.m)
     elif k == GOMAXPROCS:
@@ -349,6 +425,8 @@ def replay_events(h: Any, r: Any, start: Any) -> Any:
         r[0].event = i
         if r[0].finish_m == e.m and not is_stack_free(h, r, e):
             flush_idle(h, r)
+        if r[0].turn >= 0:
+            take_turn(h, r, np.int64(i))
         k = e.kind
         if k == OBJECT_ALLOC:
             on_object_alloc(h, r, e)

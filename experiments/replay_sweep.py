@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from experiments.replay_repair import NO_P, cached_by, forget_span, free_later, sweep_directly
-from experiments.replay_state import events, order, rprocs
+from experiments.replay_state import events, freed_at, order, rprocs
 from sim.go.mcache import prepare_for_sweep, release_all
-from sim.go.mgcsweep import begin_sweep, sweep, try_acquire
-from sim.go.mheap import free_span_locked, span_of_page
+from sim.go.mgcsweep import finish_sweep, sweep, sweep_one, try_acquire
+from sim.go.mheap import clear_page_marks, free_span_locked, mark_span, span_of_page
 from sim.go.mpagecache import page_cache_flush
-from sim.go.mspan import mark_live, span_words
+from sim.go.mspan import span_words
 from sim.go.mspanset import (
     full_unswept,
     partial_swept,
@@ -249,6 +249,7 @@ def on_span_free(h: Any, r: Any, i: Any, s: Any) -> None:
 def mark_dead_until(h: Any, r: Any, first: Any) -> None:
     """Set the dead bits of every object that is freed before the next GC end, and mark the rest of the heap."""
     base = r[0].base_page
+    freed_at(r)[:] = 0
     i = first
     while i < len(events(r)) and events(r)[i].kind != GC_END:
         if events(r)[i].kind == OBJECT_FREE:
@@ -256,22 +257,35 @@ def mark_dead_until(h: Any, r: Any, first: Any) -> None:
             s = span_of_page(h, addr >> PAGE_SHIFT)
             if s != 0 and spans(h)[s].state == SPAN_IN_USE:
                 free_later(h, s, addr)
+                if freed_at(r)[s] == 0:
+                    freed_at(r)[s] = i
         i += 1
     for s in range(1, h[0].nspans):
         if spans(h)[s].state == SPAN_IN_USE:
-            mark_live(h, np.int64(s))
+            mark_span(h, np.int64(s))
 
 
 @jit
-def on_gc_end(h: Any, r: Any, i: Any) -> None:
-    """A mark phase is over: what dies in this cycle is known, and every span is to be swept."""
+def sweep_rest(h: Any) -> None:
+    """Sweep what is left, in the background's order."""
+    while sweep_one(h, NO_P) >= 0:
+        pass
+
+
+@jit
+def end_sweep(h: Any) -> None:
+    """Sweep termination, the world being stopped. (mgcsweep.go:finishsweep_m)"""
+    sweep_rest(h)
+    finish_sweep(h)
+
+
+@jit
+def finish_told(h: Any) -> None:
+    """The next mark phase is over: whatever the record has not shown to be swept was swept without a trace."""
     sweep_until(h, NO_P, np.int64(0))
     for s in range(1, h[0].nspans):
         if spans(h)[s].state == SPAN_IN_USE and is_unswept(h, np.int64(s)):
             sweep_directly(h, np.int64(s))
-    mark_dead_until(h, r, i + 1)
-    begin_sweep(h)
-    r[0].gc_ended = 1
 
 
 @jit
@@ -302,7 +316,12 @@ def on_stw_end(h: Any, r: Any, p: Any, m: Any) -> None:
     """The world starts again: nothing is left to sweep after sweep termination, idle Ps follow mark termination."""
     if r[0].gc_began:
         r[0].gc_began = 0
-        sweep_until(h, NO_P, np.int64(0))
+        r[0].marking = 1
+        clear_page_marks(h)
+        if r[0].ours:
+            end_sweep(h)
+        else:
+            sweep_until(h, NO_P, np.int64(0))
     if r[0].gc_ended:
         r[0].gc_ended = 0
         r[0].finish_m = m
