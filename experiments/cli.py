@@ -158,8 +158,14 @@ def import_(trace: str, output: str | None, force: bool) -> None:
 
 @app.command()
 @click.argument("trace")
+@click.option(
+    "--gc",
+    type=click.Choice(["coupled"]),
+    help="Sweep by the model's own rules, told only when cycles begin and end and who runs where "
+    "[default: what is swept when is told by the trace].",
+)
 @_json
-def replay(trace: str, as_json: bool) -> None:
+def replay(trace: str, gc: str | None, as_json: bool) -> None:
     """Replay a recorded trace without a clock: how many addresses does the model hand out as recorded?
 
     TRACE is a raw execution trace, raw or .xz, or a file that `allocsim import` wrote.
@@ -170,7 +176,7 @@ def replay(trace: str, as_json: bool) -> None:
     from workloads import gotrace
 
     with _about(source, gotrace.TraceError, InputError):
-        answer = run(gotrace.read_trace(source)).to_dict()
+        answer = run(gotrace.read_trace(source), gc).to_dict()
     if as_json:
         _print_json(answer)
         return
@@ -186,6 +192,9 @@ def replay(trace: str, as_json: bool) -> None:
     )
     click.echo(f"\n{slots['tiny']:,} of these slots are combined tiny allocations; {slots['excepted']:,} more objects")
     click.echo("are excepted: the first of a span class on a P whose span is older than the trace.")
+    if gc is not None:
+        cycles = answer["gc"]
+        click.echo(f"{cycles['cycles']:,} collections, of {cycles['recorded_cycles']:,} recorded, and {cycles['forced']:,} forced.")
     if found["unknown_events"]:
         click.echo(f"{found['unknown_events']:,} events were not understood.")
     misses = {cause: count for cause, count in found["misses"].items() if count}

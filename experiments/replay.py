@@ -1,18 +1,20 @@
 """Replay a recorded Go trace through the rooms and count where they hand out the recorded addresses.
 
-No clock: this checks *what* happens, not when. See replay_kernel for how it is done and what is inferred.
+No clock: this checks *what* happens, not when. See replay_kernel for how it is done and what is inferred. Of a
+collection the record tells everything, or as much as a mode says (`MODES`): "coupled" is told when cycles begin and
+end and who runs where, and what is swept when is the rooms' own matter (replay_coupled).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from experiments import replay_state as state
 from experiments.errors import InputError
-from experiments.replay_cycles import infer_triggers, name_sweepers
+from experiments.replay_cycles import begins, infer_triggers, name_sweepers
 from experiments.replay_kernel import replay_events
 from experiments.replay_repair import NEAR_PAGES
 from experiments.replay_start import idle_page_cache, page_cache_at_start, was_free_until
@@ -35,13 +37,31 @@ _MISSES = {
 _MAX_IDLE_PS = 4096  # a P that never acts matters for the pages it may have cached at the start
 
 
+MODES = ("coupled",)
+
+
+@dataclass(frozen=True)
+class Collections:
+    """Cycles of a replay that collects by itself, by one mode: those it ran and those in the trace, without the forced.
+
+    ``trigger_error``, ``goal_error``: of every cycle for which the mode predicts them, the relative error.
+    """
+
+    cycles: int
+    forced: int
+    recorded_cycles: int
+    trigger_error: tuple[float, ...] = ()
+    goal_error: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True)
 class Replay:
     """Counts of one replay. A span or slot is matched when the rooms chose the recorded address themselves.
 
     ``tiny``: combined tiny allocations among the matched. ``excepted``: the first slot of a span class on a P whose
     span is older than the trace, so that the record alone can tell which span the P had cached. ``places``: the
-    first misses with their event, cause, and recorded and chosen place (an array of replay_state.MISS).
+    first misses with their event, cause, and recorded and chosen place (an array of replay_state.MISS). ``gc``: its
+    collections, None if the record told everything of them.
     """
 
     spans_total: int
@@ -53,10 +73,11 @@ class Replay:
     misses: dict[str, int]
     unknown_events: int
     places: Any
+    gc: Collections | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of ``allocsim replay --json``."""
-        return {
+        answer: dict[str, Any] = {
             "replay": {
                 "spans": {"total": self.spans_total, "matched": self.spans_matched},
                 "slots": {
@@ -69,12 +90,15 @@ class Replay:
                 "unknown_events": self.unknown_events,
             }
         }
+        if self.gc is not None:
+            answer["gc"] = asdict(self.gc)
+        return answer
 
 
 def replay(trace: Trace, gc: str | None = None) -> Replay:
     """Run a trace's recorded order through the rooms of go1.27.
 
-    ``gc``: None, what is swept when is told by the record; "coupled", only when cycles begin and end is.
+    ``gc``: one of `MODES`, or None: the record tells what is swept when.
 
     Raises InputError when the trace holds no allocation events.
     """
@@ -92,7 +116,15 @@ def replay(trace: Trace, gc: str | None = None) -> Replay:
         misses={name: n[index] for name, index in _MISSES.items()},
         unknown_events=sum(trace.unknown.values()),
         places=run.arrays["misses"][: int(run.fields.logged)],
+        gc=None if gc is None else _collections(trace),
     )
+
+
+def _collections(trace: Trace) -> Collections:
+    """What a coupled replay says of its cycles: it runs those of the record."""
+    cycles = begins(trace)
+    forced = sum(forced for _, forced in cycles)
+    return Collections(cycles=len(cycles) - forced, forced=forced, recorded_cycles=len(cycles) - forced)
 
 
 def _run(trace: Trace, coupled: bool) -> Tables:
@@ -119,6 +151,7 @@ def _run(trace: Trace, coupled: bool) -> Tables:
             run.fields.want = -1
             heap.make_room(room)
             run.allocate("noted", len(heap.arrays["spans"]))
+            run.allocate("freed_at", len(heap.arrays["spans"]))
         else:
             return run
 

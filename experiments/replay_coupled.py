@@ -24,18 +24,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.replay_repair import NO_P, cached_by, force_span, forget_span, page_is_free
-from experiments.replay_state import events, shadow, withheld
+from experiments.replay_repair import NO_P, cached_by, force_span, forget_span, page_is_free, shelve
+from experiments.replay_state import AHEAD, TO_THE_END, events, freed_at, noted, shadow, withheld
 from experiments.replay_sweep import finish_told, is_unswept, mark_dead_until, sweep_rest
 from sim.go.mgcsweep import begin_sweep, deduct_sweep_credit, sweep_done, sweep_one
 from sim.go.mheap import free_span_locked, span_of_page
 from sim.go.mpagealloc import page_alloc_range, page_free
+from sim.go.mspanset import full_swept, place_swept, spanset_remove
 from sim.go.reclaim import reclaim
 from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, mcaches, spans
 from sim.jit import jit
 from sim.words import bit64
-
-SWEEP_BATCH = 10  # spans the background sweeper sweeps between two yields (mgcsweep.go:bgsweep)
+from workloads.gotrace_model import OBJECT_FREE
 
 
 @jit
@@ -47,6 +47,7 @@ def begin_cycle(h: Any, r: Any, i: Any) -> None:
         finish_told(h)
     mark_dead_until(h, r, i + 1)
     begin_sweep(h)
+    r[0].marking = 0
     if r[0].coupled:
         h[0].heap_live = r[0].live
         r[0].ours = 1
@@ -63,15 +64,35 @@ def pay_for_span(h: Any, p: Any, npages: Any, is_large: Any) -> None:
 
 
 @jit
-def sweep_batch(h: Any, r: Any, p: Any) -> None:
-    """The background sweeper until it yields."""
-    while True:
-        if sweep_one(h, p) < 0:
-            r[0].nswept = 0
-            return
-        r[0].nswept += 1
-        if r[0].nswept % SWEEP_BATCH == 0:
-            return
+def begin_turn(h: Any, r: Any, i: Any) -> None:
+    """The background sweeper gets a P at event i. With one P, nothing else happens before its turn ends."""
+    e = events(r)[i]
+    r[0].turn = i
+    r[0].turn_swept = 0
+    r[0].turn_spans = e.c if e.c != TO_THE_END else h[0].pages_in_use - h[0].pages_swept
+    if r[0].nprocs == 1:
+        end_turn(h, r, e.b)
+
+
+@jit
+def take_turn(h: Any, r: Any, i: Any) -> None:
+    """The background sweeper's turn has come as far as event i: its spans are spread evenly over it."""
+    e = events(r)[r[0].turn]
+    until = events(r)[e.b].time
+    done = r[0].turn_spans * (events(r)[i].time - e.time) // max(until - e.time, 1)
+    while r[0].turn_swept < done and sweep_one(h, e.p) >= 0:
+        r[0].turn_swept += 1
+
+
+@jit
+def end_turn(h: Any, r: Any, i: Any) -> None:
+    """The background sweeper's turn ends at event i."""
+    if r[0].turn < 0:
+        return
+    take_turn(h, r, i)
+    if events(r)[r[0].turn].c == TO_THE_END:
+        sweep_rest(h)
+    r[0].turn = -1
 
 
 @jit
@@ -119,25 +140,46 @@ def release(h: Any, r: Any, e: Any) -> None:
 
 @jit
 def restore(h: Any, r: Any, page: Any) -> Any:
-    """The span the record has on a page, made anew if the rooms have freed it; 0 if the record has none."""
+    """The span the record has on a page, made anew if the rooms have freed it; 0 if nobody has one there."""
     k = shadow_at(r, page)
     if k < 0 or events(r)[k].c & 1:
-        return np.int64(0)
+        return span_of_page(h, page)
     e = events(r)[k]
     first = r[0].base_page + e.a
     s = span_of_page(h, first)
     sp = spans(h)[s]
     if s != 0 and sp.state == SPAN_IN_USE and sp.start_page == first and sp.npages == e.b and sp.spanclass == e.c >> 1:
         return s
-    for at in range(e.a, e.a + e.b):
+    for at in range(e.a, min(e.a + e.b, r[0].withheld_len)):
         withheld(r)[at] = 0
     return force_span(h, r, NO_P, first, e.b, e.c)
 
 
 @jit
+def is_ahead(r: Any, s: Any) -> Any:
+    """Whether the rooms have swept a span before the record does."""
+    return r[0].ours and freed_at(r)[s] > r[0].event
+
+
+@jit
+def shelve_ahead(h: Any, r: Any, s: Any) -> None:
+    """Take a span that is in no set out of the way; if the rooms were only too early, until the record sweeps it."""
+    shelve(h, s)
+    if is_ahead(r, s):
+        noted(r)[s] |= AHEAD
+
+
+@jit
 def on_recorded_free(h: Any, r: Any, i: Any) -> None:
-    """The record frees a span: the program's own if it holds a stack or work buffers, else the rooms' matter."""
+    """The record frees an object or a span: the program's own if it holds a stack or work buffers, else ours to say."""
     e = events(r)[i]
+    if e.kind == OBJECT_FREE:
+        s = span_of_page(h, r[0].base_page + (e.a >> 10))
+        if s != 0 and noted(r)[s] & AHEAD:
+            noted(r)[s] &= ~np.uint8(AHEAD)
+            if spanset_remove(h, full_swept(h, np.int64(spans(h)[s].spanclass)), s):
+                place_swept(h, s)
+        return
     page = r[0].base_page + e.a
     k = shadow_at(r, page)
     s = span_of_page(h, page)

@@ -3,7 +3,8 @@
 Each recorded span and slot is first predicted by the rooms, then compared; after a miss the rooms are put into the
 recorded state (replay_repair), so that one miss does not cause the next. The frees of a trace, who runs where and who
 asks for what are taken from the record; where the spans and slots come to lie never is. What a trace does not record
-at its start is inferred in replay_start; how sweeping is followed stands in replay_sweep.
+at its start is inferred in replay_start; how sweeping is followed stands in replay_sweep, and how it goes by the rooms'
+own rules instead in replay_coupled.
 
 An object's event comes after its allocation, and its goroutine may be stopped in between. So a refill with a fresh
 span takes its slot at once, whoever announces it and when; another object that is announced after later slots of its
@@ -19,12 +20,16 @@ from numba import int64
 
 from experiments.replay_coupled import (
     begin_cycle,
+    begin_turn,
+    end_turn,
+    is_ahead,
     on_recorded_free,
     pay_for_span,
     restore,
     set_shadow,
     shadow_at,
-    sweep_batch,
+    shelve_ahead,
+    take_turn,
     withhold,
 )
 from experiments.replay_repair import (
@@ -33,7 +38,6 @@ from experiments.replay_repair import (
     cached_by,
     force_span,
     give_back,
-    shelve,
     slot_at,
     take_slot,
     undo_span,
@@ -57,7 +61,7 @@ from experiments.replay_state import (
     SLOTS_MATCHED,
     SPANS,
     SPANS_MATCHED,
-    SWEEPER_PARK,
+    SWEEPER_END,
     SWEEPER_START,
     TINY,
     events,
@@ -81,7 +85,7 @@ from experiments.replay_sweep import (
 from sim.go.mcache import cache_fresh, prepare_for_sweep, release_all, uncache_full, update_heap_live
 from sim.go.mcentral import cache_span
 from sim.go.mgcsweep import gc_pace_sweeper, sweep_one
-from sim.go.mheap import PAGE_CACHE_MAX_PAGES, alloc_span, room_is_short, span_of_page
+from sim.go.mheap import PAGE_CACHE_MAX_PAGES, alloc_span, mark_page, room_is_short, span_of_page
 from sim.go.mspan import is_allocated, next_free_index
 from sim.go.mspanset import partial_swept, place_swept, spanset_push_front
 from sim.go.state import PAGE_SHIFT, SPAN_IN_USE, SPAN_MANUAL, TINY_SPAN_CLASS, heap_type, mcaches, spans
@@ -141,6 +145,8 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
     page = r[0].base_page + e.a
     state = np.int64(SPAN_MANUAL if e.c & 1 else SPAN_IN_USE)
     is_refill = state == SPAN_IN_USE and spc >= 2 and p >= 0
+    if r[0].ours and p >= 0:
+        prepare_for_sweep(h, p)
     missed = is_refill and finds_room(h, r, p, spc, page)
     if r[0].ours and state == SPAN_IN_USE:
         pay_for_span(h, p, e.b, spc < 2)
@@ -166,7 +172,7 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
         next_free_index(h, s)
         if not is_refill:
             place_swept(h, s)
-            update_heap_live(h, e.b << PAGE_SHIFT, np.int64(0))
+            update_heap_live(h, max(p, np.int64(0)), e.b << PAGE_SHIFT)
     if r[0].coupled:
         set_shadow(r, e, r[0].event + 1)
         if missed or chosen != page:
@@ -191,7 +197,7 @@ def finds_room(h: Any, r: Any, p: Any, spc: Any, page: Any) -> Any:
         note_miss(r, cause, page, _NONE, np.int64(spans(h)[cached].start_page), _NONE)
     while cached != 0:
         mcaches(h)[p].alloc[spc] = 0
-        shelve(h, cached)
+        shelve_ahead(h, r, cached)
         cached = cache_span(h, p, spc)
     return cause != 0
 
@@ -210,6 +216,9 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
     if slot < 0:
         note_miss(r, np.int64(MISS_UNKNOWN_SPAN), addr >> PAGE_SHIFT, _NONE, _NONE, _NONE)
         return
+    taken = is_allocated(h, s, slot) and not is_unswept(h, s)  # what fills an unswept span may be garbage
+    if r[0].marking and not (spc == TINY_SPAN_CLASS and taken):
+        mark_page(h, s)
     if spc < 2:
         r[0].count[SLOTS_MATCHED] += 1
         return
@@ -218,7 +227,8 @@ def on_object_alloc(h: Any, r: Any, e: Any) -> None:
         r[0].count[SLOTS_MATCHED] += 1
         return
     p = e.p
-    taken = is_allocated(h, s, slot) and not is_unswept(h, s)  # what fills an unswept span may be garbage
+    if r[0].ours:
+        prepare_for_sweep(h, p)
     if spc == TINY_SPAN_CLASS and taken:
         r[0].count[SLOTS_MATCHED] += 1
         r[0].count[TINY] += 1
@@ -245,6 +255,7 @@ def rank(h: Any, s: Any) -> Any:
 def predict_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> None:
     """Take the rooms' next slot of a class on P; if it is not the recorded one, undo that and take the recorded."""
     spc = np.int64(spans(h)[s].spanclass)
+    page = np.int64(spans(h)[s].start_page)
     cached = np.int64(mcaches(h)[p].alloc[spc])
     got = np.int64(-1)
     if cached != 0:
@@ -257,6 +268,8 @@ def predict_slot(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> None:
         give_back(h, cached, got)
     elif not predict_refill(h, r, p, s, slot, taken):
         return
+    elif r[0].ours:
+        s = restore(h, r, page)  # a refill's credit may have freed it
     owner = cached_by(h, s, r[0].nprocs)
     if not taken and (owner < 0 or owner == p):
         adopt(h, p, spc, s, r[0].nprocs)
@@ -280,17 +293,19 @@ def predict_refill(h: Any, r: Any, p: Any, s: Any, slot: Any, taken: Any) -> Any
     if chosen == 0:  # a fresh span, which the record would have told
         note_slot(h, r, p, s, slot, chosen, _NONE, taken)
         return True
+    cache_fresh(h, p, spc, chosen)
     got = next_free_index(h, chosen)
     if chosen == s and got == slot:
-        cache_fresh(h, p, spc, s)
         r[0].count[SLOTS_MATCHED] += 1
         return False
     note_slot(h, r, p, s, slot, chosen, got, taken)
     give_back(h, chosen, got)
+    mcaches(h)[p].alloc[spc] = 0
+    spans(h)[chosen].sweepgen = h[0].sweepgen
     if chosen == s:
         cache_fresh(h, p, spc, s)
-    elif recorded_rank > chosen_rank:
-        shelve(h, chosen)
+    elif recorded_rank > chosen_rank or is_ahead(r, chosen):
+        shelve_ahead(h, r, chosen)
     else:
         spanset_push_front(h, partial_swept(h, spc), chosen)
     return True
@@ -312,8 +327,7 @@ def on_free(h: Any, r: Any, i: Any) -> None:
     """An object or a span is freed."""
     e = events(r)[i]
     if r[0].ours:
-        if e.kind == SPAN_FREE:
-            on_recorded_free(h, r, i)
+        on_recorded_free(h, r, i)
         return
     if r[0].coupled and e.kind == SPAN_FREE and shadow_at(r, r[0].base_page + e.a) >= 0:
         set_shadow(r, events(r)[shadow_at(r, r[0].base_page + e.a)], np.int64(0))
@@ -352,11 +366,9 @@ def on_collector(h: Any, r: Any, e: Any) -> Any:
             gc_pace_sweeper(h, e.b)
     elif k == SWEEPER_START:
         if r[0].ours:
-            sweep_batch(h, r, e.p)
-    elif k == SWEEPER_PARK:
-        if r[0].ours:
-            sweep_rest(h)
-            r[0].nswept = 0
+            begin_turn(h, r, r[0].event)
+    elif k == SWEEPER_END:
+        end_turn(h, r, r[0].event)
     elif k == GC_STEP:
         if r[0].ours:
             sweep_one(h, e.p)
@@ -413,6 +425,8 @@ def replay_events(h: Any, r: Any, start: Any) -> Any:
         r[0].event = i
         if r[0].finish_m == e.m and not is_stack_free(h, r, e):
             flush_idle(h, r)
+        if r[0].turn >= 0:
+            take_turn(h, r, np.int64(i))
         k = e.kind
         if k == OBJECT_ALLOC:
             on_object_alloc(h, r, e)

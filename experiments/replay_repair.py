@@ -31,7 +31,7 @@ from sim.go.mpagealloc import chunk_of, page_alloc_grow, page_alloc_range
 from sim.go.mpagecache import page_cache_flush
 from sim.go.mpallocbits import find_bit_run64
 from sim.go.mspan import is_allocated, set_dead, set_freeindex
-from sim.go.mspanset import full_swept, full_unswept, partial_unswept, spanset_push, spanset_remove
+from sim.go.mspanset import full_swept, full_unswept, partial_swept, partial_unswept, spanset_push, spanset_remove
 from sim.go.state import (
     CHUNK_PAGES,
     PAGE_SHIFT,
@@ -123,15 +123,18 @@ def cached_by(h: Any, s: Any, nprocs: Any) -> Any:
 
 @jit
 def detach(h: Any, s: Any, nprocs: Any) -> None:
-    """Take a span out of whatever cache or set holds it."""
+    """Take a span out of whatever cache or set holds it; a stale entry of it, once swept, stays where it is."""
     spc = np.int64(spans(h)[s].spanclass)
     p = cached_by(h, s, nprocs)
     if p >= 0:
         mcaches(h)[p].alloc[spc] = 0
         return
-    for i in range(4):
-        if spanset_remove(h, spc * 4 + i, s):
-            return
+    if np.int64(spans(h)[s].sweepgen) == np.int64(h[0].sweepgen) - 2:
+        index = partial_unswept(h, spc)
+    else:
+        index = partial_swept(h, spc)
+    if not spanset_remove(h, index, s):
+        spanset_remove(h, index + 2, s)
 
 
 @jit

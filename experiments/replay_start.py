@@ -3,7 +3,8 @@
 The snapshot names every span, every taken slot and no more. Inferred, from the events that follow:
 
 - *Cached spans.* A P's first object of a span class, when no refill (a change of heapLive) comes before it, lies in
-  the span that the P had cached. That object is "excepted", never matched.
+  the span that the P had cached. That object is "excepted", never matched. Where sweeping is the rooms' own matter,
+  spans that a P flushes after the first mark phase and that nobody used before were cached from the start, too.
 - *The order of the central sets.* A span set hands out the span that entered it first, and that depends on a past
   nobody recorded: spans of the snapshot enter their sets in the order in which the record first touches them, by a
   free or an object, the others by address. Whether a refill takes an old span or a fresh one, and which slot, remains
@@ -46,13 +47,16 @@ from sim.jit import jit
 from sim.words import ZERO, bit64
 from workloads.gotrace_model import (
     GC_END,
+    GOMAXPROCS,
     HEAP_ALLOC,
     OBJECT,
     OBJECT_ALLOC,
     OBJECT_FREE,
+    PROC_START,
     SPAN,
     SPAN_ALLOC,
     SPAN_FREE,
+    STW_END,
 )
 
 _ARENA_MASK = np.int64((1 << 26) - 1)
@@ -205,16 +209,48 @@ def survey_object(h: Any, r: Any, p: Any, s: Any, known: Any) -> None:
 
 
 @jit
+def flushed_by(r: Any, i: Any, in_stop: Any) -> Any:
+    """The P whose cache a free at event i empties after the first mark phase, -1 if it is none or cannot be told.
+
+    ``in_stop``: the P that ends the cycle flushes its own before the world goes on. A thread without a P flushes that
+    of the P it is about to start.
+    """
+    e = events(r)[i]
+    if e.p >= 0:
+        return e.p if in_stop else np.int64(-1)
+    for j in range(i + 1, min(len(events(r)), i + 10_000)):
+        if events(r)[j].m == e.m and events(r)[j].kind == PROC_START:
+            return events(r)[j].a if 0 <= events(r)[j].a < r[0].nprocs else np.int64(-1)
+    return np.int64(-1)
+
+
+@jit
+def survey_flushed(h: Any, r: Any, p: Any, s: Any) -> None:
+    """P flushes a span of the snapshot that nobody has used since: it had it cached from the start."""
+    spc = np.int64(spans(h)[s].spanclass)
+    if p < 0 or spc < 2 or noted(r)[s] & TOUCHED or rprocs(r)[p].seen[spc] or mcaches(h)[p].alloc[spc] != 0:
+        return
+    noted(r)[s] |= CACHED
+    mcaches(h)[p].alloc[spc] = s
+    spans(h)[s].sweepgen = h[0].sweepgen + 3
+
+
+@jit
 def survey(h: Any, r: Any) -> None:
     """Read the record ahead for what the snapshot does not tell, see the module."""
     known: Any = np.bool_(True)  # no cache flushed yet: cached spans show
     swept = False  # the first mark phase is over
+    ends = 0
+    in_stop: Any = np.bool_(False)
     for i in range(len(events(r))):
         e = events(r)[i]
         p = e.p
         if e.kind == GC_END or e.kind == FLUSH_ALL:
             known = np.bool_(False)
             swept |= e.kind == GC_END
+            ends += e.kind == GC_END
+        elif e.kind == GOMAXPROCS or e.kind == STW_END:
+            in_stop = np.bool_(e.kind == GOMAXPROCS)
         elif e.kind == SPAN_ALLOC:
             spc = e.c >> 1
             if known and e.c & 1 == 0 and spc >= 2 and p >= 0:
@@ -230,6 +266,8 @@ def survey(h: Any, r: Any) -> None:
                 if p >= 0:
                     survey_object(h, r, p, s, known)
             else:
+                if r[0].coupled and ends == 1 and e.kind == OBJECT_FREE:
+                    survey_flushed(h, r, flushed_by(r, np.int64(i), in_stop), s)
                 touch(r, s)
                 if not swept:
                     noted(r)[s] |= UNSWEPT

@@ -31,10 +31,10 @@ NUM_COUNTERS = 13
 
 # kinds of events that the record has under other names, see replay_cycles
 FLUSH_ALL = 255  # every P's cache is flushed
-SWEEPER_START = 254  # the background sweeper gets a P
-SWEEPER_STOP = 253  # it yields
-SWEEPER_PARK = 252  # it goes to sleep: nothing is left to sweep
-GC_STEP = 251  # runtime.GC yields, having swept a span if one was left
+SWEEPER_START = 254  # the background sweeper gets a P; b: event of its turn's end, c: spans it sweeps in it, or ...
+TO_THE_END = -1  # ... all that are left
+SWEEPER_END = 253  # its turn ends
+GC_STEP = 252  # runtime.GC yields, having swept a span if one was left
 MAX_LOGGED = 100_000  # misses kept with their places
 MAX_SHADOW = 1 << 24  # pages above the heap's base of which the recorded spans are kept
 MAX_ASKED = 100  # misses that may be for want of a page cache at the start
@@ -84,6 +84,7 @@ TABLES: dict[str, Any] = {
     "order": np.int64,  # spans of the snapshot in the order in which the record first touches them
     "fresh_at": np.int64,  # by span class: how many spans of ``order`` came before its first fresh one, -1 none
     "shadow": np.int64,  # by page from base_page: 1 + the event of the recorded span there, 0 none (coupled)
+    "freed_at": np.int64,  # by span: event at which the record first frees in it what died in this cycle, 0 none
     "withheld": np.int64,  # by page from base_page: 1 if it is taken for a span that the record has not freed yet
 }
 SCALARS = [
@@ -101,8 +102,11 @@ SCALARS = [
     ("gc_ended", "i8"),  # mark termination is under way
     ("coupled", "i8"),  # sweeping is the rooms' own matter from the first recorded mark termination on ...
     ("ours", "i8"),  # ... which has come
+    ("marking", "i8"),  # a mark phase is under way: objects are born marked
     ("live", "i8"),  # heapLive as recorded last
-    ("nswept", "i8"),  # spans the background sweeper has swept since it yielded last
+    ("turn", "i8"),  # event at which the background sweeper's turn began, -1 if it has no P
+    ("turn_spans", "i8"),  # spans it will sweep in that turn
+    ("turn_swept", "i8"),  # and has swept
     ("finish_m", "i8"),  # thread that has still to flush idle Ps after mark termination, -1 none
 ]
 # flags of ``noted``
@@ -111,6 +115,7 @@ TOUCHED = 2  # the record has shown it since
 UNSWEPT = 4  # the sweep that was under way at the start had not reached it
 CACHED = 8  # some P had it cached at the start
 GONE = 16  # freed since
+AHEAD = 64  # shelved until the record sweeps it, which is behind
 PROMISED = 32  # fresh, and its first slot went with the refill, but its object is not announced yet
 
 REPLAY = header_dtype(SCALARS, TABLES)  # type: ignore[arg-type]
@@ -123,6 +128,7 @@ noted = table("noted", np.uint8)
 order = table("order", np.int64)
 fresh_at = table("fresh_at", np.int64)
 shadow = table("shadow", np.int64)
+freed_at = table("freed_at", np.int64)
 withheld = table("withheld", np.int64)
 
 
@@ -133,6 +139,7 @@ def new_run(recorded: Any, base: int, nprocs: int, nspans: int, coupled: bool = 
     tables.allocate("rprocs", nprocs)
     tables.allocate("misses", MAX_LOGGED)
     tables.allocate("noted", nspans)
+    tables.allocate("freed_at", nspans)
     tables.allocate("order", 1 + int(np.count_nonzero(recorded["kind"] == 1)))
     tables.allocate("fresh_at", NUM_SPAN_CLASSES)[:] = -1
     fields = tables.fields
@@ -143,7 +150,7 @@ def new_run(recorded: Any, base: int, nprocs: int, nspans: int, coupled: bool = 
         tables.allocate("shadow", min(end, MAX_SHADOW))
         tables.allocate("withheld", min(end, MAX_SHADOW))
     fields.base_page, fields.nprocs = base, nprocs
-    fields.want = fields.finish_m = -1
+    fields.want = fields.finish_m = fields.turn = -1
     return tables
 
 

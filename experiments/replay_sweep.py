@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from experiments.replay_repair import NO_P, cached_by, forget_span, free_later, sweep_directly
-from experiments.replay_state import events, order, rprocs
+from experiments.replay_state import events, freed_at, order, rprocs
 from sim.go.mcache import prepare_for_sweep, release_all
 from sim.go.mgcsweep import finish_sweep, sweep, sweep_one, try_acquire
 from sim.go.mheap import clear_page_marks, free_span_locked, mark_span, span_of_page
@@ -249,7 +249,7 @@ def on_span_free(h: Any, r: Any, i: Any, s: Any) -> None:
 def mark_dead_until(h: Any, r: Any, first: Any) -> None:
     """Set the dead bits of every object that is freed before the next GC end, and mark the rest of the heap."""
     base = r[0].base_page
-    clear_page_marks(h)
+    freed_at(r)[:] = 0
     i = first
     while i < len(events(r)) and events(r)[i].kind != GC_END:
         if events(r)[i].kind == OBJECT_FREE:
@@ -257,6 +257,8 @@ def mark_dead_until(h: Any, r: Any, first: Any) -> None:
             s = span_of_page(h, addr >> PAGE_SHIFT)
             if s != 0 and spans(h)[s].state == SPAN_IN_USE:
                 free_later(h, s, addr)
+                if freed_at(r)[s] == 0:
+                    freed_at(r)[s] = i
         i += 1
     for s in range(1, h[0].nspans):
         if spans(h)[s].state == SPAN_IN_USE:
@@ -314,6 +316,8 @@ def on_stw_end(h: Any, r: Any, p: Any, m: Any) -> None:
     """The world starts again: nothing is left to sweep after sweep termination, idle Ps follow mark termination."""
     if r[0].gc_began:
         r[0].gc_began = 0
+        r[0].marking = 1
+        clear_page_marks(h)
         if r[0].ours:
             end_sweep(h)
         else:

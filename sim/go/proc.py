@@ -30,6 +30,7 @@ from sim.go import gccontroller, gcwork, mgclimit
 from sim.go import pump as kernel
 from sim.go.goroutine import GOSCHED, Goroutine, SystemStack, Work
 from sim.go.mgc import HEAP_TRIGGER
+from sim.go.mgcmark import ASSISTING
 from sim.go.ptime import IDLE, KINDS, LOCKED, NO_CPU, PUMPED, SCHEDULING, STOPPED, SYSTEM
 from sim.go.state import ASSIST_PARKED, CENTRAL_WAIT, GC_WORKER, HEAP_WAIT, NEVER, OFF_P, STW
 from sim.metrics.histogram import Histogram
@@ -110,7 +111,7 @@ class Proc:
         spent |= {kind: int(self.fields[f"{name}_time"]) for kind, name in _PUMP_TIMES.items()}
         ahead = self.ahead()
         g = self.world.heap.arrays["goroutines"][self.fields["g"]]
-        if self._kind == PUMPED and g["stage"] == kernel.ASSISTING:  # none of it is in assist_time yet
+        if self._kind == PUMPED and g["stage"] == ASSISTING:  # none of it is in assist_time yet
             spent["assist"] += self.world.now - int(g["assist_start"])
             ahead = 0
         elif g["stage"] == kernel.COMPUTING:

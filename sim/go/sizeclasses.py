@@ -57,10 +57,16 @@ def size_class(size: Any) -> Any:
 
 
 @jit
+def uses_inline_mark_bits(h: Any, elemsize: Any) -> Any:
+    """Whether spans of such slots carry their mark bits. (mgcmark_greenteagc.go:gcUsesSpanInlineMarkBits)"""
+    return h[0].inline_mark_bits != 0 and 16 <= elemsize <= MIN_SIZE_FOR_MALLOC_HEADER
+
+
+@jit
 def span_reserve(h: Any, elemsize: Any, npages: Any, noscan: Any) -> Any:
     """Bytes at a span's end that hold no objects: inline mark bits and pointer bitmap. (mheap.go:initSpan)"""
     reserve = 0
-    if h[0].inline_mark_bits and 16 <= elemsize <= MIN_SIZE_FOR_MALLOC_HEADER:
+    if uses_inline_mark_bits(h, elemsize):
         reserve += INLINE_MARK_BITS_SIZE
     if h[0].heap_bits_in_span and not noscan and elemsize <= MIN_SIZE_FOR_MALLOC_HEADER:
         reserve += npages * PAGE_SIZE // 64

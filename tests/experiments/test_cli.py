@@ -77,6 +77,7 @@ def test_the_version_is_the_distribution_s(tmp_path):
         (["replay"], "TRACE", "see allocsim replay --help"),
         (["replay", "a", "b"], "extra argument (b)", "see allocsim replay --help"),
         (["replay", "--fast", "a"], "--fast", "see allocsim replay --help"),
+        (["replay", "--gc", "loose", "a"], "'loose'", "see allocsim replay --help"),
         (["import", "a", "-o"], "-o", "see allocsim --help"),
     ],
 )
@@ -177,6 +178,15 @@ def test_replay_finds_every_address_of_a_trace_of_one_p_without_gc(tmp_path):
     assert slots["matched"] == slots["total"] - slots["excepted"] > 0
     assert slots.keys() == {"total", "matched", "tiny", "excepted"}
     assert sum(found["misses"].values()) == 0 and found["unknown_events"] == 0
+
+
+def test_a_coupled_replay_says_how_many_collections_it_ran(tmp_path):
+    found = json.loads(allocsim("replay", TRACE, "--gc", "coupled", "--json", cwd=tmp_path).stdout)
+    assert found["replay"] == json.loads(allocsim("replay", TRACE, "--json", cwd=tmp_path).stdout)["replay"]
+    assert found["gc"] == {"cycles": 0, "forced": 1, "recorded_cycles": 0, "trigger_error": [], "goal_error": []}
+    text = allocsim("replay", TRACE, "--gc", "coupled", cwd=tmp_path)
+    assert text.returncode == 0 and said(text) == ""
+    assert "0 collections, of 0 recorded, and 1 forced." in text.stdout
 
 
 def test_an_imported_trace_replays_as_the_original_does(tmp_path):

@@ -11,28 +11,33 @@ from experiments.replay import replay
 from experiments.replay_start import idle_page_cache, page_cache_at_start
 from experiments.replay_state import EVENT
 from sim.jit import PLAIN
+from tests.experiments.records import (
+    EIGHT,
+    FULL,
+    SIZE,
+    at,
+    collection,
+    damaged,
+    fresh,
+    missed,
+    old,
+    run,
+    slot,
+    span,
+)
 from tests.traces import trace_path
 from workloads.gotrace import read_trace
 from workloads.gotrace_model import (
-    EVENT_COLUMNS,
-    GC_BEGIN,
-    GC_END,
     GOMAXPROCS,
-    HEAP_ALLOC,
-    OBJECT,
     OBJECT_ALLOC,
     OBJECT_FREE,
     PROC_START,
     PROC_STOP,
-    SPAN,
     SPAN_ALLOC,
     SPAN_FREE,
     STACK_FREE,
-    STW_BEGIN,
-    STW_END,
     SWEEP_BEGIN,
     SWEEP_END,
-    Trace,
 )
 
 needs_speed = pytest.mark.skipif(PLAIN, reason="hundreds of thousands of events")
@@ -98,60 +103,6 @@ def test_a_trace_without_allocations_says_which_setting_it_needs(smallest):
     }
     with pytest.raises(InputError, match="GODEBUG=traceallocfree=1"):
         replay(replace(smallest, **columns))
-
-
-# Small records written by hand. Spans of class 44 (4096 bytes, two slots, one page) and of class 32 (1024 bytes,
-# eight slots, one page), both without pointers; goroutine and thread follow the P unless told.
-PAIR, EIGHT = 89, 65
-SIZE = {PAIR: 4096, EIGHT: 1024}
-
-
-def at(kind, a=0, b=0, c=0, p=0, g=None, m=None):
-    return (kind, p, m if m is not None else 10 + p, g if g is not None else 100 + p, a, b, c)
-
-
-def span(page, spc=PAIR, p=0, g=None, npages=1, kind=SPAN_ALLOC):
-    return at(kind, page, npages, 2 * spc, p, g)
-
-
-def slot(page, number, spc=PAIR, p=0, g=None, kind=OBJECT_ALLOC):
-    return at(kind, page * 1024 + number * SIZE[spc] // 8, p=p, g=g)
-
-
-def old(page, slots=(), spc=PAIR, npages=1):
-    """A span of the snapshot with its taken slots."""
-    return [span(page, spc, npages=npages, kind=SPAN), *(slot(page, n, spc, kind=OBJECT) for n in slots)]
-
-
-def fresh(page, slots=(0,), spc=PAIR, p=0):
-    return [span(page, spc, p), *(slot(page, n, spc, p) for n in slots)]
-
-
-def collection(p=0, freed=()):
-    """A whole cycle that P ends; ``freed`` are the events between the stop and the flush of idle Ps."""
-    stop, go = at(STW_BEGIN, p=p), at(STW_END, p=p)
-    return [at(GC_BEGIN, p=p), stop, go, stop, at(GC_END, p=p), at(GOMAXPROCS, 2, p=p), go, *freed, at(HEAP_ALLOC, p=p)]
-
-
-def run(*parts, gomaxprocs=1):
-    """Replay a record: events and lists of them."""
-    rows = [e for part in parts for e in (part if isinstance(part, list) else [part])]
-    columns = {name: np.zeros(len(rows), dtype) for name, dtype in EVENT_COLUMNS.items()}
-    columns["time_ns"][:] = range(len(rows))
-    for i, name in enumerate(("kind", "p", "m", "g", "a", "b", "c")):
-        columns[name][:] = [row[i] for row in rows]
-    none = np.zeros(0, np.int64)
-    names = ("generation", "generation_start", "stack_start", "frame_pc", "frame_func", "frame_file", "frame_line")
-    tables = dict.fromkeys((*names, "type_address", "type_size", "type_ptr_bytes", "type_name"), none)
-    scalars = {"go_version": "1.26", "min_heap": 0xC0_0000_0000, "page_size": 8192, "gomaxprocs": gomaxprocs}
-    return replay(Trace(**columns, **tables, **scalars, strings=("",), unknown={}, skipped={}))
-
-
-def missed(result):
-    return {cause: n for cause, n in result.misses.items() if n}
-
-
-FULL = old(0, range(2))  # so that page 0 is the lowest
 
 
 def test_a_record_that_does_as_the_rooms_do():
@@ -342,21 +293,6 @@ def test_a_recorded_span_beyond_the_heap():
 
 def test_a_block_beyond_the_heap_of_the_snapshot_was_in_no_page_cache():
     assert missed(run(FULL, fresh(2048, (0, 1)), fresh(2049))) == {"fresh_span_elsewhere": 1}
-
-
-def damaged(trace, seed):
-    """Events lost, swapped with the next, or moved to another page."""
-    rng = np.random.default_rng(seed)
-    columns = {name: getattr(trace, name).copy() for name in EVENT_COLUMNS}
-    swapped = rng.integers(0, len(trace.kind) - 1, 300)
-    for column in columns.values():
-        for i in swapped:
-            column[i], column[i + 1] = column[i + 1], column[i]
-    moved = rng.choice(np.flatnonzero(columns["kind"] <= OBJECT_FREE), 100)
-    pages = rng.integers(-200, 3000, 100)
-    columns["a"][moved] += np.where(columns["kind"][moved] >= OBJECT, pages * 1024, pages)
-    kept = rng.random(len(trace.kind)) > 0.02
-    return replace(trace, **{name: column[kept] for name, column in columns.items()})
 
 
 @needs_speed

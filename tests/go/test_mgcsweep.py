@@ -18,7 +18,7 @@ from sim.go.mspan import next_free_index
 from sim.go.mspanset import place_swept
 from sim.go.reclaim import heap_alloc, reclaim
 from sim.go.runtime import Heap
-from sim.go.sizeclasses import class_to_allocnpages
+from sim.go.sizeclasses import class_to_allocnpages, class_to_size
 from sim.go.state import BLOCK_ENTRIES, NEVER, NUM_SPAN_CLASSES, PAGE_SHIFT, SPAN_IN_USE, heap_type
 from sim.jit import PLAIN, entry
 from sim.units import Throw
@@ -99,6 +99,14 @@ def entries(heap, index):
     return found
 
 
+def sets_page_mark(_first, npages, spc, slots, marked, inline):
+    """Whether marking sets the span's page mark: with inline marks, for two objects with pointers at once."""
+    size = class_to_size[spc >> 1] if spc > 1 else npages << PAGE_SHIFT
+    if inline and 16 <= size <= 512:
+        return spc % 2 == 0 and marked > 1
+    return marked > 0
+
+
 class Model:
     """A sweep from its beginning on. ``swept``: span classes' [partial, full] lists; ``unswept`` likewise."""
 
@@ -117,7 +125,8 @@ class Model:
         self.swept = [[entries(heap, 4 * c + now), entries(heap, 4 * c + 2 + now)] for c in range(NUM_SPAN_CLASSES)]
         self.unswept = [[entries(heap, 4 * c + 1 - now), entries(heap, 4 * c + 3 - now)] for c in range(NUM_SPAN_CLASSES)]
         self.arenas = [int(i) for i in heap.arrays["arenas"]["index"][: int(heap.fields.narenas)]]
-        self.marked_pages = {one[0] for s, one in self.span.items() if s in self.todo and one[4]}
+        inline = bool(heap.fields.inline_mark_bits)
+        self.marked_pages = {one[0] for s, one in self.span.items() if s in self.todo and sets_page_mark(*one, inline)}
         self.pages_in_use = sum(one[1] for one in self.span.values())
         self.pages_swept = int(heap.fields.pages_swept)
         self.order, self.at, self.drained = [], 0, False  # (span, given back), in the order of sweeping
