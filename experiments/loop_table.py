@@ -77,12 +77,6 @@ class Loop:
     def __init__(self, version: str, prices: Prices) -> None:
         self.world = World(version, 1, prices, seed=1, gogc=-1)
         self.heap = self.world.heap
-        # Stacks take the heap's first 8 pages. What is left of the P's page cache and of the arena is given to objects
-        # that stay, so that a loop begins with an arena of its own.
-        for npages, n in ((14, 4), (ARENA_PAGES - 64, 1)):
-            rest = batch(npages * PAGE_SIZE, "noscan", n)
-            rest["obj"] = NO_OBJ
-            self.run(rest, n)
 
     def run(self, ops: Any, n: int) -> float:
         """The first n of the operations, repeated; nanoseconds a malloc. What the last one made is dead, too."""

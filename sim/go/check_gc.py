@@ -23,6 +23,7 @@ import numpy as np
 from sim.go.check import low_bits
 from sim.go.mgcmark import CREDIT_SLACK, GLOBALS, HEAP_PART, STACKS
 from sim.go.runtime import Heap
+from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.go.state import GC_MARK, GC_OFF, SPAN_IN_USE, TINY_SPAN_CLASS
 from sim.units import Throw, throw
 
@@ -125,17 +126,25 @@ def check_bytes_marked(heap: Heap) -> None:
 
 
 def check_page_marks(heap: Heap) -> None:
-    """The first page of a span is marked if any of its objects is."""
+    """The first page of a span is marked if an object of it is and the runtime then marks pages (mheap.mark_span).
+
+    Where spans carry their mark bits, one marked object of a span, or any number without pointers, need not do it; but
+    any born in the mark phase does.
+    """
     slots, arrays = Slots(heap), heap.arrays
-    spans = np.unique(slots.span[slots.marked != 0])
-    page = arrays["spans"].start_page[spans]
+    spans, count = np.unique(slots.span[slots.marked != 0], return_counts=True)
+    rows = arrays["spans"][spans]
+    inline = bool(heap.facts.inline_mark_bits) & (rows.elemsize >= 16) & (rows.elemsize <= MIN_SIZE_FOR_MALLOC_HEADER)
+    must = ~inline | ((rows.spanclass & 1 == 0) & (count >= 2))
+    page = rows.start_page
     words = arrays["arenas"]["page_marks"][arrays["arena_map"][page >> 13].astype(np.int64) - 1, (page & 8191) >> 6]
-    bad = np.flatnonzero((words >> (page & 63).astype(np.uint64)) & np.uint64(1) == 0)
+    marked = (words >> (page & 63).astype(np.uint64)) & np.uint64(1) != 0
+    bad = np.flatnonzero(must & ~marked)
     if len(bad):
         throw(f"span {int(spans[bad[0]])} has marked objects, but its page is not marked")
     total = int(np.bitwise_count(arrays["arenas"]["page_marks"][: int(heap.fields.narenas)]).sum())
-    if total != len(spans):
-        throw(f"{total} pages are marked, for {len(spans)} spans with marked objects")
+    if total != int(marked.sum()):
+        throw(f"{total} pages are marked, {int(marked.sum())} of spans with marked objects")
 
 
 def check_swept(heap: Heap) -> None:

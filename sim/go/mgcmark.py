@@ -28,6 +28,7 @@ from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
 from sim.go.mgcpacer import scan_work, trigger
 from sim.go.mheap import clear_page_marks, mark_page, mark_span
 from sim.go.mspan import mark_slot
+from sim.go.sizeclasses import uses_inline_mark_bits
 from sim.go.state import (
     ASSIST,
     GC_MARK,
@@ -117,8 +118,11 @@ def grey_tiny_blocks(h: Any) -> None:
     """Mark every P's current tiny block: more may be put into it. (gcMarkTinyAllocs)"""
     for p in range(h[0].nprocs):
         c = mcaches(h)[p]
-        if c.tiny_span != 0:
-            mark_new_object(h, np.int64(c.tiny_span), np.int64(c.tiny_slot))
+        s = np.int64(c.tiny_span)
+        if s != 0 and mark_slot(h, s, np.int64(c.tiny_slot)):
+            h[0].bytes_marked += spans(h)[s].elemsize
+            if not uses_inline_mark_bits(h, spans(h)[s].elemsize):
+                mark_page(h, s)
 
 
 @jit

@@ -37,6 +37,7 @@ from sim.go.stack import (
     use_bytes,
 )
 from sim.go.state import (
+    NO_PAGE,
     NUM_CAUSES,
     PAGE_SHIFT,
     SPAN_MANUAL,
@@ -200,6 +201,7 @@ def finish_alloc(h: Any, p: Any, g: Any, size: Any, fresh: Any) -> Any:
         row = goroutines(h)[procs(h)[p].g]
         s = np.int64(row.span)
         finish_span(h, s, row.page, row.npages, 0, SPAN_MANUAL, row.scav)
+        row.page = NO_PAGE  # they are the span's now
         for cause in range(NUM_CAUSES):
             row.spent[cause] = 0  # the time went to the stack, no allocation of the goroutine's
     if is_small(size):

@@ -82,9 +82,8 @@ def test_medians_of_refills_by_source(machine):
         found = {(one.mode, one.what, one.source): one for one in refills(machine, version)}
         for what in ("n64", "p64", "n512", "p512", "n2048"):
             assert abs(found["cold", what, "page cache"].error) <= 0.15
-        for source in ("page cache", "4 MiB chunk"):
+        for source in ("page cache", "4 MiB chunk", "64 MiB arena"):
             assert abs(found["cold", "n2048", source].error) <= 0.15
-        assert found["cold", "n2048", "64 MiB arena"].error >= -0.15  # one call: some draws, one of which may be long
         assert abs(found["warm", "n2048", "4 MiB chunk"].error) <= 0.15
         assert found["cold", "n2048", "4 MiB chunk"].n == ARENA_PAGES // CHUNK_PAGES - 1
 
@@ -100,15 +99,12 @@ def test_medians_of_large_objects(machine):
 
 def test_nothing_stays_live(machine):
     loop = Loop("go1.27", derive(machine, "go1.27"))
-    fields = loop.heap.fields
-    stays = int(fields.live_objects), int(fields.heap_in_use), int(fields.pages_in_use)
-    assert stays[2] == ARENA_PAGES - 8
     for size, kind in ((8, "noscan"), (64, "scan"), (32768, "noscan")):
         ops = batch(size, kind, 10)
         loop.run(ops, 25)
-        assert fields.live_objects == stays[0]
+        assert loop.heap.fields.live_objects == 0
     collect_at_once(loop.heap.header, 0)
-    assert (int(fields.live_objects), int(fields.heap_in_use), int(fields.pages_in_use)) == stays
+    assert loop.heap.fields.heap_in_use == 0 and loop.heap.fields.pages_in_use == 0
 
 
 @pytest.mark.parametrize("version", MEASURED)
@@ -119,9 +115,8 @@ def test_a_loop_fills_its_pages(machine, version):
             continue
         loop = Loop(version, derive(machine, version))
         ops = batch(size, kind, mallocs_of(version, size, kind, npages))
-        before = int(loop.heap.fields.pages_in_use)
         loop.run(ops, len(ops))
-        assert loop.heap.fields.pages_in_use - before == npages, (size, kind)
+        assert loop.heap.fields.pages_in_use == npages, (size, kind)
         spans = loop.heap.arrays["spans"]
         used = spans[np.asarray(spans["state"]) == 1]
         assert np.all(used["alloc_count"] == used["nelems"])

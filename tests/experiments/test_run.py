@@ -101,7 +101,7 @@ def test_with_a_collector_the_run_ahead_bound_is_how_long_a_stop_waits_and_no_mo
     (one, slow), (other, fast) = found("1us"), found("500ns")
     assert abs(one["/gc/cycles/total:gc-cycles"] - other["/gc/cycles/total:gc-cycles"]) <= 1
     for key in ("/sim/throughput:mallocs-per-second", "/sim/heap/peak:bytes"):
-        assert one[key] == pytest.approx(other[key], rel=0.05)
+        assert one[key] == pytest.approx(other[key], rel=0.1)  # of a few cycles there may be one more
     assert abs(one["/gc/pauses:seconds/p50"] - other["/gc/pauses:seconds/p50"]) <= 1.5e-6
     for key in ("mean_ns", "p50_ns", "p99_ns"):
         assert slow[key] == pytest.approx(fast[key], rel=0.1)
