@@ -12,9 +12,9 @@ lets others run after each of 1.35 million spans); 0.45 GiB at the peak, 0.25 of
 from __future__ import annotations
 
 import resource
-import sys
 import time
 
+import click
 import numpy as np
 
 from experiments.machine import load_machine
@@ -66,12 +66,13 @@ def measure(nbytes: int, version: str = "go1.27") -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Print the figures of a heap of so many GiB."""
-    gib = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("gib", type=click.FloatRange(min=0, min_open=True, max=1024), default=10.0)
+def main(gib: float) -> None:
+    """Print the figures of collecting a heap of so many GIB of 64-byte objects, by default 10."""
     for name, value in measure(int(gib * GIB)).items():
         unit = " GiB" if name == "peak RSS" else " s" if isinstance(value, float) else ""
-        print(f"{name:24}{value:>14,.3f}{unit}" if isinstance(value, float) else f"{name:24}{value:>14,}")
+        click.echo(f"{name:24}{value:>14,.3f}{unit}" if isinstance(value, float) else f"{name:24}{value:>14,}")
 
 
 if __name__ == "__main__":
