@@ -1,8 +1,8 @@
 """Replay a recorded Go trace through the rooms and count where they hand out the recorded addresses.
 
 No clock: this checks *what* happens, not when. See replay_kernel for how it is done and what is inferred. Of a
-collection the record tells everything, or as much as a mode says (`MODES`): "coupled" is told when cycles begin and
-end and who runs where, and what is swept when is the rooms' own matter (replay_coupled).
+collection the record tells everything; or, coupled, when cycles begin and end and who runs where, and what is swept
+when is the rooms' own matter (replay_coupled).
 """
 
 from __future__ import annotations
@@ -37,14 +37,11 @@ _MISSES = {
 _MAX_IDLE_PS = 4096  # a P that never acts matters for the pages it may have cached at the start
 
 
-MODES = ("coupled",)
-
-
 @dataclass(frozen=True)
 class Collections:
-    """Cycles of a replay that collects by itself, by one mode: those it ran and those in the trace, without the forced.
+    """Cycles of a coupled replay: those it ran and those in the trace, without the forced.
 
-    ``trigger_error``, ``goal_error``: of every cycle for which the mode predicts them, the relative error.
+    ``trigger_error``, ``goal_error``: of every cycle for which they are predicted, the relative error.
     """
 
     cycles: int
@@ -98,13 +95,13 @@ class Replay:
 def replay(trace: Trace, gc: str | None = None) -> Replay:
     """Run a trace's recorded order through the rooms of go1.27.
 
-    ``gc``: one of `MODES`, or None: the record tells what is swept when.
+    ``gc``: "coupled", or None: the record tells what is swept when.
 
     Raises InputError when the trace holds no allocation events.
     """
     if not trace.has_allocations:
         raise InputError("the trace holds no allocation events; record it with GODEBUG=traceallocfree=1")
-    run = _run(trace, gc == "coupled")
+    _, run = _run(trace, gc == "coupled")
     n = [int(x) for x in run.fields.count]
     return Replay(
         spans_total=n[state.SPANS],
@@ -127,8 +124,8 @@ def _collections(trace: Trace) -> Collections:
     return Collections(cycles=len(cycles) - forced, forced=forced, recorded_cycles=len(cycles) - forced)
 
 
-def _run(trace: Trace, coupled: bool) -> Tables:
-    """The tables of a finished replay. It begins anew each time it has to infer a P's page cache at the start."""
+def _run(trace: Trace, coupled: bool) -> tuple[Heap, Tables]:
+    """The heap and the tables of a finished replay. It begins anew each time it has to infer a P's page cache at the start."""
     recorded = _events(trace)
     if coupled:
         name_sweepers(trace, recorded)
@@ -153,7 +150,7 @@ def _run(trace: Trace, coupled: bool) -> Tables:
             run.allocate("noted", len(heap.arrays["spans"]))
             run.allocate("freed_at", len(heap.arrays["spans"]))
         else:
-            return run
+            return heap, run
 
 
 def _infer_page_cache(recorded: Any, run: Tables, caches: dict[int, tuple[int, int]]) -> bool:

@@ -172,7 +172,7 @@ def on_span_alloc(h: Any, r: Any, e: Any) -> None:
         next_free_index(h, s)
         if not is_refill:
             place_swept(h, s)
-            update_heap_live(h, max(p, np.int64(0)), e.b << PAGE_SHIFT)
+            update_heap_live(h, e.b << PAGE_SHIFT, np.int64(0))
     if r[0].coupled:
         set_shadow(r, e, r[0].event + 1)
         if missed or chosen != page:

@@ -243,6 +243,14 @@ def test_a_fresh_span_reclaims_as_many_pages_as_it_takes():
     assert missed(run(FULL, DEAD, collection(), large, DEATHS, gc="coupled")) == {}
 
 
+def test_a_large_object_counts_at_once():
+    """After marking, heapLive is what the record says; a large object adds its pages to it."""
+    trace = trace_of(FULL, at(HEAP_ALLOC, 1 << 20), collection(), span(1, 1, npages=16))
+    heap, tables = module._run(trace, True)
+    assert not tables.fields.logged
+    assert int(heap.fields.heap_live) == (1 << 20) + 16 * 8192
+
+
 def test_sweep_termination_sweeps_the_rest():
     assert missed(run(FULL, DEAD, collection(), DEATHS, collection(), LOW, gc="coupled")) == {}
 
