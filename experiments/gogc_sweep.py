@@ -15,9 +15,9 @@ how much there is to mark. The share without it is what the runtime calls the co
 Assumed: every cycle marks what is live; in the model it also keeps what was allocated while it marked, and the heap counts
 cached spans as full, so it peaks higher and collects more often than the form has it.
 
-Outcome (seed 1): the peak lies 5 to 8 % above the form at every GOGC, the CPU time within 13 % of it. Cycles are as many
-as it says from 200 on and 13 to 28 % more below, where marking takes so large a part of a cycle that what was born during
-it weighs. Latencies hardly move from GOGC=800 down to 100; then the tails do, at 25 the 99.9th percentile of malloc is 26
+Outcome (seed 1): the peak lies 5 to 9 % above the form at every GOGC, the CPU time within 15 % of it. Cycles are 1 to 8 %
+more than it says from 200 on and 11 to 28 % more below, where marking takes so large a part of a cycle that what was born
+during it weighs. Latencies hardly move from GOGC=800 down to 100; then the tails do, at 25 the 99.9th percentile of malloc is 26
 times what it is at 800 (assists), that of responses twice (workers hold the Ps). Medians stay.
 """
 

@@ -26,18 +26,14 @@ left out, which the issue names as the main cause.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
 from experiments import study
-from experiments.errors import InputError
 from experiments.machine import load_machine
 from sim.costs import Price, Prices
 from sim.engine.rng import Stream
@@ -265,7 +261,7 @@ class Answer:
 
 
 def experiment() -> Answer:
-    """Run all three parts."""
+    """What the mutex of mcentral cost up to Go 1.14: simulated at 1 to 64 Ps, and against what was measured."""
     prices = used_memory(load_machine(MACHINE, "go1.14"))
     work = fitted_work(prices)
     assumed = {name: why for name, why in prices.assumed.items() if name == "central" or name.startswith("lock.")}
@@ -391,24 +387,7 @@ def _plot(answer: Answer) -> Any:
     return figure
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Write tables and plot there.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def main(output: Path | None, as_json: bool) -> None:
-    """What the mutex of mcentral cost up to Go 1.14: simulated at 1 to 64 Ps, and against what was measured."""
-    try:
-        answer = experiment()
-    except InputError as error:
-        click.echo(f"mcentral_mutex: {error}", err=True)
-        sys.exit(2)
-    if as_json:
-        click.echo(json.dumps(asdict(answer) | {"measured_mib_per_second": MEASURED}, indent=1))
-    else:
-        click.echo("\n".join(report(answer)))
-    if output is not None:
-        for line in write(answer, output):
-            click.echo(line, err=True)
-
+main = study.command("mcentral_mutex", experiment, report, write, {"measured_mib_per_second": MEASURED})
 
 if __name__ == "__main__":
     main()

@@ -17,6 +17,14 @@ from typing import Any
 import numpy as np
 
 from experiments import replay_state as state
+from sim.go.mgcpacer import (
+    DEFAULT_HEAP_MINIMUM,
+    MAX_TRIGGER_RATIO_NUM,
+    MIN_TRIGGER_RATIO_NUM,
+    SWEEP_MIN_HEAP_DISTANCE,
+    TRIGGER_RATIO_DEN,
+)
+from sim.go.params import VERSIONS
 from workloads.gotrace_model import (
     GC_ACTIVE,
     GC_BEGIN,
@@ -35,12 +43,9 @@ from workloads.gotrace_model import (
     Trace,
 )
 
-_MIN_NUM, _MAX_NUM, _DEN = 45, 61, 64  # minTriggerRatioNum, maxTriggerRatioNum, triggerRatioDen
-_SWEEP_MIN_HEAP_DISTANCE = 1 << 20
-_HEAP_MINIMUM = 4 << 20
 _NO_GOAL = 1 << 62  # the goal where the heap triggers nothing
 _P_IDLE = 2  # PROC_STATUS
-SWEEP_BATCH = 10  # spans the background sweeper sweeps before it may yield (mgcsweep.go:bgsweep)
+SWEEP_BATCH = VERSIONS["go1.27"].sweep_batch  # spans the background sweeper sweeps before it may yield
 # nanoseconds of a batch: 0.2 us a span (table sweep of machines/epyc-2core.toml, 16 to 8192 bytes, all to none kept:
 # means of 0.04 to 0.49 us), and as much for what tracing adds to it
 _BATCH_NS = SWEEP_BATCH * 400
@@ -121,10 +126,10 @@ def trigger_bounds(goal: int, marked: int) -> tuple[int, int]:
     """The lowest and the highest trigger for a goal and the bytes marked, sweeping being under way. (trigger)"""
     if goal <= marked:
         return goal, goal
-    low = max((goal - marked) // _DEN * _MIN_NUM + marked, marked + _SWEEP_MIN_HEAP_DISTANCE)
-    high = (goal - marked) // _DEN * _MAX_NUM + marked
-    if goal > _HEAP_MINIMUM:
-        high = max(high, goal - _HEAP_MINIMUM)
+    low = max((goal - marked) // TRIGGER_RATIO_DEN * MIN_TRIGGER_RATIO_NUM + marked, marked + SWEEP_MIN_HEAP_DISTANCE)
+    high = (goal - marked) // TRIGGER_RATIO_DEN * MAX_TRIGGER_RATIO_NUM + marked
+    if goal > DEFAULT_HEAP_MINIMUM:
+        high = max(high, goal - DEFAULT_HEAP_MINIMUM)
     return low, max(high, low)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from sim.metrics.histogram import Summary, bucket_of_int, bucket_top, summarize
 from sim.ops import ALLOC, NEEDZERO, NO_OBJ, OP, TOUCH
 from sim.units import MS, SEC
 from workloads.drive import Load
-from workloads.scenario import Scenario
+from workloads.scenario import Scenario, load
 from workloads.spec import Service
 
 _PERCENTILES = (50.0, 99.0, 99.9, 99.99)
@@ -186,6 +187,14 @@ class Watch:
         return found
 
 
+def watch(text: str, live: int) -> Watch:
+    """A watch of the scenario that a TOML text is, with so many bytes of live heap from the start on."""
+    with tempfile.TemporaryDirectory(prefix="allocsim-") as folder:
+        path = Path(folder) / "study.toml"
+        path.write_text(text)
+        return Watch(load(path), live)
+
+
 def _hold(g: Goroutine, objects: int, size: int) -> Body:
     """Goroutine: allocate objects full of pointers that live for ever."""
     ops = np.zeros(_BATCH, OP)
@@ -239,8 +248,17 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def command(name: str, study: Callable[[], Any], report: Callable[[Any], Iterator[str]], write: Callable[..., Any]) -> Any:
-    """The command of a study: its tables on the terminal, or one JSON object, and its files with ``-o``."""
+def command(
+    name: str,
+    study: Callable[[], Any],
+    report: Callable[[Any], Iterator[str]],
+    write: Callable[..., Any],
+    measured: Mapping[str, Any] | None = None,
+) -> Any:
+    """The command of a study: its tables on the terminal, or one JSON object, and its files with ``-o``.
+
+    ``measured``: what the JSON says besides.
+    """
 
     @click.command(name, context_settings={"help_option_names": ["-h", "--help"]}, help=study.__doc__)
     @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Write tables and plot there.")
@@ -252,7 +270,7 @@ def command(name: str, study: Callable[[], Any], report: Callable[[Any], Iterato
             click.echo(f"{name}: {error}", err=True)
             sys.exit(2)
         if as_json:
-            click.echo(json.dumps(asdict(answer), indent=1))
+            click.echo(json.dumps(asdict(answer) | dict(measured or {}), indent=1))
         else:
             click.echo("\n".join(report(answer)))
         if output is not None:
