@@ -31,9 +31,9 @@ from sim.go.goroutine import Body, Goroutine
 from sim.go.mgc import Collector
 from sim.go.newstack import Stacks
 from sim.go.params import VERSIONS, Facts
-from sim.go.proc import Sched
 from sim.go.roots import Roots
 from sim.go.runtime import Heap
+from sim.go.sched import Sched
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER, class_to_size
 from sim.go.state import (
     NUM_CAUSES,

@@ -17,8 +17,9 @@ from sim.go.check import check_heap
 from sim.go.goroutine import Goroutine
 from sim.go.metrics import read_metrics
 from sim.go.params import VERSIONS
-from sim.go.proc import NEXT_WAIT, OS_SLICE, RUNQ, TIME_SLICE, Proc
+from sim.go.proc import NEXT_WAIT, RUNQ, TIME_SLICE, Proc
 from sim.go.ptime import KINDS
+from sim.go.sched import OS_SLICE
 from sim.go.world import World
 from sim.jit import PLAIN
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, SHARED, TOUCH

@@ -1,0 +1,326 @@
+"""What all Ps share: the global queue, idle Ps, stopping the world, the machine's CPUs, the pump (mirrors proc.go).
+
+Nobody is woken while somebody searches (`Sched.wake_p`); who goes idle last is woken first. A stop of the world, and
+`for_each_p`, wait for safepoints: computes and assists in progress are cut there and then, what allocates comes to one
+at the end of its segment (pump.py). Who stops the world second waits for the first.
+
+The pump runs whenever a P's turn comes before the next event of the world (`Driver`). With more Ps than CPUs a P's
+thread waits for one in line (`Cpus`).
+
+Left out: as proc.py says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+import simpy
+
+from sim.engine.clock import RUN, after, now, priority, wake
+from sim.go import pump as kernel
+from sim.go.goroutine import Goroutine
+from sim.go.proc import Proc, Step
+from sim.go.ptime import NO_CPU, PUMPED, SCHEDULING, STOPPED, SYSTEM
+from sim.metrics.histogram import Histogram
+from sim.units import MS, throw
+
+if TYPE_CHECKING:
+    from sim.go.world import World
+
+# how long Linux lets a thread run while others wait (kernel/sched/fair.c: base slice, 8 CPUs or more)
+OS_SLICE = 3 * MS
+
+
+class Driver:
+    """Runs the pump whenever a P's turn comes before the next event of the world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.env = world.env
+        self.header = world.heap.header
+        self.times = world.heap.arrays["p_time"]
+        self.procs: list[Proc] = []
+        self.events = 0
+        self.env.drive = self.drive
+
+    def enter(self, p: Proc, _: simpy.Event | None = None) -> None:
+        """Put a P into the pump from now on."""
+        time = now(self.env)
+        self.times[p.index] = time
+        self.env.turn = min(self.env.turn, (time, p.order))
+
+    def rearm(self) -> None:
+        """A P's turn has moved forward (a compute was cut)."""
+        self._next(*map(int, kernel.next_turn(self.header)))
+
+    def _next(self, p: int, time: int) -> None:
+        """The next turn is this P's, or behind the last P the collector's."""
+        self.env.turn = (time, self.procs[p].order if p < len(self.procs) else self.world.gc.order)
+
+    def drive(self) -> None:
+        """Run the pump up to the next event of the world, or until a P needs Python: it goes on at once."""
+        self.events += 1
+        answer = map(int, kernel.pump(self.header, *self.env.limit()))  # numpy integers in plain mode
+        reason, index, time, next_index, next_time = answer
+        self._next(next_index, next_time)
+        if reason == kernel.STAY:
+            return
+        if reason == kernel.COLLECTOR:
+            gc = self.world.gc
+            after(self.env, time - now(self.env), gc.order).callbacks.append(gc.turn)
+            return
+        p = self.procs[index]
+        if reason == kernel.OP_EVENT:
+            after(self.env, time - now(self.env), p.order).callbacks.append(partial(self.enter, p))
+        else:
+            assert p.back is not None
+            self.env.fire(p.back, time, reason)
+
+
+class Cpus:
+    """The machine's CPUs, for more Ps than CPUs: a thread runs for a slice, then the next in line gets the CPU.
+
+    Threads whose slices end at one instant line up as they got their CPUs, else low numbers would always be first.
+    """
+
+    def __init__(self, world: World, count: int) -> None:
+        self.world = world
+        self.free = count
+        self.waiting: list[tuple[int, int, int, Proc, simpy.Event]] = []  # a heap: since when, its last grant, which P
+        self._grants = 0
+
+    def acquire(self, p: Proc) -> Step:
+        """Process step: get a CPU; taking over one from another thread costs a switch."""
+        env = self.world.env
+        if self.free > 0:
+            self.free -= 1
+            self._grant(p)
+        else:
+            event = simpy.Event(env)
+            heappush(self.waiting, (self.world.now, p.cpu_grant, p.index, p, event))
+            self.world.heap.fields.cpu_waiters = len(self.waiting)
+            self._hurry()
+            p.turn_to(NO_CPU)
+            yield event
+            p.turn_to(SCHEDULING)
+            yield after(env, self.world.sched.pay("os_switch"), p.order)
+        p.turn_to(SCHEDULING)
+        p.fields["cpu_end"] = self.world.now + OS_SLICE
+
+    def _grant(self, p: Proc) -> None:
+        """Note who got a CPU last."""
+        self._grants += 1
+        p.cpu_grant = self._grants
+
+    def release(self, p: Proc) -> None:
+        """Give the CPU to the next in line."""
+        if not self.waiting:
+            self.free += 1
+            return
+        _, _, _, heir, event = heappop(self.waiting)
+        self._grant(heir)
+        self.world.heap.fields.cpu_waiters = len(self.waiting)
+        wake(self.world.env, event, heir.order)
+
+    def _hurry(self) -> None:
+        """Computes of threads whose slice is over, or ends first, end then; mark workers look up."""
+        header = self.world.heap.header
+        for p in self.world.sched.procs:
+            if p.wakeup is None:
+                kernel.cut(header, p.index, max(self.world.now, int(p.fields["cpu_end"])))
+        self.world.gc.workers.hurry()
+        self.world.sched.driver.rearm()
+
+
+class Sched:
+    """The global scheduler: queues, idle Ps, and stopping the world. (runtime2.go:schedt)"""
+
+    def __init__(self, world: World, cpus: int) -> None:
+        self.world = world
+        self.queue: deque[Goroutine] = deque()
+        self.idle: list[Proc] = []  # the last one to go idle is woken first
+        self.stopping = False
+        self.created = self.alive = 0
+        self.driver = Driver(world)
+        self.cpus = Cpus(world, cpus)
+        self.spinning = 0  # Ps that look for work
+        self.limiter_due = 0  # when the GC CPU limiter is to be looked after
+        self.keeps_stopped = world.heap.facts.stop_keeps_goroutine
+        self.latencies = Histogram()  # from runnable to running
+        self._last_running: tuple[int, Proc | None] = (-1, None)
+        self._stopped_procs = 0
+        self._all_stopped: simpy.Event | None = None
+        self._barrier: simpy.Event | None = None
+        self.barring = 0  # Ps that have yet to come to a safepoint for `for_each_p`
+        self._restart: simpy.Event | None = None
+        self.procs: list[Proc] = []
+
+    def start(self, nprocs: int) -> None:
+        """Make the Ps, all idle."""
+        self.procs.extend(Proc(self.world, index) for index in range(nprocs))
+        self.driver.procs = self.procs
+
+    # prices and goroutines
+
+    def pay(self, step: str) -> int:
+        """A price of the scheduler: its mean."""
+        return self.world.prices.steps[step].mean
+
+    def note_alive(self, counted: bool) -> None:
+        """A goroutine came to life; the runtime's own are not counted."""
+        self.created += counted
+        self.alive += counted
+
+    def note_dead(self, g: Goroutine) -> None:
+        """A goroutine ended."""
+        self.alive -= not g.system
+        self.world.roots.release(g)
+
+    # runnable goroutines
+
+    def runnable(self) -> int:
+        """Goroutines that wait for a P."""
+        return len(self.queue) + sum(len(p.runq) + (p.runnext is not None) for p in self.procs)
+
+    def note_running(self, p: Proc) -> None:
+        """A goroutine's Python code runs on this P now: what it readies at this instant goes to its queue."""
+        self._last_running = (self.world.now, p)
+
+    def running(self) -> Proc | None:
+        """The P whose goroutine's code ran last at this very instant."""
+        time, p = self._last_running
+        return p if time == self.world.now else None
+
+    def ready(self, g: Goroutine) -> None:
+        """A goroutine is runnable: runnext of the P that readied it, else of an idle P, else the global queue. (ready)"""
+        g.queued = self.world.now
+        p = self.running()
+        if p is not None:
+            p.put(g, True)
+        else:
+            self.queue.append(g)
+        self.wake_p()
+
+    def ready_global(self, g: Goroutine) -> None:
+        """A goroutine taken off its P goes to the end of the global queue. (goschedImpl)"""
+        g.queued = self.world.now
+        self.queue.append(g)
+        self.wake_p()
+
+    def ready_on(self, p: Proc, g: Goroutine) -> None:
+        """A goroutine is runnable, at the end of a P's queue."""
+        g.queued = self.world.now
+        g.queued_marking = True
+        p.put(g, False)
+        self.wake_p()
+
+    def requeue_stopped(self, p: Proc, g: Goroutine) -> None:
+        """A goroutine stopped with the world: the next on its P, before go1.27 the last of all. (goschedImpl)"""
+        if not self.keeps_stopped:
+            self.ready_global(g)
+            return
+        g.queued = self.world.now
+        p.put(g, True)
+
+    def wake_p(self) -> None:
+        """Wake an idle P to look for work, unless one is looking already. (wakep)"""
+        if self.stopping or not self.idle or self.spinning:
+            return
+        p = self.idle.pop()
+        p.spinning = True
+        self.spinning = 1
+        assert p.wakeup is not None
+        wake(self.world.env, p.wakeup, p.order, None, self.pay("wake_p"))
+        p.wakeup = None
+
+    # stopping the world
+
+    def acquire_world(self, by: Proc) -> Step:
+        """Process step on a P: let the stop of the world in progress pass, if there is one. (worldsema)"""
+        while self.stopping:
+            yield from by.stand()
+            by.turn_to(SYSTEM)
+
+    def stop_the_world(self, by: Proc | None = None) -> Step:
+        """Process step: stop every P at its next safepoint; on return all are. (stopTheWorldWithSema)
+
+        ``by``: the P this step runs on counts as stopped at once; its thread sleeps until the others are, so that one
+        that waits for a CPU gets it. Who comes second waits for the first (worldsema).
+        """
+        while self.stopping:
+            if by is not None:
+                yield from by.stand()
+            else:
+                assert self._restart is not None
+                yield self._restart
+        env = self.world.env
+        self.stopping = True
+        self.world.heap.fields.stop = 1
+        self._restart = simpy.Event(env)
+        self._all_stopped = simpy.Event(env)
+        self._stopped_procs = 0
+        if by is not None:
+            by.turn_to(STOPPED)
+            self._stopped_procs = 1
+            self.cpus.release(by)
+        self.world.gc.workers.stop()
+        self._preempt_all()
+        self.check_stopped()
+        yield self._all_stopped
+        if by is not None:
+            yield from self.cpus.acquire(by)
+            by.turn_to(STOPPED)
+
+    def _preempt_all(self) -> None:
+        """Computes and assists in progress come to a safepoint now. (preemptall)"""
+        kernel.preempt_all(self.world.heap.header, self.world.now)
+        self.driver.rearm()
+
+    def for_each_p(self, by: Proc) -> Step:
+        """Process step: until every P that runs goroutines has come to a safepoint. (forEachP)
+
+        Goroutines are preempted for it, and queue up again. A P between goroutines, or at a lock, is at one as good as any.
+        """
+        self._barrier = simpy.Event(self.world.env)
+        self.barring = 0
+        for p in self.procs:
+            if p is not by and p.kind == PUMPED:
+                p.fields["barrier"] = 1
+                self.barring += 1
+        self._preempt_all()
+        if self.barring:
+            yield self._barrier
+
+    def pass_barrier(self) -> None:
+        """A P has come to the safepoint that `for_each_p` waits for."""
+        self.barring -= 1
+        if self.barring == 0:
+            assert self._barrier is not None
+            wake(self.world.env, self._barrier, priority(RUN, len(self.procs)))
+
+    def report_stopped(self) -> simpy.Event:
+        """A P has stopped; the event that ends the stop."""
+        self._stopped_procs += 1
+        self.check_stopped()
+        assert self._restart is not None
+        return self._restart
+
+    def check_stopped(self) -> None:
+        """Tell the stopper when every P is stopped or idle."""
+        assert self._all_stopped is not None
+        if self._stopped_procs + len(self.idle) == len(self.procs) and not self._all_stopped.triggered:
+            wake(self.world.env, self._all_stopped, priority(RUN, len(self.procs)))
+
+    def start_the_world(self) -> None:
+        """Let every P go on. (startTheWorldWithSema)"""
+        if not self.stopping:
+            throw("the world is not stopped")
+        assert self._restart is not None
+        self.stopping = False
+        self.world.heap.fields.stop = 0
+        wake(self.world.env, self._restart, priority(RUN, len(self.procs)))
+        if self.runnable() or self.world.gc.workers.marking:
+            self.wake_p()
