@@ -19,7 +19,7 @@ from sim.go.mgcmark import advance, arm, flush_bg_credit, is_marked, mark_setup,
 from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
 from sim.go.mpagecache import page_cache_flush
-from sim.go.pump import cut_assists
+from sim.go.pumpcalls import cut_assists
 from sim.go.stack import free_stack_spans, gc_compute_starting_stack_size, scan_stack
 from sim.go.stackcost import clear_stack_facts, stack_cost
 from sim.go.state import (

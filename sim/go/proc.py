@@ -30,6 +30,7 @@ from sim.go.goroutine import GOSCHED, Goroutine, SystemStack, Work
 from sim.go.mgc import HEAP_TRIGGER
 from sim.go.mgcmark import ASSISTING
 from sim.go.ptime import IDLE, KINDS, LOCKED, PUMPED, SCHEDULING, STOPPED, SYSTEM
+from sim.go.pumpcalls import owe, with_central_lock, with_heap_lock
 from sim.go.state import ASSIST_PARKED, CENTRAL_WAIT, GC_WORKER, HEAP_WAIT, NEVER, OFF_P, STW
 from sim.units import MS, US
 
@@ -382,7 +383,7 @@ class Proc:
                 since = self.world.now
                 yield from self.lose_cpu()
                 if self._is_in_malloc(g):
-                    kernel.owe(heap.header, self.index, OFF_P, self.world.now - since)
+                    owe(heap.header, self.index, OFF_P, self.world.now - since)
             elif reason in (kernel.GC_START, kernel.MARK_DONE):
                 yield from self._collect(reason)
             else:
@@ -397,17 +398,17 @@ class Proc:
         since, gc = self.world.now, self.world.gc
         self.turn_to(SYSTEM)
         yield from gc.start(self, HEAP_TRIGGER) if reason == kernel.GC_START else gc.mark_done(self)
-        kernel.owe(self.world.heap.header, self.index, STW, self.world.now - since)
+        owe(self.world.heap.header, self.index, STW, self.world.now - since)
 
     def _owe_absence(self, g: Goroutine) -> None:
         """A goroutine is back on a P in the middle of mallocgc: where the time went. (``g.off_in``: why it left)"""
         header, time = self.world.heap.header, self.world.now
         waited = time - g.queued
         if g.off_in == kernel.PARK:
-            kernel.owe(header, self.index, ASSIST_PARKED, g.queued - g.off_since)
-            kernel.owe(header, self.index, GC_WORKER if g.queued_marking else OFF_P, waited)
+            owe(header, self.index, ASSIST_PARKED, g.queued - g.off_since)
+            owe(header, self.index, GC_WORKER if g.queued_marking else OFF_P, waited)
         else:
-            kernel.owe(header, self.index, STW if g.off_in == kernel.STOPPED else OFF_P, time - g.off_since)
+            owe(header, self.index, STW if g.off_in == kernel.STOPPED else OFF_P, time - g.off_since)
         g.off_since = -1
 
     def _is_in_malloc(self, g: Goroutine) -> bool:
@@ -422,7 +423,7 @@ class Proc:
         while not complete:
             asked = self.world.now
             yield from lock.acquire(self.index, asked)
-            held, complete = kernel.with_heap_lock(header, self.index, self.world.now - asked, tried)
+            held, complete = with_heap_lock(header, self.index, self.world.now - asked, tried)
             tried = 1
             yield after(env, int(held), self.order)
             yield from self._unlock(lock, HEAP_WAIT)
@@ -433,7 +434,7 @@ class Proc:
         lock = self.world.central_locks[int(heap.arrays["goroutines"][g.id]["spanclass"])]
         asked = self.world.now
         yield from lock.acquire(self.index, asked)
-        held = kernel.with_central_lock(heap.header, self.index, self.world.now - asked)
+        held = with_central_lock(heap.header, self.index, self.world.now - asked)
         yield after(env, int(held), self.order)
         yield from self._unlock(lock, CENTRAL_WAIT)
 
@@ -441,5 +442,5 @@ class Proc:
         """Process step: release a lock; waking a sleeper takes the waker's time. The rest is in the price of the hold."""
         extra = lock.release(self.index, self.world.now) - lock.prices.release
         if extra > 0:
-            kernel.owe(self.world.heap.header, self.index, cause, extra)
+            owe(self.world.heap.header, self.index, cause, extra)
             yield after(self.world.env, extra, self.order)

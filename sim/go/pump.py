@@ -5,7 +5,7 @@ runs a *segment* of operations ahead of the world and then waits until every oth
 just before a touch of something shared, or when it has lasted `max_run_ahead`. Ends of segments are the only
 safepoints: there a stop-the-world, the end of a time slice or the loss of a CPU takes effect. An allocation that has
 begun to touch shared state runs to its end, as mallocgc does; a compute longer than the rest of its segment can be cut
-anywhere (`cut`), and so can the clearing of a large object between two chunks.
+anywhere (pumpcalls.py), and so can the clearing of a large object between two chunks.
 
 What is lock-free in the runtime is done here. What takes a runtime lock, ends a batch or reaches a safepoint that
 somebody waits at goes to Python: `pump` returns the P, with the reason, at the very instant its clock says.
@@ -21,23 +21,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import int64, types, void
+from numba import int64, types
 
 from sim.engine.clock import OWNERS, RUN
 from sim.go.malloc import TINY_SIZE, span_class_of
 from sim.go.mallocgc import (
-    STEP,
     assign,
     clear_chunk,
     combine_tiny,
     finish_malloc,
     got_pages,
     got_partial,
-    heap_locked,
-    hold,
-    next_sample,
     pages_without_lock,
-    pay,
     place_large,
     place_object,
     settle,
@@ -45,7 +40,7 @@ from sim.go.mallocgc import (
     touch_large,
 )
 from sim.go.mcache import uncache_full
-from sim.go.mcentral import cache_span, pay_for_refill, ready_listed, take_listed
+from sim.go.mcentral import cache_span, pay_for_refill, ready_listed
 from sim.go.mgcmark import (
     ASSISTING,
     DRAINING,
@@ -59,7 +54,6 @@ from sim.go.mgcmark import (
     park_assist,
     retime_assists,
     test_trigger,
-    work_for,
 )
 from sim.go.mgcsweep import deduct_sweep_credit, sweep_done
 from sim.go.mheap import room_is_short
@@ -68,7 +62,6 @@ from sim.go.reclaim import reclaim
 from sim.go.sizeclasses import class_to_allocnpages
 from sim.go.state import (
     ASSIST,
-    CENTRAL_WAIT,
     NEVER,
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -79,10 +72,9 @@ from sim.go.state import (
     mcaches,
     p_time,
     procs,
-    variables,
 )
 from sim.jit import bare, entry, inlined, jit, view_at
-from sim.ops import ALLOC, COMPUTE, DEAD, NOSCAN, OP, SHARED
+from sim.ops import ALLOC, DEAD, NOSCAN, OP
 
 # goroutine.stage: what its allocation or compute is at
 SEGMENT = 0  # between two operations, at a safepoint
@@ -117,16 +109,12 @@ PARK = 10  # its assist parks
 MARK_DONE = 11  # its assist found nothing left to mark
 COLLECTOR = 12  # no P's: the collector's own turn
 
-MAX_SIZE = 1 << 40  # bytes of an allocation
-MAX_ARG = 1 << 61  # picoseconds of a compute
-
 # log kinds
 LOG_OBJECT = 1  # address
 LOG_REFILL = 2  # span class
 LOG_LARGE = 3  # pages
 LOG_DEAD = 4  # variable
 
-_CENTRAL_PRICE = STEP["central"]
 ops_at = view_at(OP)
 
 
@@ -529,119 +517,3 @@ def next_turn(h: Any) -> Any:
     """The P in the pump that is due first, and when; (0, NEVER) if none is."""
     h = bare(h)
     return first(p_time(h), h[0].nprocs)
-
-
-@entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64))
-def with_heap_lock(h: Any, p: Any, waited: Any, tried: Any) -> Any:
-    """One hold of mheap.lock for the allocation of P: (picoseconds to hold it, 1 if that was all it needs)."""
-    h = bare(h)
-    g = goroutines(h)[procs(h)[p].g]
-    held, complete = heap_locked(h, p, waited, tried != 0)
-    if complete:
-        g.stage = INSERT if h[0].mcentral_mutex and g.spanclass >= 2 else HAVE_PAGES
-    return held, np.int64(complete)
-
-
-@entry(int64(heap_type, int64, int64))
-def with_central_lock(h: Any, p: Any, waited: Any) -> Any:
-    """One hold of mcentral's lock for the allocation of P: picoseconds to hold it. (go1.14 mcentral.go:cacheSpan)"""
-    h = bare(h)
-    g = goroutines(h)[procs(h)[p].g]
-    held = pay(h, p, _CENTRAL_PRICE)
-    g.spent[CENTRAL_WAIT] += waited + held
-    if g.stage == INSERT:
-        g.stage = HAVE_PAGES
-        return held
-    g.span = take_listed(h, np.int64(g.spanclass))
-    g.stage = LISTED if g.span != 0 else HAVE_NONE
-    return held
-
-
-@jit
-def cut_compute(h: Any, p: Any, time: Any) -> None:
-    """End the compute of a P at ``time``, if it is in one then."""
-    pr = procs(h)[p]
-    g = goroutines(h)[pr.g]
-    if p_time(h)[p] == NEVER or g.stage != COMPUTING or p_time(h)[p] <= time:
-        return
-    rest = p_time(h)[p] - time
-    g.left += rest
-    pr.compute_time -= rest
-    p_time(h)[p] = time
-
-
-@jit
-def cut_assists(h: Any, now: Any) -> None:
-    """Assists in progress end now."""
-    for p in range(h[0].nprocs):
-        if p_time(h)[p] != NEVER and p_time(h)[p] > now and goroutines(h)[procs(h)[p].g].stage == ASSISTING:
-            p_time(h)[p] = now
-
-
-@entry(void(heap_type, int64, int64))
-def cut(h: Any, p: Any, time: Any) -> None:
-    """Cut the compute of a P at ``time``, so that it reaches a safepoint then."""
-    cut_compute(bare(h), p, time)
-
-
-@entry(void(heap_type, int64))
-def preempt_all(h: Any, now: Any) -> None:
-    """Computes and assists in progress come to a safepoint now; others do at the end of their segment. (preemptall)"""
-    h = bare(h)
-    for p in range(h[0].nprocs):
-        cut_compute(h, p, now)
-    cut_assists(h, now)
-
-
-@entry(void(heap_type, int64, int64, int64))
-def owe(h: Any, p: Any, cause: Any, picoseconds: Any) -> None:
-    """Charge time that Python let pass to the allocation in progress on P."""
-    h = bare(h)
-    goroutines(h)[procs(h)[p].g].spent[cause] += picoseconds
-
-
-@entry(int64(heap_type, int64, int64, int64, int64, int64))
-def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any) -> Any:
-    """Give a goroutine its next batch; -1, or the index of the first operation that may not be run."""
-    h = bare(h)
-    ops = ops_at(address, nops)
-    nshared = h[0].shared_variables_len
-    for i in range(nops):
-        op = ops[i]
-        n = nshared if op["flags"] & SHARED else nvars
-        if op.kind > COMPUTE or op.arg < 0 or op.arg > MAX_ARG:
-            return np.int64(i)
-        if op.kind == ALLOC and (op.arg < 1 or op.arg > MAX_SIZE or op.obj < -1 or op.obj >= n):
-            return np.int64(i)
-        if op.kind == DEAD and (op.obj < 0 or op.obj >= n):
-            return np.int64(i)
-    g = goroutines(h)[goroutine]
-    g.ops = address
-    g.nops = nops
-    g.pos = 0
-    g.variables = base
-    g.left = 0
-    g.stage = SEGMENT
-    return np.int64(-1)
-
-
-@entry(void(heap_type))
-def start_profile(h: Any) -> None:
-    """Every P draws the bytes until its first heap-profile sample. (mcache.go:allocmcache)"""
-    h = bare(h)
-    for p in range(h[0].nprocs):
-        next_sample(h, p)
-
-
-@entry(void(heap_type, int64, int64, int64))
-def drop_all(h: Any, goroutine: Any, base: Any, n: Any) -> None:
-    """A goroutine ended: what its variables hold is dead, credit it has is everybody's. (proc.go:gdestroy)"""
-    h = bare(h)
-    for i in range(base, base + n):
-        hold(h, variables(h), i, np.int64(0))
-    g = goroutines(h)[goroutine]
-    if h[0].gc_blacken_enabled and g.assist_bytes > 0:
-        credit = work_for(h, g.assist_bytes)
-        h[0].bg_scan_credit += credit
-        h[0].returned_scan_work += credit
-    g.assist_bytes = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sim.go import pump as kernel
+from sim.go.pumpcalls import begin, drop_all
 from sim.jit import address_of
 from sim.units import throw
 
@@ -106,13 +106,13 @@ class Roots:
         """Give a goroutine its next batch; Throw names the first operation that may not be run."""
         ops: Any = work.ops
         base, _ = self._run_of(g, work.variables)
-        bad = kernel.begin(self.heap.header, g.id, address_of(ops), len(ops), base, work.variables)
+        bad = begin(self.heap.header, g.id, address_of(ops), len(ops), base, work.variables)
         if bad >= 0:
             throw(f"operation {bad} of a batch of goroutine {g.label} may not be run: {ops[bad]}")
 
     def release(self, g: Goroutine) -> None:
         """A goroutine ended: what it held is dead, its variables are free."""
         base, length = self._runs.pop(g.id, (0, 0))
-        kernel.drop_all(self.heap.header, g.id, base, length)
+        drop_all(self.heap.header, g.id, base, length)
         if length:
             self._free_runs.setdefault(length, []).append(base)

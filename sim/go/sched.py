@@ -24,6 +24,7 @@ from sim.go import pump as kernel
 from sim.go.goroutine import Goroutine
 from sim.go.proc import Proc, Step
 from sim.go.ptime import NO_CPU, PUMPED, SCHEDULING, STOPPED, SYSTEM
+from sim.go.pumpcalls import cut, preempt_all
 from sim.metrics.histogram import Histogram
 from sim.units import MS, throw
 
@@ -130,7 +131,7 @@ class Cpus:
         header = self.world.heap.header
         for p in self.world.sched.procs:
             if p.wakeup is None:
-                kernel.cut(header, p.index, max(self.world.now, int(p.fields["cpu_end"])))
+                cut(header, p.index, max(self.world.now, int(p.fields["cpu_end"])))
         self.world.gc.workers.hurry()
         self.world.sched.driver.rearm()
 
@@ -276,7 +277,7 @@ class Sched:
 
     def _preempt_all(self) -> None:
         """Computes and assists in progress come to a safepoint now. (preemptall)"""
-        kernel.preempt_all(self.world.heap.header, self.world.now)
+        preempt_all(self.world.heap.header, self.world.now)
         self.driver.rearm()
 
     def for_each_p(self, by: Proc) -> Step:

@@ -26,11 +26,11 @@ from sim.costs import STEPS, Price, Prices
 from sim.engine import clock
 from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
-from sim.go import pump as kernel
 from sim.go.goroutine import Body, Goroutine
 from sim.go.mgc import Collector
 from sim.go.newstack import Stacks
 from sim.go.params import VERSIONS, Facts
+from sim.go.pumpcalls import start_profile
 from sim.go.roots import Roots
 from sim.go.runtime import Heap
 from sim.go.sched import Sched
@@ -116,7 +116,7 @@ class World:
         self.roots = Roots(self.heap)
         if memprofilerate:
             self.heap.fields.memprofilerate = memprofilerate
-            kernel.start_profile(self.heap.header)
+            start_profile(self.heap.header)
         self.lock_order = LockOrder()
         discipline = "spinbit" if facts.spinbit_mutex else "futex"
         self.heap_lock = self._lock("mheap.lock", _HEAP_RANK, discipline)
