@@ -9,9 +9,10 @@ import numpy as np
 import simpy
 
 from sim.go.goroutine import Body, Goroutine
+from sim.go.inherit import inherit
 from sim.go.world import World
 from workloads.tracestream import Program
-from workloads.tracestream_items import CREATE, FIRE, REAP, SLEEP, SLEEP_ORPHAN, WAIT
+from workloads.tracestream_items import COLLECT, CREATE, FIRE, REAP, SLEEP, SLEEP_ORPHAN, STACK, WAIT
 
 
 class Player:
@@ -27,8 +28,11 @@ class Player:
         self._late: dict[int, list[Any]] = defaultdict(list)  # groups of deaths that wait for their goroutine
 
     def start(self) -> None:
-        """Start the goroutines that are there at once; the others follow."""
+        """Have the heap that the program begins with, and start the goroutines that are there at once; the others follow."""
         self.world.roots.reserve_shared_up_to(self.program.variables)
+        inherit(self.world, self.program.inherited)
+        if self.program.heap_live:
+            self.world.gc.resume(self.program.heap_live, self.program.heap_goal)
         starts = self.program.starts
         order = np.argsort(starts, kind="stable")
         order = order[starts[order] >= 0]
@@ -71,8 +75,12 @@ class Player:
                 yield g.go(self._play, arg, name=self._name(arg))
             elif kind in (SLEEP, SLEEP_ORPHAN):
                 yield env.timeout(arg)
+            elif kind == COLLECT:
+                yield from self.world.gc.collect(g)
+            elif kind == STACK:
+                yield g.use_stack(arg)
             elif kind == REAP:
-                yield from self._reap(g, program.groups[program.cycles[arg] : program.cycles[arg + 1]].tolist())
+                yield from self._reap(g, program.groups[program.points[arg] : program.points[arg + 1]].tolist())
         self._left -= 1
         if not self._left:
             self.done.succeed()
@@ -81,7 +89,7 @@ class Player:
         """Goroutine: drop groups of objects; those not all allocated yet are left to the goroutine that will."""
         for group in groups:
             owner, last_step, start, stop = group
-            if self._passed[owner] > last_step:
+            if owner < 0 or self._passed[owner] > last_step:
                 yield g.run(self.program.deaths[start:stop])
             else:
                 self._late[owner].append(group)

@@ -1,8 +1,9 @@
 """A recorded Go trace as a workload: what each of its goroutines did, in recorded order, for the timed simulator.
 
 A goroutine is a run of operations (sim/ops.py) cut into *steps*: run the operations up to here, then wait for an
-event, fire one, start a goroutine, sleep, or carry out a collection's deaths (`Program`). Everything a step waits for
-stands earlier in the recorded order, so that the program cannot deadlock whatever order the simulation takes.
+event, fire one, start a goroutine, sleep, call runtime.GC, use more or less of the stack, or carry out deaths
+(`Program`). Everything a step waits for stands earlier in the recorded order, so that the program cannot deadlock
+whatever order the simulation takes.
 
 - Sizes. Only slots are recorded. A request is its slot (less the malloc header's 8 bytes where there is one), a large
   object all its pages. The objects of a tiny block get sizes that fill its halves as recorded; an object alone in
@@ -11,19 +12,23 @@ stands earlier in the recorded order, so that the program cannot deadlock whatev
   announces without a type (malloc.go: callers of mallocgc with typ nil).
 - Compute is the recorded time on a P between two operations, less `TRACED_MALLOC`, without stopped worlds, assists
   and sweeping in between: the simulated runtime has its own. First touches of memory by the program are in it, so
-  that operations do not ask for them (TOUCH).
-- Deaths. An object freed by the sweep after a cycle was dead at the end of that cycle's mark. It is dropped there, by
-  the goroutine that runs next; if its own goroutine is simulated later than recorded and has not yet allocated it, by
-  that one, right after. Every object that dies has a SHARED variable of its own: to recycle them would save 8 bytes
-  a death and let two goroutines in another order than recorded drop each other's objects.
+  that operations do not ask for them (TOUCH). ``as_traced``: malloc takes as long as the traced one did, so that the
+  program allocates at the recorded pace.
+- The heap at the start. What the snapshot names is there before the program begins (`Program.inherited`), but for what
+  the sweep under way then frees: that was dead.
+- Collections are the simulated runtime's own, but for those that the program asks for (runtime.GC).
+- Deaths happen between the last mark an object survived and the mark that missed it (tracestream_deaths.py). An object
+  is dropped by the goroutine that runs next; if its own goroutine is simulated later than recorded and has not yet
+  allocated it, by that one, right after. Every object that dies has a SHARED variable of its own: to recycle them would
+  save 8 bytes a death and let two goroutines in another order than recorded drop each other's objects.
+- Stacks reach as far as their growing tells (tracestream_stacks.py).
 - Blocking. A blocked goroutine waits for the event that who woke it fires. Woken by nobody known (timers, network,
   the runtime) it wakes after the recorded delay: an *orphan* wake-up.
 
-Left out: the heap at the trace's start (the simulated one is empty) and its objects' deaths; how deep stacks were: each
-goroutine uses little of its own; goroutines of the runtime that allocate nothing, and the CPU time of the others
-(collector, scavenger, the trace's own); Gosched; preemption (the simulated scheduler has its own); the P that a blocked
-system call keeps for a while; mallocs outside any goroutine. Sweeping inside runtime.GC is recorded as no range: it counts
-as compute.
+Left out: which slots the heap at the start had free between its objects (the simulated one is packed); goroutines of
+the runtime that allocate nothing, and the CPU time of the others (collector, scavenger, the trace's own); Gosched;
+preemption (the simulated scheduler has its own); the P that a blocked system call keeps for a while; mallocs outside
+any goroutine.
 """
 
 from __future__ import annotations
@@ -45,6 +50,7 @@ from workloads import gotrace_model as t
 from workloads.gotrace import read_trace
 from workloads.gotrace_model import Trace, TraceError
 from workloads.gotrace_objects import ID_BYTES, Objects, find_objects
+from workloads.tracestream_deaths import DRAWN, find_deaths, marks
 from workloads.tracestream_items import MALLOC, SLEEP_ORPHAN, Items, find_items
 
 # What a malloc takes when it is traced, its own 13 ns included: 96 % of two million mallocs of 32 bytes back to back
@@ -52,6 +58,7 @@ from workloads.tracestream_items import MALLOC, SLEEP_ORPHAN, Items, find_items
 # 130 to 210 ns: one in a thousand waits some 100 us for a buffer of the trace, and that stays in the compute.
 TRACED_MALLOC = 64 * NS
 MAX_LENGTH_NS = 1 << 45  # of a trace: ten hours
+_OWN_MALLOC = 13 * NS  # of it, what a malloc takes that is not traced
 _HEADER = 8  # bytes of a malloc header
 _TINY_BLOCK = 16
 _MAX_REQUEST = 1 << 40
@@ -68,10 +75,13 @@ class Program:
 
     ``ops``: sim.ops.OP of all goroutines, each one's together; a step runs from the last one's ``end`` to its own.
     ``steps``: kind and arg are WAIT or FIRE and an event, CREATE and a goroutine, SLEEP or SLEEP_ORPHAN and
-    picoseconds, REAP and a cycle, DONE (tracestream_items.py). ``starts``: picoseconds; -1 where a CREATE starts it.
-    ``names``: the recorded ids.
-    ``deaths``: DEAD operations; ``groups`` of them, those of cycle k ``cycles[k]:cycles[k + 1]``, as (goroutine that
-    allocates the objects, its last step that does, start, end). ``figures``: what the trace says of itself.
+    picoseconds, REAP and a point, COLLECT, STACK and bytes, DONE (tracestream_items.py). ``starts``: picoseconds; -1
+    where a CREATE starts it. ``names``: the recorded ids.
+    ``inherited``: ALLOC operations of the objects that are there at the start; ``heap_live`` and ``heap_goal``: the
+    recorded metrics' first values, 0 for none.
+    ``deaths``: DEAD operations; ``groups`` of them, those of point k ``points[k]:points[k + 1]``, as (goroutine that
+    allocates the objects, its last step that does, start, end); goroutine -1 is who left the inherited ones.
+    ``figures``: what the trace says of itself.
     """
 
     ops: Any
@@ -79,9 +89,12 @@ class Program:
     first: Any
     starts: Any
     names: Any
+    inherited: Any
+    heap_live: int
+    heap_goal: int
     deaths: Any
     groups: Any
-    cycles: Any
+    points: Any
     events: int
     variables: int
     mallocs: int
@@ -117,36 +130,51 @@ def gomaxprocs(trace: Trace) -> int:
     return min(max(trace.gomaxprocs, 1), 1024)
 
 
-def build(trace: Trace, mallocs: int | None = None) -> Program:
-    """The program of a trace, up to its so many-th malloc if there is a limit; some 1.5 us an event."""
+def build(
+    trace: Trace, mallocs: int | None = None, *, deaths: str = DRAWN, seed: int = 1, as_traced: bool = False
+) -> Program:
+    """The program of a trace, up to its so many-th malloc if there is a limit; some 1.5 us an event.
+
+    ``deaths``: one of tracestream_deaths.WAYS; ``seed``: of those drawn.
+    """
     made = np.flatnonzero((trace.kind == t.OBJECT_ALLOC) & (trace.g >= 0))
     if mallocs is not None:
         made = made[:mallocs]
     whole = mallocs is None or len(made) < mallocs
     rows = len(trace.kind) if whole else int(made[-1]) + 1
     objects = find_objects(trace)
-    mine = np.searchsorted(objects.row, made)
+    mine = np.concatenate([_at_start(trace, objects, rows), np.searchsorted(objects.row, made)])
+    ninherited = len(mine) - len(made)
     dies = objects.freed[mine] < rows
-    ends = _mark_ends(trace, rows, objects.freed[mine][dies])
-    items = find_items(trace, rows, ends)
-    ops, alloc_at, end = _operations(trace, items, objects, mine, dies)
+    dying = mine[dies]
+    found = find_deaths(
+        trace, rows, made, objects.row[dying], objects.freed[dying], objects.block[dying], deaths, seed
+    )
+    items = find_items(trace, rows, found.rows)
+    requests = _requests(trace, objects, mine)
+    variable = np.where(dies, np.cumsum(dies) - 1, NO_OBJ)
+    ops, alloc_at, end = _operations(
+        items, [column[ninherited:] for column in requests], variable[ninherited:], _OWN_MALLOC if as_traced else TRACED_MALLOC
+    )
     is_step = items.kind != MALLOC
     steps = np.zeros(int(is_step.sum()), STEP)
     steps["kind"], steps["arg"], steps["end"] = items.kind[is_step], items.arg[is_step], end[is_step]
     first = np.append(0, np.cumsum(np.bincount(items.goroutine[is_step], minlength=len(items.starts))))
-    cycle = np.searchsorted(ends, objects.freed[mine][dies], "right") - 1
-    owner = items.goroutine[items.malloc][dies]
-    deaths, groups, cycles = _deaths(cycle, owner, alloc_at[dies], steps["end"], len(ends))
-    blocks = objects.block[mine][dies]
+    owner = np.append(np.full(ninherited, -1), items.goroutine[items.malloc])
+    place = np.append(np.zeros(ninherited, np.int64), alloc_at)
+    dead, groups, points = _deaths(found.at, owner[dies], place[dies], steps["end"], len(found.rows))
     return Program(
         ops=ops,
         steps=steps,
         first=first,
         starts=items.starts,
         names=items.names,
-        deaths=deaths,
+        inherited=_allocations([column[:ninherited] for column in requests], variable[:ninherited]),
+        heap_live=_first(trace, t.HEAP_ALLOC),
+        heap_goal=_first(trace, t.HEAP_GOAL),
+        deaths=dead,
         groups=groups,
-        cycles=cycles,
+        points=points,
         events=items.events,
         variables=int(dies.sum()),
         mallocs=len(made),
@@ -160,16 +188,24 @@ def build(trace: Trace, mallocs: int | None = None) -> Program:
                 ((trace.kind == t.OBJECT_ALLOC)[:rows] & (trace.g[:rows] < 0)).sum()
             ),
             "/sim/trace/unknown-size/mallocs:objects": int((objects.size[mine] == 0).sum()),
-            "/sim/trace/frees:objects": len(np.unique(blocks)),
+            "/sim/trace/inherited:objects": ninherited,
+            "/sim/trace/frees:objects": len(np.unique(objects.block[dying])),
         },
     )
 
 
-def _mark_ends(trace: Trace, rows: int, freed: Any) -> Any:
-    """Rows at which marks ended; the first free counts as one if there was none before."""
-    ends = np.flatnonzero(trace.kind[:rows] == t.GC_END)
-    early = freed[freed < ends[0]] if len(ends) else freed
-    return np.append(early.min(), ends) if len(early) else ends
+def _at_start(trace: Trace, objects: Objects, rows: int) -> Any:
+    """The objects of the snapshot, as indices, but for those that the sweep under way at the start frees."""
+    _, ends = marks(trace, rows)
+    first = ends[0] if len(ends) else rows
+    named = (trace.kind[objects.row] == t.OBJECT) & (objects.size > 0) & (objects.row < rows)
+    return np.flatnonzero(named & ~(objects.freed < first))
+
+
+def _first(trace: Trace, kind: int) -> int:
+    """The first value of a metric, 0 if it has none or none that fits."""
+    found = trace.a[trace.kind == kind]
+    return int(found[0]) if len(found) and 0 < found[0] < 1 << 62 else 0
 
 
 def _requests(trace: Trace, objects: Objects, mine: Any) -> tuple[Any, Any, Any]:
@@ -206,32 +242,39 @@ def _tiny_sizes(block: Any, offset: Any) -> Any:
     return np.where(rank < n - 1, unit, np.maximum(room - unit * (n - 1), 1))
 
 
-def _operations(trace: Trace, items: Items, objects: Objects, mine: Any, dies: Any) -> tuple[Any, Any, Any]:
+def _allocations(requests: list[Any], variable: Any) -> Any:
+    """ALLOC operations of requests (bytes, pointer bytes, flags); ``variable``: NO_OBJ for what lives on."""
+    size, pointers, flags = requests
+    ops = np.zeros(len(size), OP)
+    ops["kind"], ops["flags"], ops["obj"] = ALLOC, flags + SHARED * (variable >= 0), variable
+    ops["arg"], ops["ptr_bytes"] = size, pointers
+    return ops
+
+
+def _operations(items: Items, requests: list[Any], variable: Any, malloc_time: int) -> tuple[Any, Any, Any]:
     """All operations in order of goroutine; where each malloc stands; how many operations each item is the end of."""
     is_malloc = items.kind == MALLOC
-    compute = np.maximum(items.compute - TRACED_MALLOC * is_malloc, 0)
+    compute = np.maximum(items.compute - malloc_time * is_malloc, 0)
     end = np.cumsum((compute > 0) + is_malloc.astype(np.int64))
     ops = np.zeros(int(end[-1]) if len(end) else 0, OP)
     at = (end - is_malloc - 1)[compute > 0]
     ops["kind"][at], ops["obj"][at], ops["arg"][at] = COMPUTE, NO_OBJ, compute[compute > 0]
     at = end[items.malloc] - 1
-    size, pointers, flags = _requests(trace, objects, mine)
-    variable = np.where(dies, np.cumsum(dies) - 1, NO_OBJ)
-    ops["kind"][at], ops["flags"][at], ops["obj"][at] = ALLOC, flags + SHARED * dies, variable
-    ops["arg"][at], ops["ptr_bytes"][at] = size, pointers
+    ops[at] = _allocations(requests, variable)
     return ops, at, end
 
 
-def _deaths(cycle: Any, owner: Any, alloc_at: Any, ends: Any, ncycles: int) -> tuple[Any, Any, Any]:
-    """DEAD operations by cycle and allocating goroutine, the groups they make, and each cycle's groups."""
-    order = np.lexsort((alloc_at, owner, cycle))
+def _deaths(point: Any, owner: Any, alloc_at: Any, ends: Any, npoints: int) -> tuple[Any, Any, Any]:
+    """DEAD operations by point and allocating goroutine, the groups they make, and each point's groups."""
+    order = np.lexsort((alloc_at, owner, point))
     deaths = np.zeros(len(order), OP)
     deaths["kind"], deaths["flags"], deaths["obj"] = DEAD, SHARED, order
-    cycle, owner, alloc_at = cycle[order], owner[order], alloc_at[order]
+    point, owner, alloc_at = point[order], owner[order], alloc_at[order]
     new = np.ones(len(order), bool)
-    new[1:] = (cycle[1:] != cycle[:-1]) | (owner[1:] != owner[:-1])
+    new[1:] = (point[1:] != point[:-1]) | (owner[1:] != owner[:-1])
     start = np.flatnonzero(new)
     stop = np.append(start[1:], len(order))[: len(start)]
     last_step = np.searchsorted(ends, alloc_at[stop - 1], "right")
+    last_step[owner[start] < 0] = -1
     groups = np.stack([owner[start], last_step, start, stop], axis=1)
-    return deaths, groups, np.searchsorted(cycle[start], np.arange(ncycles + 1))
+    return deaths, groups, np.searchsorted(point[start], np.arange(npoints + 1))

@@ -15,6 +15,7 @@ import numpy as np
 from sim.units import NS
 from workloads import gotrace_model as t
 from workloads.gotrace_model import Trace
+from workloads.tracestream_stacks import find_depths
 
 # what an item becomes
 DONE = 0  # nothing more: the end of a goroutine
@@ -24,7 +25,9 @@ FIRE = 3  # an event
 CREATE = 4  # start a goroutine
 SLEEP = 5  # in a system call that lost its P
 SLEEP_ORPHAN = 6  # blocked, woken by nobody known
-REAP = 7  # carry out a cycle's deaths
+REAP = 7  # carry out the deaths of a point
+COLLECT = 8  # runtime.GC
+STACK = 9  # frames reach so many bytes
 _NOTHING = 255
 
 # what an item is, for the goroutine on the event's M and for the one that the event names
@@ -32,8 +35,8 @@ _BY_G: dict[int, int] = {}
 _BY_A: dict[int, int] = {}
 _ROLES = (
     *("malloc", "block", "stop", "end", "switch", "switch_end", "syscall", "syscall_end", "syscall_blocked"),
-    *("assist", "assist_end", "sweep", "sweep_end", "wake", "create"),
-    *("start", "born", "born_blocked", "born_syscall", "woken", "switched_to", "status", "reap", "done"),
+    *("assist", "assist_end", "sweep", "sweep_end", "wake", "create", "collect", "gc_step"),
+    *("start", "born", "born_blocked", "born_syscall", "woken", "switched_to", "status", "reap", "stack", "done"),
 )
 _R = {name: number for number, name in enumerate(_ROLES, 1)}
 for _kind, _role in (
@@ -61,6 +64,7 @@ for _kind, _role in (
     _BY_A[_kind] = _R[_role]
 
 _RUNNABLE, _RUNNING, _SYSCALL, _WAITING = 1, 2, 3, 4  # GO_STATUS
+_GC_WAITS = ("GC mark assist wait for work", "wait until GC ends")  # reasons of blocks that a simulated collector has its own of
 _OF_RUNTIME = ("runtime.", "runtime/trace.")  # start functions; runtime.main is the program's
 
 
@@ -127,25 +131,52 @@ def _program_time(trace: Trace, rows: int) -> Any:
     return np.cumsum(steps)
 
 
+def _in_runtime_gc(trace: Trace, rows: int) -> Any:
+    """Whether runtime.GC is in the stack of each row."""
+    inside = np.zeros(len(trace.stack_start), bool)
+    if "runtime.GC" in trace.strings:
+        frames = np.flatnonzero(trace.frame_func == trace.strings.index("runtime.GC"))
+        inside[np.searchsorted(trace.stack_start, frames, "right") - 1] = True
+    return inside[trace.stack[:rows]]
+
+
 def _collect(trace: Trace, rows: int) -> tuple[Any, Any, Any]:
-    """Row, id of the goroutine and role of every item, by row."""
+    """Row, id of the goroutine and role of every item, by row.
+
+    What a goroutine does in runtime.GC, or waits for in an assist, is the collector's: it is off the Ps meanwhile.
+    """
     kind, g, a = trace.kind[:rows], trace.g[:rows], trace.a[:rows]
     by_g, by_a = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
     by_g[list(_BY_G)], by_a[list(_BY_A)] = list(_BY_G.values()), list(_BY_A.values())
-    own = np.flatnonzero((by_g[kind] > 0) & (g >= 0))
+    role = by_g[kind]
+    in_gc = _in_runtime_gc(trace, rows)
+    parks = (kind == t.GO_BLOCK) | (kind == t.GO_STOP)
+    waits = np.isin(a, [i for i, text in enumerate(trace.strings) if text in _GC_WAITS])
+    role[parks & in_gc] = _R["gc_step"]
+    role[(kind == t.GO_BLOCK) & waits & ~in_gc] = _R["stop"]
+    role[_begins_forced(kind, in_gc)] = _R["collect"]
+    own = np.flatnonzero((role > 0) & (g >= 0))
     named = np.flatnonzero((by_a[kind] > 0) & (a >= 0) & ((a != g) | (by_g[kind] == 0)))
     row = np.concatenate([own, named])
-    return row, np.concatenate([g[own], a[named]]), np.concatenate([by_g[kind[own]], by_a[kind[named]]])
+    return row, np.concatenate([g[own], a[named]]), np.concatenate([role[own], by_a[kind[named]]])
+
+
+def _begins_forced(kind: Any, in_gc: Any) -> Any:
+    """Rows of the stops with which cycles begin that runtime.GC forced: the last stop before a mark phase."""
+    stops = np.flatnonzero(kind == t.STW_BEGIN)
+    at = np.searchsorted(stops, np.flatnonzero(kind == t.GC_BEGIN)) - 1
+    rows = stops[at[at >= 0]]
+    return rows[in_gc[rows]]
 
 
 @dataclass(eq=False)
 class _Sorted:
-    """The items of the goroutines that are kept, by goroutine and row, with those of the deaths."""
+    """The items of the goroutines that are kept, by goroutine and row, with those of deaths and of stacks."""
 
     row: Any
     goroutine: Any  # its number, by first appearance
     role: Any
-    cycle: Any  # of a reap
+    value: Any  # of a reap its point, of a stack its bytes
     ids: Any  # of the goroutines, by number
     runtime: Any  # whether a goroutine is the runtime's
     left_out: int
@@ -189,10 +220,10 @@ def _by_appearance(row: Any, subject: Any, rows: int) -> tuple[Any, Any]:
     return ids[by_time], place[number]
 
 
-def _sort(trace: Trace, rows: int, mark_ends: Any) -> _Sorted:
-    """Sort the items; add an end for each goroutine, and the deaths of each cycle.
+def _sort(trace: Trace, rows: int, reaps: Any) -> _Sorted:
+    """Sort the items; add an end for each goroutine, the deaths of each point, and how far stacks reach.
 
-    Deaths stand right after the first thing that the program does after the mark.
+    Deaths stand right after the first thing that the program does at or after their point.
     """
     row, subject, role, runtime, left_out = _kept(trace, rows)
     ids, number = _by_appearance(row, subject, rows)
@@ -200,18 +231,24 @@ def _sort(trace: Trace, rows: int, mark_ends: Any) -> _Sorted:
     if not len(active):
         active = np.arange(len(row))
     active = active[np.argsort(row[active], kind="stable")]
-    at = active[np.minimum(np.searchsorted(row[active], mark_ends), len(active) - 1)]
+    at = active[np.minimum(np.searchsorted(row[active], reaps), len(active) - 1)]
     last = np.zeros(len(ids), np.int64)
     np.maximum.at(last, number, row)
-    cycle = np.concatenate([np.full(len(row), -1), np.arange(len(mark_ends)), np.full(len(ids), -1)])
-    added = np.repeat([_R["reap"], _R["done"]], [len(at), len(ids)])
+    deep_row, deep_g, deep = find_depths(trace, rows)
+    sorter = np.argsort(ids)
+    deep_number = sorter[np.minimum(np.searchsorted(ids, deep_g, sorter=sorter), len(ids) - 1)]
+    known = (ids[deep_number] == deep_g) & ~np.isin(deep_g, runtime) & (deep_row < last[deep_number])
+    deep_row, deep_number, deep = deep_row[known], deep_number[known], deep[known]
+    added = np.repeat([_R["reap"], _R["stack"], _R["done"]], [len(at), len(deep), len(ids)])
+    value = np.concatenate([np.full(len(row), -1), np.arange(len(at)), deep, np.full(len(ids), -1)])
     phase = np.concatenate([np.zeros(len(row), np.int64), added - _R["reap"] + 1])
     role = np.concatenate([role, added.astype(role.dtype)])
-    number, row = np.concatenate([number, number[at], np.arange(len(ids))]), np.concatenate([row, row[at], last])
-    order = np.argsort((number * rows + row) * 3 + phase, kind="stable")
+    number = np.concatenate([number, number[at], deep_number, np.arange(len(ids))])
+    row = np.concatenate([row, row[at], deep_row, last])
+    order = np.argsort((number * rows + row) * 4 + phase, kind="stable")
     first = np.append(True, np.diff(number[order]) != 0)
     order = order[first | (role[order] != _R["status"])]  # later generations tell a goroutine's state again
-    return _Sorted(row[order], number[order], role[order], cycle[order], ids, np.isin(ids, runtime), left_out)
+    return _Sorted(row[order], number[order], role[order], value[order], ids, np.isin(ids, runtime), left_out)
 
 
 def _last(mark: Any) -> Any:
@@ -226,10 +263,11 @@ def _compute(trace: Trace, rows: int, items: _Sorted) -> Any:
     runs = _is(role, "start", "switched_to", "malloc", "syscall_end", "wake", "create")
     runs |= _is(role, "assist", "assist_end", "sweep", "sweep_end") | (status == _RUNNING)
     in_call = _is(role, "syscall", "born_syscall") | (status == _SYSCALL)
-    real = _last(role != _R["reap"])
+    real = _last(~_is(role, "reap", "stack"))
     runs, in_call = runs[real], in_call[real]
     returns = np.append(role[1:] == _R["syscall_end"], False)
-    counted = (runs | (in_call & returns)) & ~tail & ~items.runtime[items.goroutine]
+    in_gc = np.append(role[1:] == _R["gc_step"], False)
+    counted = (runs | (in_call & returns)) & ~in_gc & ~tail & ~items.runtime[items.goroutine]
     for begin, ends in (("assist", ("assist_end",)), ("sweep", ("sweep_end", "start", "stop", "block"))):
         begins = role == _R[begin]
         counted &= ~begins[_last(begins | _is(role, *ends) | head)]
@@ -276,8 +314,10 @@ def _become(trace: Trace, items: _Sorted) -> tuple[Any, Any]:
     arg = np.zeros(len(role), np.int64)
     kind[role == _R["done"]] = DONE
     kind[role == _R["malloc"]] = MALLOC
-    reaps = role == _R["reap"]
-    kind[reaps], arg[reaps] = REAP, items.cycle[reaps]
+    for name, becomes in (("reap", REAP), ("stack", STACK)):
+        mine = role == _R[name]
+        kind[mine], arg[mine] = becomes, items.value[mine]
+    kind[role == _R["collect"]] = COLLECT
     there = (role == _R["status"]) & (trace.c[row] == _SYSCALL)
     called = _last(_is(role, "syscall", "born_syscall") | there | items.head)
     returns = role == _R["syscall_blocked"]
@@ -309,9 +349,9 @@ def _give_birth(trace: Trace, items: _Sorted, kind: Any, arg: Any) -> Any:
     return starts
 
 
-def find_items(trace: Trace, rows: int, mark_ends: Any) -> Items:
-    """The items of a trace's first rows that become something; `mark_ends` are the rows of the cycles with deaths."""
-    items = _sort(trace, rows, mark_ends)
+def find_items(trace: Trace, rows: int, reaps: Any) -> Items:
+    """The items of a trace's first rows that become something; ``reaps``: the rows at which deaths are carried out."""
+    items = _sort(trace, rows, reaps)
     kind, arg = _become(trace, items)
     events, strays = _pair(trace, items, kind, arg)
     starts = _give_birth(trace, items, kind, arg)

@@ -10,7 +10,8 @@ from typing import Any
 from numba import boolean, int64, types, void
 
 from sim.go import mgclimit, mgcpacer
-from sim.go.state import heap_type
+from sim.go.stack import stack_scan_work
+from sim.go.state import heap_type, mcaches
 from sim.jit import bare, entry
 
 
@@ -60,6 +61,16 @@ def end_cycle(h: Any, now: Any, procs: Any) -> None:
 def reset_live(h: Any, bytes_marked: Any) -> None:
     """Live is what was marked, in bytes."""
     mgcpacer.reset_live(bare(h), bytes_marked)
+
+
+@entry(void(heap_type, int64, int64))
+def resume(h: Any, heap_live: Any, goal: Any) -> None:
+    """Be in the middle of a program's life; ``commit`` must follow. All scannable bytes allocated so far count."""
+    h = bare(h)
+    for p in range(h[0].nprocs):
+        h[0].heap_scan += mcaches(h)[p].scan_alloc
+        mcaches(h)[p].scan_alloc = 0
+    mgcpacer.resume(h, heap_live, goal, stack_scan_work(h))
 
 
 @entry(int64(heap_type))

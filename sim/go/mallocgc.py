@@ -287,6 +287,17 @@ def profile_sample(h: Any, p: Any, nbytes: Any) -> Any:
 
 
 @inlined
+def count_small(h: Any, p: Any, op: Any, spc: Any, sp: Any) -> None:
+    """Statistics of a small object that was placed: how many live, and what marking one will scan."""
+    h[0].live_objects += 1
+    if op["flags"] & NOSCAN == 0:
+        long = h[0].malloc_header and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER
+        mcaches(h)[p].scan_alloc += sp.elemsize if long else op.ptr_bytes
+        scan_bytes(h)[spc] += op.ptr_bytes
+        scan_count(h)[spc] += 1
+
+
+@inlined
 def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, slow: Any) -> Any:
     """The end of a small allocation: clearing, header, variable, statistics; picoseconds the P owes for it.
 
@@ -321,12 +332,7 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
         if zeroed:
             cost += zero_price(h)[spc]
     pr.malloc_time += cost
-    h[0].live_objects += 1
-    if op["flags"] & NOSCAN == 0:
-        long = h[0].malloc_header and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER
-        mcaches(h)[p].scan_alloc += sp.elemsize if long else op.ptr_bytes
-        scan_bytes(h)[spc] += op.ptr_bytes
-        scan_count(h)[spc] += 1
+    count_small(h, p, op, spc, sp)
     if h[0].gc_phase != GC_OFF:
         mark_new_object(h, s, slot)
         g.assist_bytes -= sp.elemsize - op.arg
@@ -457,15 +463,10 @@ def touch_cleared(h: Any, p: Any, g: Any, offset: Any, nbytes: Any) -> Any:
 
 
 @jit
-def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
-    """A large object in its own span: accounting, and clearing unless that is done in chunks; picoseconds.
-
-    Leaves in ``g.left`` the bytes still to clear. (mcache.go:allocLarge, malloc.go:mallocgcLarge)
-    """
-    s = np.int64(g.span)
+def count_large(h: Any, p: Any, op: Any, s: Any, nbytes: Any) -> None:
+    """Take the one slot of a large object's span, with its statistics. (mcache.go:allocLarge)"""
     sp = spans(h)[s]
     next_free_index(h, s)
-    nbytes = g.npages << PAGE_SHIFT
     h[0].total_alloc += nbytes
     h[0].large_alloc += nbytes
     h[0].large_alloc_count += 1
@@ -473,11 +474,23 @@ def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     h[0].live_objects += 1
     update_heap_live(h, nbytes, np.int64(0))
     place_swept(h, s)
-    noscan = op["flags"] & NOSCAN != 0
-    if not noscan:
+    if op["flags"] & NOSCAN == 0:
         mcaches(h)[p].scan_alloc += sp.elemsize if h[0].malloc_header else op.ptr_bytes
         scan_bytes(h)[0] += op.ptr_bytes
         scan_count(h)[0] += nbytes
+
+
+@jit
+def place_large(h: Any, p: Any, g: Any, op: Any) -> Any:
+    """A large object in its own span: accounting, and clearing unless that is done in chunks; picoseconds.
+
+    Leaves in ``g.left`` the bytes still to clear. (mcache.go:allocLarge, malloc.go:mallocgcLarge)
+    """
+    s = np.int64(g.span)
+    sp = spans(h)[s]
+    nbytes = g.npages << PAGE_SHIFT
+    count_large(h, p, op, s, nbytes)
+    noscan = op["flags"] & NOSCAN != 0
     if h[0].gc_phase != GC_OFF:
         mark_new_object(h, s, np.int64(0))
         g.assist_bytes -= nbytes - op.arg

@@ -88,6 +88,11 @@ class Collector:
         self._commit()
         return old
 
+    def resume(self, heap_live: int, heap_goal: int) -> None:
+        """The program is in the middle of its life, where the heap's metrics were these bytes (`mgcpacer.resume`)."""
+        gccontroller.resume(self.world.heap.header, heap_live, heap_goal)
+        self._commit()
+
     def _commit(self) -> None:
         """New goals and paces, and what follows for the collector's turn."""
         self.world.heap.fields.now = self.world.now

@@ -241,6 +241,25 @@ def commit(h: Any, sweep_done: Any) -> None:
 
 
 @jit
+def resume(h: Any, heap_live: Any, goal: Any, stack_scan: Any) -> None:
+    """Set the pacer in the middle of a program's life: heapLive and goal in bytes as they were. ``commit`` must follow.
+
+    What the last cycle marked is what gives the goal with gc_percent, stacks (``stack_scan`` bytes) and globals as they
+    are, never more than heapLive; a goal no higher than the least one means that there was no cycle yet. What the
+    last cycle scanned is taken as the same part of what there is. Of earlier cycles' cons/mark nothing is known: 0.
+    """
+    c = h[0]
+    marked = np.int64(0)
+    if c.gc_percent >= 0 and goal > c.heap_minimum:
+        marked = (goal - (stack_scan + c.globals_scan) * c.gc_percent // 100) * 100 // (100 + c.gc_percent)
+        marked = min(max(marked, np.int64(0)), heap_live)
+        c.last_heap_scan = np.int64(float(c.heap_scan) * float(marked) / float(max(heap_live, 1)))
+        c.last_stack_scan = stack_scan
+    c.heap_marked = marked
+    c.heap_live = heap_live
+
+
+@jit
 def heap_goal_internal(h: Any) -> Any:
     """The goal as it stands now, and a lower bound of the trigger, <= the goal. (heapGoalInternal)"""
     c = h[0]
