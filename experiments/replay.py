@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import replay_state as state
 from experiments.errors import InputError
-from experiments.replay_cycles import begins, infer_triggers, name_sweepers
+from experiments.replay_cycles import infer_triggers, name_sweepers
 from experiments.replay_kernel import replay_events
 from experiments.replay_repair import NEAR_PAGES
 from experiments.replay_start import idle_page_cache, page_cache_at_start, was_free_until
@@ -22,6 +22,7 @@ from sim.go.mheap import PAGE_CACHE_MAX_PAGES
 from sim.go.runtime import Heap
 from sim.go.state import PAGE_SHIFT
 from sim.jit import Tables
+from workloads.gotrace_cycles import recorded_cycles
 from workloads.gotrace_model import SPAN, SPAN_ALLOC, STW_BEGIN, Trace
 
 _MISSES = {
@@ -119,8 +120,8 @@ def replay(trace: Trace, gc: str | None = None) -> Replay:
 
 def _collections(trace: Trace) -> Collections:
     """What a coupled replay says of its cycles: it runs those of the record."""
-    cycles = begins(trace)
-    forced = sum(forced for _, forced in cycles)
+    cycles = recorded_cycles(trace)
+    forced = sum(cycle.forced for cycle in cycles)
     return Collections(cycles=len(cycles) - forced, forced=forced, recorded_cycles=len(cycles) - forced)
 
 

@@ -25,9 +25,8 @@ from sim.go.mgcpacer import (
     TRIGGER_RATIO_DEN,
 )
 from sim.go.params import VERSIONS
+from workloads.gotrace_cycles import recorded_cycles, stack_names
 from workloads.gotrace_model import (
-    GC_ACTIVE,
-    GC_BEGIN,
     GC_END,
     GO_BLOCK,
     GO_START,
@@ -39,7 +38,6 @@ from workloads.gotrace_model import (
     PROC_START,
     PROC_STATUS,
     PROC_STOP,
-    STW_BEGIN,
     Trace,
 )
 
@@ -49,28 +47,6 @@ SWEEP_BATCH = VERSIONS["go1.27"].sweep_batch  # spans the background sweeper swe
 # nanoseconds of a batch: 0.2 us a span (table sweep of machines/epyc-2core.toml, 16 to 8192 bytes, all to none kept:
 # means of 0.04 to 0.49 us), and as much for what tracing adds to it
 _BATCH_NS = SWEEP_BATCH * 400
-
-
-def stack_names(trace: Trace, row: int) -> list[str]:
-    """The functions of an event's stack, innermost first."""
-    if not trace.stack[row]:
-        return []
-    first, end = trace.stack_start[trace.stack[row]], trace.stack_start[trace.stack[row] + 1]
-    return [trace.strings[int(name)] for name in trace.frame_func[first:end]]
-
-
-def begins(trace: Trace) -> list[tuple[int, bool]]:
-    """The mark phases: the event that shows it first, and whether runtime.GC forced it.
-
-    What the stop-the-world of its sweep termination has in its stack tells; of one under way at the start nothing does.
-    """
-    found = []
-    stops = np.flatnonzero(trace.kind == STW_BEGIN)
-    for row in np.flatnonzero((trace.kind == GC_BEGIN) | (trace.kind == GC_ACTIVE)).tolist():
-        at = int(np.searchsorted(stops, row))
-        forced = trace.kind[row] == GC_BEGIN and at < len(stops) and "runtime.GC" in stack_names(trace, int(stops[at]))
-        found.append((row, bool(forced)))
-    return found
 
 
 def name_sweepers(trace: Trace, recorded: Any) -> None:
@@ -137,7 +113,7 @@ def infer_triggers(trace: Trace, recorded: Any) -> None:
     """Write into every HEAP_GOAL event, as b, the trigger in bytes that its commit set; see the module."""
     live_rows = np.flatnonzero(trace.kind == HEAP_ALLOC)
     ends = np.flatnonzero(trace.kind == GC_END)
-    cycle = begins(trace)
+    cycles = recorded_cycles(trace)
     known, unknown = [], []  # (event, trigger's share of the way); (event, low, high, marked, goal, reached)
     for row in np.flatnonzero(trace.kind == HEAP_GOAL).tolist():
         goal = int(trace.a[row])
@@ -146,7 +122,7 @@ def infer_triggers(trace: Trace, recorded: Any) -> None:
         end = int(np.searchsorted(ends, row)) - 1
         marked = _live(trace, live_rows, int(ends[end]), 1) if end >= 0 else 0
         low, high = trigger_bounds(goal, marked)
-        begin, forced = next(((begin, forced) for begin, forced in cycle if begin > row), (len(trace.kind), True))
+        begin, forced = next(((cycle.begin, cycle.forced) for cycle in cycles if cycle.begin > row), (len(trace.kind), True))
         reached = _live(trace, live_rows, begin, 1)
         if forced:
             unknown.append((row, low, high, marked, goal, reached))

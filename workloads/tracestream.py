@@ -48,9 +48,10 @@ from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, SHARED
 from sim.units import NS
 from workloads import gotrace_model as t
 from workloads.gotrace import read_trace
+from workloads.gotrace_cycles import marks
 from workloads.gotrace_model import Trace, TraceError
 from workloads.gotrace_objects import ID_BYTES, Objects, find_objects
-from workloads.tracestream_deaths import DRAWN, find_deaths, marks
+from workloads.tracestream_deaths import DRAWN, Allocated, find_deaths
 from workloads.tracestream_items import MALLOC, SLEEP_ORPHAN, Items, find_items
 
 # What a malloc takes when it is traced, its own 13 ns included: 96 % of two million mallocs of 32 bytes back to back
@@ -147,11 +148,12 @@ def build(
     ninherited = len(mine) - len(made)
     dies = objects.freed[mine] < rows
     dying = mine[dies]
+    requests = _requests(trace, objects, mine)
+    allocated = Allocated.of(made, requests[0][ninherited:])
     found = find_deaths(
-        trace, rows, made, objects.row[dying], objects.freed[dying], objects.block[dying], deaths, seed
+        trace, rows, allocated, objects.row[dying], objects.freed[dying], objects.block[dying], deaths, seed
     )
     items = find_items(trace, rows, found.rows)
-    requests = _requests(trace, objects, mine)
     variable = np.where(dies, np.cumsum(dies) - 1, NO_OBJ)
     ops, alloc_at, end = _operations(
         items, [column[ninherited:] for column in requests], variable[ninherited:], _OWN_MALLOC if as_traced else TRACED_MALLOC

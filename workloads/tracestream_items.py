@@ -14,6 +14,7 @@ import numpy as np
 
 from sim.units import NS
 from workloads import gotrace_model as t
+from workloads.gotrace_cycles import recorded_cycles
 from workloads.gotrace_model import Trace
 from workloads.tracestream_stacks import find_depths
 
@@ -154,19 +155,12 @@ def _collect(trace: Trace, rows: int) -> tuple[Any, Any, Any]:
     waits = np.isin(a, [i for i, text in enumerate(trace.strings) if text in _GC_WAITS])
     role[parks & in_gc] = _R["gc_step"]
     role[(kind == t.GO_BLOCK) & waits & ~in_gc] = _R["stop"]
-    role[_begins_forced(kind, in_gc)] = _R["collect"]
+    forced = np.array([one.stop for one in recorded_cycles(trace) if one.forced and one.stop < rows], np.int64)
+    role[forced] = _R["collect"]
     own = np.flatnonzero((role > 0) & (g >= 0))
     named = np.flatnonzero((by_a[kind] > 0) & (a >= 0) & ((a != g) | (by_g[kind] == 0)))
     row = np.concatenate([own, named])
     return row, np.concatenate([g[own], a[named]]), np.concatenate([role[own], by_a[kind[named]]])
-
-
-def _begins_forced(kind: Any, in_gc: Any) -> Any:
-    """Rows of the stops with which cycles begin that runtime.GC forced: the last stop before a mark phase."""
-    stops = np.flatnonzero(kind == t.STW_BEGIN)
-    at = np.searchsorted(stops, np.flatnonzero(kind == t.GC_BEGIN)) - 1
-    rows = stops[at[at >= 0]]
-    return rows[in_gc[rows]]
 
 
 @dataclass(eq=False)
@@ -223,7 +217,7 @@ def _by_appearance(row: Any, subject: Any, rows: int) -> tuple[Any, Any]:
 def _sort(trace: Trace, rows: int, reaps: Any) -> _Sorted:
     """Sort the items; add an end for each goroutine, the deaths of each point, and how far stacks reach.
 
-    Deaths stand right after the first thing that the program does at or after their point.
+    Deaths stand right after the last thing that the program does up to their point.
     """
     row, subject, role, runtime, left_out = _kept(trace, rows)
     ids, number = _by_appearance(row, subject, rows)
@@ -231,7 +225,7 @@ def _sort(trace: Trace, rows: int, reaps: Any) -> _Sorted:
     if not len(active):
         active = np.arange(len(row))
     active = active[np.argsort(row[active], kind="stable")]
-    at = active[np.minimum(np.searchsorted(row[active], reaps), len(active) - 1)]
+    at = active[np.maximum(np.searchsorted(row[active], reaps, "right") - 1, 0)]
     last = np.zeros(len(ids), np.int64)
     np.maximum.at(last, number, row)
     deep_row, deep_g, deep = find_depths(trace, rows)

@@ -219,8 +219,8 @@ def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
     op = ops_at(g.ops, g.nops)[g.pos]
     spc = np.int64(g.spanclass)
     cost = got_partial(h, p, g) if g.stage == HAVE_PARTIAL else got_pages(h, p, g)
-    h[0].gc_test_due = test_trigger(h)
     if spc >= 2:
+        h[0].gc_test_due = test_trigger(h)
         s = np.int64(g.span)
         slot = next_free_index(h, s)
         note(h, now, p, LOG_OBJECT, (s << 16) | slot)
@@ -228,6 +228,7 @@ def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
         cost += place_object(h, p, g, op, spc, s, slot, True)
     else:
         cost += place_large(h, p, g, op)
+        h[0].gc_test_due = test_trigger(h)  # heapLive has its bytes only now
         note(h, now, p, LOG_OBJECT, np.int64(g.span) << 16)
     if h[0].gc_test_due:
         h[0].gc_test_due = 0

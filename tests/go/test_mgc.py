@@ -436,3 +436,16 @@ def test_the_limiter_counts_no_pause_as_idle_time():
     assert len(seen) == 2
     assert len(seen[0]) >= 6
     assert not any(seen[0])
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_a_large_object_that_passes_the_trigger_begins_a_cycle_itself(scan):
+    """mallocgcLarge tests after allocLarge has counted its bytes: no later allocation is needed. (malloc.go)"""
+    world = World("go1.27", 1, made_up_prices(), 1)
+    trigger, _ = gccontroller.trigger(world.heap.header)
+    ops = np.concatenate([allocate(1, int(trigger) + (64 << 10), scan), compute(50 * MS)])
+    world.go(lambda g: (yield g.run(ops, 1)))
+    world.run()
+    (cycle,) = world.gc.log.cycles
+    assert cycle.kind == "heap" and cycle.heap0 > trigger
+    assert cycle.t_sweep_term < 5 * MS  # long before the goroutine is done

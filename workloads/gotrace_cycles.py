@@ -1,0 +1,73 @@
+"""What a recorded trace says of its collections: when they mark, who asked for them, and the heap's metrics.
+
+The trace's range of a mark phase begins before the stop of its sweep termination, and ends with mark termination; the
+metric of the heap is told once more right before that end, as what was marked, and the goal right after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from workloads.gotrace_model import GC_ACTIVE, GC_BEGIN, GC_END, HEAP_ALLOC, HEAP_GOAL, STW_BEGIN, Trace
+
+
+@dataclass(frozen=True)
+class RecordedCycle:
+    """``begin``: the row of its mark phase; ``stop``: that of the stop of the world which follows, or -1.
+
+    ``forced``: runtime.GC asked for it. ``heap_live``: bytes as last told before it, 0 if they were not;
+    ``goal``: of the heap that it set, in bytes, 0 if the trace ends before.
+    """
+
+    begin: int
+    stop: int
+    forced: bool
+    heap_live: int
+    goal: int
+
+
+def stack_names(trace: Trace, row: int) -> list[str]:
+    """The functions of an event's stack, innermost first."""
+    if not trace.stack[row]:
+        return []
+    first, end = trace.stack_start[trace.stack[row]], trace.stack_start[trace.stack[row] + 1]
+    return [trace.strings[int(name)] for name in trace.frame_func[first:end]]
+
+
+def marks(trace: Trace, rows: int) -> tuple[Any, Any]:
+    """First and last row of each mark phase that ended before a row; one that began before the trace begins at 0."""
+    kind = trace.kind[:rows]
+    ends = np.flatnonzero(kind == GC_END)
+    begins = np.flatnonzero((kind == GC_BEGIN) | (kind == GC_ACTIVE))
+    at = np.searchsorted(begins, ends) - 1
+    return np.where(at >= 0, begins[np.maximum(at, 0)] if len(begins) else 0, 0), ends
+
+
+def recorded_cycles(trace: Trace) -> list[RecordedCycle]:
+    """The mark phases of a trace, also one under way at its start or its end.
+
+    What the stop of its sweep termination has in its stack tells who asked; of one under way at the start nothing does.
+    """
+    kind = trace.kind
+    stops, ends = np.flatnonzero(kind == STW_BEGIN), np.flatnonzero(kind == GC_END)
+    heap, goals = np.flatnonzero(kind == HEAP_ALLOC), np.flatnonzero(kind == HEAP_GOAL)
+    found = []
+    for begin in np.flatnonzero((kind == GC_BEGIN) | (kind == GC_ACTIVE)).tolist():
+        at = int(np.searchsorted(stops, begin))
+        stop = int(stops[at]) if kind[begin] == GC_BEGIN and at < len(stops) else -1
+        before = int(np.searchsorted(heap, begin)) - 1
+        end = int(np.searchsorted(ends, begin))
+        after = int(np.searchsorted(goals, ends[end])) if end < len(ends) else len(goals)
+        found.append(
+            RecordedCycle(
+                begin,
+                stop,
+                stop >= 0 and "runtime.GC" in stack_names(trace, stop),
+                int(trace.a[heap[before]]) if before >= 0 else 0,
+                int(trace.a[goals[after]]) if after < len(goals) else 0,
+            )
+        )
+    return found
