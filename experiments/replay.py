@@ -22,8 +22,8 @@ from sim.go.mheap import PAGE_CACHE_MAX_PAGES
 from sim.go.runtime import Heap
 from sim.go.state import PAGE_SHIFT
 from sim.jit import Tables
-from workloads.gotrace_cycles import recorded_cycles
-from workloads.gotrace_model import SPAN, SPAN_ALLOC, STW_BEGIN, Trace
+from workloads.gotrace_cycles import memory_stats_stops, recorded_cycles
+from workloads.gotrace_model import SPAN, SPAN_ALLOC, Trace
 
 _MISSES = {
     "fresh_span_elsewhere": state.MISS_SPAN_BASE,
@@ -182,7 +182,7 @@ def _events(trace: Trace) -> Any:
     for name in ("kind", "p", "m", "g", "a", "b", "c"):
         recorded[name] = getattr(trace, name)
     recorded["time"] = trace.time_ns
-    recorded["kind"][_flushes(trace)] = state.FLUSH_ALL
+    recorded["kind"][memory_stats_stops(trace, len(recorded))] = state.FLUSH_ALL
     return recorded
 
 
@@ -191,9 +191,3 @@ def _most_pages(recorded: Any) -> int:
     at_start = recorded[recorded["kind"] == SPAN]
     longest = recorded["b"][np.isin(recorded["kind"], (SPAN, SPAN_ALLOC))].max(initial=1)
     return int((at_start["a"] + at_start["b"]).max(initial=0)) + int(longest)
-
-
-def _flushes(trace: Trace) -> Any:
-    """Which events are stops that flush every P's cache: ReadMemStats does."""
-    reasons = [i for i, text in enumerate(trace.strings) if "read mem stats" in text]
-    return (trace.kind == STW_BEGIN) & np.isin(trace.a, reasons)

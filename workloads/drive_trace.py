@@ -10,9 +10,10 @@ import simpy
 
 from sim.go.goroutine import Body, Goroutine
 from sim.go.inherit import inherit
+from sim.go.mstats import read_mem_stats
 from sim.go.world import World
 from workloads.tracestream import Program
-from workloads.tracestream_items import COLLECT, CREATE, FIRE, REAP, SLEEP, SLEEP_ORPHAN, STACK, WAIT
+from workloads.tracestream_items import COLLECT, CREATE, FIRE, MEM_STATS, REAP, SLEEP, SLEEP_ORPHAN, STACK, WAIT
 
 
 class Player:
@@ -30,7 +31,8 @@ class Player:
     def start(self) -> None:
         """Have the heap that the program begins with, and start the goroutines that are there at once; the others follow."""
         self.world.roots.reserve_shared_up_to(self.program.variables)
-        inherit(self.world, self.program.inherited)
+        start = self.program.start
+        inherit(self.world, start.spans, self.program.inherited, start.slots)
         if self.program.heap_live:
             self.world.gc.resume(self.program.heap_live, self.program.heap_goal)
         starts = self.program.starts
@@ -77,6 +79,8 @@ class Player:
                 yield env.timeout(arg)
             elif kind == COLLECT:
                 yield from self.world.gc.collect(g)
+            elif kind == MEM_STATS:
+                yield from read_mem_stats(g)
             elif kind == STACK:
                 yield g.use_stack(arg)
             elif kind == REAP:

@@ -71,3 +71,9 @@ def recorded_cycles(trace: Trace) -> list[RecordedCycle]:
             )
         )
     return found
+
+
+def memory_stats_stops(trace: Trace, rows: int) -> Any:
+    """Rows of the stops of the world in which runtime.ReadMemStats flushes every P's cache."""
+    reasons = [i for i, text in enumerate(trace.strings) if "read mem stats" in text]
+    return np.flatnonzero((trace.kind[:rows] == STW_BEGIN) & np.isin(trace.a[:rows], reasons))

@@ -29,6 +29,7 @@ class Objects:
 
     ``row``: of the event (OBJECT or OBJECT_ALLOC) that announced it. ``spanclass``: -1 in no known span. ``size``:
     bytes of its slot, all pages of a large object's span, 0 unknown. ``offset``: bytes from the slot's base.
+    ``span``: row of the event that announced its span, -1 unknown; ``slot``: its number in there.
     ``block``: index of the object whose slot it was combined into, of itself if of none. ``freed``: row of its free;
     the number of the trace's events if there is none.
     """
@@ -39,6 +40,8 @@ class Objects:
     offset: Any
     block: Any
     freed: Any
+    span: Any
+    slot: Any
 
 
 def _spans_of(trace: Trace, page: Any, row: Any) -> Any:
@@ -83,7 +86,14 @@ def find_objects(trace: Trace) -> Objects:
     number = np.zeros(len(row), np.int64)
     number[made] = np.arange(len(made))
     return Objects(
-        row[made], spanclass[made], size[made], (inside - slot * size)[made], number[block[made]], freed[made]
+        row=row[made],
+        spanclass=spanclass[made],
+        size=size[made],
+        offset=(inside - slot * size)[made],
+        block=number[block[made]],
+        freed=freed[made],
+        span=span[made],
+        slot=slot[made],
     )
 
 

@@ -14,8 +14,7 @@ whatever order the simulation takes.
   and sweeping in between: the simulated runtime has its own. First touches of memory by the program are in it, so
   that operations do not ask for them (TOUCH). ``as_traced``: malloc takes as long as the traced one did, so that the
   program allocates at the recorded pace.
-- The heap at the start. What the snapshot names is there before the program begins (`Program.inherited`), but for what
-  the sweep under way then frees: that was dead.
+- The heap at the start. What the snapshot names is there before the program begins (tracestream_start.py).
 - Collections are the simulated runtime's own, but for those that the program asks for (runtime.GC).
 - Deaths happen between the last mark an object survived and the mark that missed it (tracestream_deaths.py). An object
   is dropped by the goroutine that runs next; if its own goroutine is simulated later than recorded and has not yet
@@ -25,7 +24,7 @@ whatever order the simulation takes.
 - Blocking. A blocked goroutine waits for the event that who woke it fires. Woken by nobody known (timers, network,
   the runtime) it wakes after the recorded delay: an *orphan* wake-up.
 
-Left out: which slots the heap at the start had free between its objects (the simulated one is packed); goroutines of
+Left out: the free pages between the spans at the start (the simulated ones are packed); goroutines of
 the runtime that allocate nothing, and the CPU time of the others (collector, scavenger, the trace's own); Gosched;
 preemption (the simulated scheduler has its own); the P that a blocked system call keeps for a while; mallocs outside
 any goroutine.
@@ -48,11 +47,11 @@ from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, SHARED
 from sim.units import NS
 from workloads import gotrace_model as t
 from workloads.gotrace import read_trace
-from workloads.gotrace_cycles import marks
 from workloads.gotrace_model import Trace, TraceError
 from workloads.gotrace_objects import ID_BYTES, Objects, find_objects
 from workloads.tracestream_deaths import DRAWN, Allocated, find_deaths
 from workloads.tracestream_items import MALLOC, SLEEP_ORPHAN, Items, find_items
+from workloads.tracestream_start import Start, find_start
 
 # What a malloc takes when it is traced, its own 13 ns included: 96 % of two million mallocs of 32 bytes back to back
 # were one step of the trace's clock, 64 ns, apart (Go 1.27.3, linux/amd64, Xeon, GOMAXPROCS=1, GOGC=off). The mean is
@@ -78,7 +77,7 @@ class Program:
     ``steps``: kind and arg are WAIT or FIRE and an event, CREATE and a goroutine, SLEEP or SLEEP_ORPHAN and
     picoseconds, REAP and a point, COLLECT, STACK and bytes, DONE (tracestream_items.py). ``starts``: picoseconds; -1
     where a CREATE starts it. ``names``: the recorded ids.
-    ``inherited``: ALLOC operations of the objects that are there at the start; ``heap_live`` and ``heap_goal``: the
+    ``start``: the heap at the start; ``inherited``: the ALLOC operations of its objects; ``heap_live`` and ``heap_goal``: the
     recorded metrics' first values, 0 for none.
     ``deaths``: DEAD operations; ``groups`` of them, those of point k ``points[k]:points[k + 1]``, as (goroutine that
     allocates the objects, its last step that does, start, end); goroutine -1 is who left the inherited ones.
@@ -90,6 +89,7 @@ class Program:
     first: Any
     starts: Any
     names: Any
+    start: Start
     inherited: Any
     heap_live: int
     heap_goal: int
@@ -144,8 +144,9 @@ def build(
     whole = mallocs is None or len(made) < mallocs
     rows = len(trace.kind) if whole else int(made[-1]) + 1
     objects = find_objects(trace)
-    mine = np.concatenate([_at_start(trace, objects, rows), np.searchsorted(objects.row, made)])
-    ninherited = len(mine) - len(made)
+    start = find_start(trace, objects, rows)
+    mine = np.concatenate([start.objects, np.searchsorted(objects.row, made)])
+    ninherited = len(start.objects)
     dies = objects.freed[mine] < rows
     dying = mine[dies]
     requests = _requests(trace, objects, mine)
@@ -171,6 +172,7 @@ def build(
         first=first,
         starts=items.starts,
         names=items.names,
+        start=start,
         inherited=_allocations([column[:ninherited] for column in requests], variable[:ninherited]),
         heap_live=_first(trace, t.HEAP_ALLOC),
         heap_goal=_first(trace, t.HEAP_GOAL),
@@ -194,14 +196,6 @@ def build(
             "/sim/trace/frees:objects": len(np.unique(objects.block[dying])),
         },
     )
-
-
-def _at_start(trace: Trace, objects: Objects, rows: int) -> Any:
-    """The objects of the snapshot, as indices, but for those that the sweep under way at the start frees."""
-    _, ends = marks(trace, rows)
-    first = ends[0] if len(ends) else rows
-    named = (trace.kind[objects.row] == t.OBJECT) & (objects.size > 0) & (objects.row < rows)
-    return np.flatnonzero(named & ~(objects.freed < first))
 
 
 def _first(trace: Trace, kind: int) -> int:

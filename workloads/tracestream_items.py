@@ -14,7 +14,7 @@ import numpy as np
 
 from sim.units import NS
 from workloads import gotrace_model as t
-from workloads.gotrace_cycles import recorded_cycles
+from workloads.gotrace_cycles import memory_stats_stops, recorded_cycles
 from workloads.gotrace_model import Trace
 from workloads.tracestream_stacks import find_depths
 
@@ -28,7 +28,8 @@ SLEEP = 5  # in a system call that lost its P
 SLEEP_ORPHAN = 6  # blocked, woken by nobody known
 REAP = 7  # carry out the deaths of a point
 COLLECT = 8  # runtime.GC
-STACK = 9  # frames reach so many bytes
+MEM_STATS = 9  # runtime.ReadMemStats
+STACK = 10  # frames reach so many bytes
 _NOTHING = 255
 
 # what an item is, for the goroutine on the event's M and for the one that the event names
@@ -36,7 +37,7 @@ _BY_G: dict[int, int] = {}
 _BY_A: dict[int, int] = {}
 _ROLES = (
     *("malloc", "block", "stop", "end", "switch", "switch_end", "syscall", "syscall_end", "syscall_blocked"),
-    *("assist", "assist_end", "sweep", "sweep_end", "wake", "create", "collect", "gc_step"),
+    *("assist", "assist_end", "sweep", "sweep_end", "wake", "create", "collect", "mem_stats", "gc_step"),
     *("start", "born", "born_blocked", "born_syscall", "woken", "switched_to", "status", "reap", "stack", "done"),
 )
 _R = {name: number for number, name in enumerate(_ROLES, 1)}
@@ -155,6 +156,7 @@ def _collect(trace: Trace, rows: int) -> tuple[Any, Any, Any]:
     waits = np.isin(a, [i for i, text in enumerate(trace.strings) if text in _GC_WAITS])
     role[parks & in_gc] = _R["gc_step"]
     role[(kind == t.GO_BLOCK) & waits & ~in_gc] = _R["stop"]
+    role[memory_stats_stops(trace, rows)] = _R["mem_stats"]
     forced = np.array([one.stop for one in recorded_cycles(trace) if one.forced and one.stop < rows], np.int64)
     role[forced] = _R["collect"]
     own = np.flatnonzero((role > 0) & (g >= 0))
@@ -312,6 +314,7 @@ def _become(trace: Trace, items: _Sorted) -> tuple[Any, Any]:
         mine = role == _R[name]
         kind[mine], arg[mine] = becomes, items.value[mine]
     kind[role == _R["collect"]] = COLLECT
+    kind[role == _R["mem_stats"]] = MEM_STATS
     there = (role == _R["status"]) & (trace.c[row] == _SYSCALL)
     called = _last(_is(role, "syscall", "born_syscall") | there | items.head)
     returns = role == _R["syscall_blocked"]

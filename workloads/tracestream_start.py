@@ -1,0 +1,72 @@
+"""The heap that a recorded trace begins with: the snapshot's spans and objects, and which spans the Ps had cached.
+
+What the sweep under way at the start then frees was dead: it is left out, and so are spans that hold nothing else. Which
+spans were cached the snapshot does not tell. A P's first object of a span class that no refill comes before (a refill
+tells heapLive) lies in the span that the P had cached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim.go.inherit import INHERITED
+from workloads import gotrace_model as t
+from workloads.gotrace_cycles import marks
+from workloads.gotrace_model import Trace
+from workloads.gotrace_objects import Objects
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """``spans``: sim.go.inherit.INHERITED. ``objects``: indices into the trace's objects, span by span. ``slots``: theirs."""
+
+    spans: Any
+    objects: Any
+    slots: Any
+
+
+def _cached(trace: Trace, objects: Objects, rows: int) -> tuple[Any, Any]:
+    """Rows of the snapshot's spans that a P had cached, rising, and the Ps."""
+    ends = np.flatnonzero(trace.kind[:rows] == t.GC_END)  # then caches are flushed
+    until = int(ends[0]) if len(ends) else rows
+    found: dict[int, int] = {}
+    for p in range(trace.gomaxprocs):
+        mine = np.flatnonzero(
+            (trace.p[:until] == p) & ((trace.kind[:until] == t.OBJECT_ALLOC) | (trace.kind[:until] == t.HEAP_ALLOC))
+        )
+        refills = trace.kind[mine] == t.HEAP_ALLOC
+        after_refill = np.append(False, refills[:-1])
+        made, after = mine[~refills], after_refill[~refills]
+        at = np.searchsorted(objects.row, made)
+        spanclass, first = np.unique(objects.spanclass[at], return_index=True)
+        first = first[(spanclass >= 2) & ~after[first]]
+        span = objects.span[at[first]]
+        old = trace.kind[span] == t.SPAN
+        found |= {row: p for row in span[old].tolist() if row not in found}
+    cached = sorted(found)
+    return np.array(cached, np.int64), np.array([found[row] for row in cached], np.int64)
+
+
+def find_start(trace: Trace, objects: Objects, rows: int) -> Start:
+    """What is there when the first ``rows`` rows of a trace begin."""
+    _, ends = marks(trace, rows)
+    swept = ends[0] if len(ends) else rows
+    kept = (trace.kind[objects.row] == t.OBJECT) & (objects.size > 0) & (objects.row < rows)
+    mine = np.flatnonzero(kept & ~(objects.freed < swept))
+    order = np.lexsort((objects.slot[mine], objects.span[mine]))
+    mine = mine[order]
+    slots = objects.slot[mine]
+    new = np.ones(len(mine), bool)
+    new[1:] = (np.diff(objects.span[mine]) != 0) | (np.diff(slots) != 0)
+    mine, slots = mine[new], slots[new]
+    cached, by = _cached(trace, objects, rows)
+    row = np.union1d(objects.span[mine], cached)
+    spans = np.zeros(len(row), INHERITED)
+    spans["npages"], spans["spanclass"] = trace.b[row], trace.c[row] >> 1
+    spans["cached_by"] = -1
+    spans["cached_by"][np.searchsorted(row, cached)] = by
+    spans["end"] = np.searchsorted(objects.span[mine], row, "right")
+    return Start(spans, mine, slots)
