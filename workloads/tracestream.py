@@ -49,7 +49,7 @@ from workloads import gotrace_model as t
 from workloads.gotrace import read_trace
 from workloads.gotrace_model import Trace, TraceError
 from workloads.gotrace_objects import ID_BYTES, Objects, find_objects
-from workloads.tracestream_deaths import DRAWN, Allocated, find_deaths
+from workloads.tracestream_deaths import DRAWN, Allocated, Dying, find_deaths
 from workloads.tracestream_items import MALLOC, SLEEP_ORPHAN, Items, find_items
 from workloads.tracestream_start import Start, find_start
 
@@ -148,12 +148,10 @@ def build(
     mine = np.concatenate([start.objects, np.searchsorted(objects.row, made)])
     ninherited = len(start.objects)
     dies = objects.freed[mine] < rows
-    dying = mine[dies]
     requests = _requests(trace, objects, mine)
     allocated = Allocated.of(made, requests[0][ninherited:])
-    found = find_deaths(
-        trace, rows, allocated, objects.row[dying], objects.freed[dying], objects.block[dying], deaths, seed
-    )
+    dying = Dying(objects.row[mine], objects.freed[mine], objects.size[mine], objects.block[mine])
+    found = find_deaths(trace, rows, allocated, dying, deaths, seed)
     items = find_items(trace, rows, found.rows)
     variable = np.where(dies, np.cumsum(dies) - 1, NO_OBJ)
     ops, alloc_at, end = _operations(
@@ -193,7 +191,7 @@ def build(
             ),
             "/sim/trace/unknown-size/mallocs:objects": int((objects.size[mine] == 0).sum()),
             "/sim/trace/inherited:objects": ninherited,
-            "/sim/trace/frees:objects": len(np.unique(objects.block[dying])),
+            "/sim/trace/frees:objects": len(np.unique(objects.block[mine[dies]])),
         },
     )
 

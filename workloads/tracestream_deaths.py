@@ -1,8 +1,9 @@
 """When the objects of a recorded trace die: between the last mark they survived and the mark that missed them.
 
 A sweep's free of an object says that the mark before it missed it, and that the mark before that did not, if the object
-was there. When it died in between is not recorded. It is *drawn*, each byte that the program allocates being as likely;
-or the bounds are taken, *earliest* and *latest*.
+was there. When it died in between is not recorded. It is *drawn* from the distribution of lifetimes, in bytes allocated
+meanwhile, that these bounds of all objects make likely (lifetimes.py); of objects older than the trace each byte is as
+likely. Or the bounds themselves are taken, *earliest* and *latest*.
 
 Deaths are carried out some at a time: at up to `POINTS` mallocs of each interval between two marks, the bytes allocated
 in between being the same, and at its end. A drawn one is carried out at the last point before it, unless its object
@@ -19,12 +20,12 @@ import numpy as np
 
 from sim.engine.rng import Stream
 from workloads.gotrace_cycles import marks
-from workloads.gotrace_model import Trace
+from workloads.gotrace_model import OBJECT_ALLOC, Trace
+from workloads.lifetimes import estimate
 
 DRAWN, EARLIEST, LATEST = WAYS = ("drawn", "earliest", "latest")
 POINTS = 64  # of each interval between two marks
 _LEAST = 16 << 10  # bytes allocated between two points
-_SHARE_BITS = 20  # of a draw; an interval's bytes are fewer than 1 << 43
 _GOLDEN = 0x9E37_79B9_7F4A_7C15
 
 
@@ -34,6 +35,19 @@ class Deaths:
 
     rows: Any
     at: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Dying:
+    """Objects: the rows that announced and freed them, the bytes of their slots, and which tiny block they share.
+
+    Tiny objects of one block die together, with the last of them.
+    """
+
+    born: Any
+    freed: Any
+    size: Any
+    block: Any
 
 
 def interval(trace: Trace, rows: int, born: Any, freed: Any) -> tuple[Any, Any]:
@@ -84,38 +98,51 @@ def _points(trace: Trace, rows: int, made: Allocated) -> Any:
     return np.unique(np.concatenate(found))
 
 
-def _draw(seed: int, n: int) -> Any:
-    """n uniform words of `_SHARE_BITS` bits."""
+def _uniform(seed: int, n: int) -> Any:
+    """n uniform numbers in [0, 1)."""
     key = np.uint64(Stream(seed, "trace/deaths").key)
     with np.errstate(over="ignore"):
         word = key + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
         word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
         word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
-    return ((word ^ (word >> np.uint64(31))) >> np.uint64(64 - _SHARE_BITS)).astype(np.int64)
+    return ((word ^ (word >> np.uint64(31))) >> np.uint64(32)).astype(np.float64) / (1 << 32)
 
 
-def find_deaths(trace: Trace, rows: int, made: Allocated, born: Any, freed: Any, block: Any, way: str, seed: int) -> Deaths:
-    """When objects die that were announced at rows ``born`` and freed at rows ``freed``, before row ``rows``.
+def _survived(trace: Trace, rows: int, born: Any) -> Any:
+    """Rows up to which objects were there for certain that nobody freed: the begin of the last mark, or their birth."""
+    begins, _ = marks(trace, rows)
+    return np.maximum(born, begins[-1] if len(begins) else 0)
 
-    ``block``: tiny objects of one block die together, with the last of them.
-    """
-    if not len(born):
+
+def _draw(made: Allocated, born: Any, first: Any, last: Any, size: Any, dies: Any, known: Any, share: Any) -> Any:
+    """Rows at which the objects die that do, as their lifetimes were; of those not ``known`` the birth is not recorded."""
+    birth = made.at(born)
+    low, high = made.at(first) - birth, made.at(last) - birth
+    lifetimes = estimate(low[known], np.where(dies, high, -1)[known], size[known])
+    low, high = low[dies], high[dies]
+    age = np.where(known[dies], lifetimes.draw(low, high, share), low + (high - low) * share).astype(np.int64)
+    return np.maximum(made.row(birth[dies] + age), first[dies])
+
+
+def find_deaths(trace: Trace, rows: int, made: Allocated, objects: Dying, way: str, seed: int) -> Deaths:
+    """When objects die before row ``rows``."""
+    dies = objects.freed < rows
+    if not dies.any():
         return Deaths(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    first, last = interval(trace, rows, born, freed)
-    _, block = np.unique(block, return_inverse=True)
+    first, last = interval(trace, rows, objects.born, np.where(dies, objects.freed, rows - 1))
+    first = np.where(dies, first, _survived(trace, rows, objects.born))
+    _, block = np.unique(objects.block, return_inverse=True)
     for edge in (first, last):
         latest = np.zeros(int(block.max()) + 1, np.int64)
         np.maximum.at(latest, block, edge)
         edge[:] = latest[block]
     points = _points(trace, rows, made)
-    if way == EARLIEST:
-        row = first
-    elif way == LATEST:
-        row = last
+    if way == DRAWN:
+        share = _uniform(seed, int(block.max()) + 1)[block[dies]]
+        known = trace.kind[objects.born] == OBJECT_ALLOC
+        row = _draw(made, objects.born, first, last, objects.size, dies, known, share)
     else:
-        low, high = made.at(first), made.at(last)
-        share = _draw(seed, int(block.max()) + 1)[block]
-        row = np.maximum(made.row(low + ((high - low) * share >> _SHARE_BITS)), first)
+        row = (first if way == EARLIEST else last)[dies]
     at = np.searchsorted(points, row, "right") - 1
-    at += points[at] < first  # not before its object is there
+    at += points[at] < first[dies]  # not before its object is there
     return Deaths(points, np.minimum(at, len(points) - 1))
