@@ -156,30 +156,77 @@ def import_(trace: str, output: str | None, force: bool) -> None:
     _print_table([(visible(target), "count"), *rows])
 
 
+class _Gogc(click.ParamType):
+    """GOGC as the environment variable takes it."""
+
+    name = "percent|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from workloads.scenario_values import gogc_percent
+
+        try:
+            return gogc_percent(int(value) if value.isdecimal() else value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Size(click.ParamType):
+    """Bytes with a unit."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from sim.units import parse_size
+
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 @app.command()
 @click.argument("trace")
 @click.option(
     "--gc",
-    type=click.Choice(["coupled"]),
-    help="Sweep by the model's own rules, told only when cycles begin and end and who runs where "
+    type=click.Choice(["coupled", "free"]),
+    help="coupled: sweep by the model's own rules, told only when cycles begin and end and who runs where. free: also run "
+    "the program on the clock, where the model's pacer says when cycles begin "
     "[default: what is swept when is told by the trace].",
 )
+@click.option("--gogc", type=_Gogc(), help="With free: the GOGC of the recorded program [default: 100].")
+@click.option("--memory-limit", type=_Size(), help="With free: its GOMEMLIMIT, such as 512MiB [default: none].")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), metavar="N", help="With free: of deaths drawn [default: 1].")
+@click.option(
+    "--deaths",
+    type=click.Choice(["drawn", "earliest", "latest"]),
+    help="With free: when objects die within the bounds that the trace tells [default: drawn].",
+)
 @_json
-def replay(trace: str, gc: str | None, as_json: bool) -> None:
-    """Replay a recorded trace without a clock: how many addresses does the model hand out as recorded?
+def replay(trace: str, gc: str | None, as_json: bool, **settings: Any) -> None:
+    """Replay a recorded trace: how many addresses does the model hand out as recorded, and how do its collections go?
 
     TRACE is a raw execution trace, raw or .xz, or a file that `allocsim import` wrote.
     """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if given and gc != "free":
+        raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --gc free alone")
     source = _readable(trace)
-    announce_compile(*_TRACES, ("gotrace_wire", "gotrace_merge", "replay_kernel"))
+    announce_compile(*_TRACES, ("gotrace_wire", "gotrace_merge", "replay_kernel", *(["pump"] if gc == "free" else [])))
     from experiments.replay import replay as run
+    from experiments.replay_free import replay_free
     from workloads import gotrace
 
     with _about(source, gotrace.TraceError, InputError):
-        answer = run(gotrace.read_trace(source), gc).to_dict()
+        recorded = gotrace.read_trace(source)
+        answer = (replay_free(recorded, **given) if gc == "free" else run(recorded, gc)).to_dict()
     if as_json:
         _print_json(answer)
-        return
+    else:
+        _show_replay(source, answer)
+
+
+def _show_replay(source: Path, answer: dict[str, Any]) -> None:
+    """What `replay` found, as tables."""
     found = answer["replay"]
     spans, slots = found["spans"], found["slots"]
     predictable = slots["total"] - slots["excepted"]
@@ -192,9 +239,14 @@ def replay(trace: str, gc: str | None, as_json: bool) -> None:
     )
     click.echo(f"\n{slots['tiny']:,} of these slots are combined tiny allocations; {slots['excepted']:,} more objects")
     click.echo("are excepted: the first of a span class on a P whose span is older than the trace.")
-    if gc is not None:
+    if "gc" in answer:
         cycles = answer["gc"]
         click.echo(f"{cycles['cycles']:,} collections, of {cycles['recorded_cycles']:,} recorded, and {cycles['forced']:,} forced.")
+        for name, what in (("trigger_error", "heap when a cycle begins"), ("goal_error", "goal that a cycle sets")):
+            if cycles[name]:
+                errors = sorted(map(abs, cycles[name]))
+                middle, largest = errors[len(errors) // 2], errors[-1]
+                click.echo(f"{what}: off by {100 * middle:.2f} % in the middle, {100 * largest:.1f} % at most.")
     if found["unknown_events"]:
         click.echo(f"{found['unknown_events']:,} events were not understood.")
     misses = {cause: count for cause, count in found["misses"].items() if count}

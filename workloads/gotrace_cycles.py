@@ -18,14 +18,15 @@ from workloads.gotrace_model import GC_ACTIVE, GC_BEGIN, GC_END, HEAP_ALLOC, HEA
 class RecordedCycle:
     """``begin``: the row of its mark phase; ``stop``: that of the stop of the world which follows, or -1.
 
-    ``forced``: runtime.GC asked for it. ``heap_live``: bytes as last told before it, 0 if they were not;
-    ``goal``: of the heap that it set, in bytes, 0 if the trace ends before.
+    ``forced``: runtime.GC asked for it. ``heap_live``: bytes as last told before it, 0 if they were not.
+    ``marked`` and ``goal``: what it marked and the goal that it set, in bytes, 0 if the trace ends before.
     """
 
     begin: int
     stop: int
     forced: bool
     heap_live: int
+    marked: int
     goal: int
 
 
@@ -58,19 +59,23 @@ def recorded_cycles(trace: Trace) -> list[RecordedCycle]:
     for begin in np.flatnonzero((kind == GC_BEGIN) | (kind == GC_ACTIVE)).tolist():
         at = int(np.searchsorted(stops, begin))
         stop = int(stops[at]) if kind[begin] == GC_BEGIN and at < len(stops) else -1
-        before = int(np.searchsorted(heap, begin)) - 1
-        end = int(np.searchsorted(ends, begin))
-        after = int(np.searchsorted(goals, ends[end])) if end < len(ends) else len(goals)
-        found.append(
-            RecordedCycle(
-                begin,
-                stop,
-                stop >= 0 and "runtime.GC" in stack_names(trace, stop),
-                int(trace.a[heap[before]]) if before >= 0 else 0,
-                int(trace.a[goals[after]]) if after < len(goals) else 0,
-            )
+        end = int(np.append(ends, -1)[np.searchsorted(ends, begin)])
+        cycle = RecordedCycle(
+            begin=begin,
+            stop=stop,
+            forced=stop >= 0 and "runtime.GC" in stack_names(trace, stop),
+            heap_live=_value(trace, heap, begin, -1),
+            marked=_value(trace, heap, end, -1) if end >= 0 else 0,
+            goal=_value(trace, goals, end, 0) if end >= 0 else 0,
         )
+        found.append(cycle)
     return found
+
+
+def _value(trace: Trace, rows: Any, row: int, step: int) -> int:
+    """A metric, told at ``rows``, as it was told last before a row (step -1) or first after it (0); 0 if it was not."""
+    at = int(np.searchsorted(rows, row)) + step
+    return int(trace.a[rows[at]]) if 0 <= at < len(rows) else 0
 
 
 def memory_stats_stops(trace: Trace, rows: int) -> Any:

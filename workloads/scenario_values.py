@@ -110,8 +110,8 @@ def _line(value: Any) -> str:
     return value
 
 
-def _gogc(value: Any) -> int:
-    """GOGC in percent, -1 for off."""
+def gogc_percent(value: Any) -> int:
+    """GOGC in percent, -1 for off; ValueError if it is neither."""
     if value == "off":
         return GOGC_OFF
     if type(value) is not int or not 1 <= value <= MAX_GOGC:
@@ -133,7 +133,7 @@ def _weight(value: Any) -> Fraction:
 
 
 Line = Annotated[str, BeforeValidator(_line)]
-Gogc = Annotated[int, BeforeValidator(_gogc)]
+Gogc = Annotated[int, BeforeValidator(gogc_percent)]
 Name = Annotated[str, BeforeValidator(_text)]
 Size = Annotated[int, _quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB", "64B")]
 SizeOrOff = Annotated[int, off_or(_quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB, or off", "512KiB"))]

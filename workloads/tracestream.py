@@ -117,13 +117,21 @@ def read(path: str) -> Trace:
 @lru_cache(maxsize=1)
 def _read(path: str, _changed: int, _size: int) -> Trace:
     trace = read_trace(Path(path))
-    if not trace.has_allocations:
-        raise TraceError(f"{path}: the trace holds no allocation events; record it with GODEBUG=traceallocfree=1")
-    if not np.any((trace.kind == t.OBJECT_ALLOC) & (trace.g >= 0)):
-        raise TraceError(f"{path}: no goroutine of the trace allocates; record a run that does")
-    if trace.time_ns[-1] - trace.time_ns[0] > MAX_LENGTH_NS:
-        raise TraceError(f"{path}: the trace lasts longer than nine hours; record a shorter run")
+    try:
+        check_allocations(trace)
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from error
     return trace
+
+
+def check_allocations(trace: Trace) -> None:
+    """TraceError unless a trace has what a program can be made of."""
+    if not trace.has_allocations:
+        raise TraceError("the trace holds no allocation events; record it with GODEBUG=traceallocfree=1")
+    if not np.any((trace.kind == t.OBJECT_ALLOC) & (trace.g >= 0)):
+        raise TraceError("no goroutine of the trace allocates; record a run that does")
+    if trace.time_ns[-1] - trace.time_ns[0] > MAX_LENGTH_NS:
+        raise TraceError("the trace lasts longer than nine hours; record a shorter run")
 
 
 def gomaxprocs(trace: Trace) -> int:
