@@ -37,7 +37,7 @@ _BY_G: dict[int, int] = {}
 _BY_A: dict[int, int] = {}
 _ROLES = (
     *("malloc", "block", "stop", "end", "switch", "switch_end", "syscall", "syscall_end", "syscall_blocked"),
-    *("assist", "assist_end", "sweep", "sweep_end", "wake", "create", "collect", "mem_stats", "gc_step"),
+    *("assist", "assist_end", "sweep", "sweep_end", "refill", "wake", "create", "collect", "mem_stats", "gc_step"),
     *("start", "born", "born_blocked", "born_syscall", "woken", "switched_to", "status", "reap", "stack", "done"),
 )
 _R = {name: number for number, name in enumerate(_ROLES, 1)}
@@ -50,6 +50,7 @@ for _kind, _role in (
         (t.GO_SYSCALL_END_BLOCKED, "syscall_blocked"),
     ),
     *((t.ASSIST_BEGIN, "assist"), (t.ASSIST_END, "assist_end"), (t.SWEEP_BEGIN, "sweep"), (t.SWEEP_END, "sweep_end")),
+    *((t.SPAN_ALLOC, "refill"), (t.HEAP_ALLOC, "refill")),
     *(
         (t.GO_UNBLOCK, "wake"),
         (t.GO_CREATE, "create"),
@@ -151,6 +152,7 @@ def _collect(trace: Trace, rows: int) -> tuple[Any, Any, Any]:
     by_g, by_a = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
     by_g[list(_BY_G)], by_a[list(_BY_A)] = list(_BY_G.values()), list(_BY_A.values())
     role = by_g[kind]
+    role[(kind == t.SPAN_ALLOC) & (trace.c[:rows] & 1 == 1)] = 0  # of a stack, or the runtime's own
     in_gc = _in_runtime_gc(trace, rows)
     parks = (kind == t.GO_BLOCK) | (kind == t.GO_STOP)
     waits = np.isin(a, [i for i, text in enumerate(trace.strings) if text in _GC_WAITS])
@@ -257,13 +259,14 @@ def _compute(trace: Trace, rows: int, items: _Sorted) -> Any:
     role, head, tail = items.role, items.head, items.tail
     status = np.where(role == _R["status"], trace.c[items.row], 0)
     runs = _is(role, "start", "switched_to", "malloc", "syscall_end", "wake", "create")
-    runs |= _is(role, "assist", "assist_end", "sweep", "sweep_end") | (status == _RUNNING)
+    runs |= _is(role, "assist", "assist_end", "sweep", "sweep_end", "refill") | (status == _RUNNING)
     in_call = _is(role, "syscall", "born_syscall") | (status == _SYSCALL)
     real = _last(~_is(role, "reap", "stack"))
     runs, in_call = runs[real], in_call[real]
     returns = np.append(role[1:] == _R["syscall_end"], False)
     in_gc = np.append(role[1:] == _R["gc_step"], False)
-    counted = (runs | (in_call & returns)) & ~in_gc & ~tail & ~items.runtime[items.goroutine]
+    mallocs = np.append(_is(role, "malloc", "refill")[1:], False) & (role == _R["refill"])
+    counted = (runs | (in_call & returns)) & ~in_gc & ~mallocs & ~tail & ~items.runtime[items.goroutine]
     for begin, ends in (("assist", ("assist_end",)), ("sweep", ("sweep_end", "start", "stop", "block"))):
         begins = role == _R[begin]
         counted &= ~begins[_last(begins | _is(role, *ends) | head)]
