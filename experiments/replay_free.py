@@ -7,7 +7,11 @@ known within bounds only: drawn between them, or the bounds themselves (workload
 Nobody recorded how large the program's globals are. They are what is left of a recorded goal when what was marked, and
 GOGC's share of it, is taken away: of all cycles the least, since stacks are in it too.
 
-Cycles are paired in turn, automatic ones between the same two forced ones; what is left over shows in the counts.
+Cycles are paired in order: forced ones in turn, and the automatic ones between two of them so that the program has made
+about as many mallocs before both (`pair`). What is left over, of either, shows in the counts.
+
+A pacer is no clock: whether one large object comes before the trigger or passes it decides about all cycles from there
+to the next forced one. So single runs differ, by the seed of the deaths and by a refill more or less.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from experiments.machine import load_machine
 from experiments.replay import Collections, Replay, replay
@@ -24,7 +30,7 @@ from sim.go.mgcpacer import DEFAULT_HEAP_MINIMUM
 from sim.go.world import World
 from workloads.drive_trace import Player
 from workloads.gotrace_cycles import RecordedCycle, recorded_cycles
-from workloads.gotrace_model import Trace
+from workloads.gotrace_model import OBJECT_ALLOC, Trace
 from workloads.tracestream import build, check_allocations, gomaxprocs
 from workloads.tracestream_deaths import DRAWN
 
@@ -36,9 +42,10 @@ _NO_GOAL = 1 << 62
 
 @dataclass(frozen=True)
 class Cycle:
-    """A cycle: whether it was forced, the live heap in bytes when it began, the goal it set, 0 for none."""
+    """A cycle: whether it was forced, mallocs before it, the live heap in bytes when it began, the goal it set, 0 for none."""
 
     forced: bool
+    mallocs: int
     heap_live: int
     goal: int
 
@@ -50,7 +57,7 @@ def replay_free(trace: Trace, **settings: Any) -> Replay:
     """
     check_allocations(trace)
     cycles = run_freely(trace, **settings)
-    return replace(replay(trace), gc=compare(cycles, recorded_cycles(trace)))
+    return replace(replay(trace), gc=compare(cycles, in_record(trace)))
 
 
 def run_freely(
@@ -72,19 +79,36 @@ def run_freely(
         memory_limit=memory_limit,
         globals_bytes=globals_bytes(recorded, gogc, memory_limit),
     )
+    mallocs: list[int] = []
     goals: list[int] = []
 
     def watch(stage: str) -> None:
-        if stage == "sweeping":
+        if stage == "marking":
+            mallocs.append(int(world.heap.arrays["procs"]["mallocs"].sum()))
+        elif stage == "sweeping":
             goals.append(int(gccontroller.heap_goal(world.heap.header)))
 
     world.gc.watcher = watch
     player = Player(world, build(trace, deaths=deaths, seed=seed, as_traced=True))
     player.start()
     world.run(until=player.done)
+    ended = zip(world.gc.log.cycles, mallocs, goals, strict=False)  # the last one may not have ended
     return [
-        Cycle(cycle.kind == FORCED, cycle.heap0, goal if goal < _NO_GOAL else 0)
-        for cycle, goal in zip(world.gc.log.cycles, goals, strict=False)  # the last may have set a goal and not ended
+        Cycle(cycle.kind == FORCED, before, cycle.heap0, goal if goal < _NO_GOAL else 0) for cycle, before, goal in ended
+    ]
+
+
+def in_record(trace: Trace) -> list[Cycle]:
+    """The cycles of a trace."""
+    made = np.flatnonzero((trace.kind == OBJECT_ALLOC) & (trace.g >= 0))
+    return [
+        Cycle(
+            one.forced,
+            int(np.searchsorted(made, one.begin)),
+            one.heap_live,
+            one.goal if one.goal < _NO_GOAL else 0,
+        )
+        for one in recorded_cycles(trace)
     ]
 
 
@@ -98,41 +122,59 @@ def globals_bytes(recorded: Sequence[RecordedCycle], gogc: int, memory_limit: in
     return max(min(rest), 0) if rest else _GLOBALS
 
 
-def compare(cycles: Sequence[Cycle], recorded: Sequence[RecordedCycle]) -> Collections:
+def compare(cycles: Sequence[Cycle], recorded: Sequence[Cycle]) -> Collections:
     """Counts, and relative errors: the heap at the begin of automatic cycles, and the goals that all cycles set.
 
     A recorded value that is unknown, or a goal that is none, has no error.
     """
     forced = sum(cycle.forced for cycle in cycles)
-    triggers: list[float] = []
-    goals: list[float] = []
-    for ours, theirs in pair(cycles, recorded):
-        if not theirs.forced and theirs.heap_live:
-            triggers.append(ours.heap_live / theirs.heap_live - 1)
-        if ours.goal and 0 < theirs.goal < _NO_GOAL:
-            goals.append(ours.goal / theirs.goal - 1)
+    pairs = pair(cycles, recorded)
     return Collections(
         cycles=len(cycles) - forced,
         forced=forced,
         recorded_cycles=sum(not cycle.forced for cycle in recorded),
-        trigger_error=tuple(triggers),
-        goal_error=tuple(goals),
+        trigger_error=tuple(
+            ours.heap_live / theirs.heap_live - 1 for ours, theirs in pairs if theirs.heap_live and not theirs.forced
+        ),
+        goal_error=tuple(ours.goal / theirs.goal - 1 for ours, theirs in pairs if ours.goal and theirs.goal),
     )
 
 
-def pair(cycles: Sequence[Any], recorded: Sequence[Any]) -> list[tuple[Any, Any]]:
-    """Cycles of two programs that correspond, in order: the forced ones in turn, and the others between them."""
-    found: list[tuple[Any, Any]] = []
+def pair(cycles: Sequence[Cycle], recorded: Sequence[Cycle]) -> list[tuple[Cycle, Cycle]]:
+    """Cycles of two programs that correspond, in order: the forced ones in turn, and others between the same two.
+
+    Between those all of whom there are fewer have a partner: so that the mallocs before partners differ least in sum.
+    """
+    found: list[tuple[Cycle, Cycle]] = []
     for ours, theirs in zip(_runs(cycles), _runs(recorded), strict=False):
-        found += list(zip(ours, theirs, strict=False))
+        if ours and theirs and ours[0].forced:
+            found.append((ours.pop(0), theirs.pop(0)))
+        found += _align(ours, theirs) if len(ours) <= len(theirs) else [(b, a) for a, b in _align(theirs, ours)]
     return found
 
 
-def _runs(cycles: Sequence[Any]) -> list[list[Any]]:
+def _runs(cycles: Sequence[Cycle]) -> list[list[Cycle]]:
     """Cycles in stretches that begin at each forced one, the automatic ones before the first apart."""
-    runs: list[list[Any]] = [[]]
+    runs: list[list[Cycle]] = [[]]
     for cycle in cycles:
         if cycle.forced:
             runs.append([])
         runs[-1].append(cycle)
     return runs
+
+
+def _align(few: Sequence[Cycle], many: Sequence[Cycle]) -> list[tuple[Cycle, Cycle]]:
+    """A partner in order for each of the few. ``least[i][j]``: the least sum for the first i, of the first j."""
+    least = [[0] * (len(many) + 1)] + [[1 << 62] * (len(many) + 1) for _ in few]
+    for i, one in enumerate(few, 1):
+        for j in range(i, len(many) + 1):
+            with_it = least[i - 1][j - 1] + abs(one.mallocs - many[j - 1].mallocs)
+            least[i][j] = min(least[i][j - 1], with_it)
+    found: list[tuple[Cycle, Cycle]] = []
+    j = len(many)
+    for i in range(len(few), 0, -1):
+        while least[i][j - 1] == least[i][j]:
+            j -= 1
+        found.append((few[i - 1], many[j - 1]))
+        j -= 1
+    return found[::-1]

@@ -114,13 +114,33 @@ def _survived(trace: Trace, rows: int, born: Any) -> Any:
     return np.maximum(born, begins[-1] if len(begins) else 0)
 
 
-def _draw(made: Allocated, born: Any, first: Any, last: Any, size: Any, dies: Any, known: Any, share: Any) -> Any:
+def _draw(made: Allocated, born: Any, first: Any, last: Any, size: Any, dies: Any, known: Any, share: Any, kind: Any) -> Any:
     """Rows at which the objects die that do, as their lifetimes were; of those not ``known`` the birth is not recorded."""
     birth = made.at(born)
     low, high = made.at(first) - birth, made.at(last) - birth
-    lifetimes = estimate(low[known], np.where(dies, high, -1)[known], size[known])
-    low, high = low[dies], high[dies]
-    age = np.where(known[dies], lifetimes.draw(low, high, share), low + (high - low) * share).astype(np.int64)
+    import os
+    mode = os.environ.get("GRP", "size")
+    bound = np.where(dies, high, -1)
+    share_all = np.zeros(len(dies)); share_all[dies] = share
+    age = (low + (high - low) * share_all)
+    key = np.zeros(len(dies), np.int64)
+    if mode == "type":
+        key = kind.copy()
+        count = np.bincount(key[known], minlength=int(key.max()) + 1)
+        key[count[key] < int(os.environ.get("MIN", "32"))] = -1
+    if mode == "size":
+        key = size.copy()
+    if mode == "typesize":
+        _, key = np.unique(kind * (1 << 40) + size, return_inverse=True)
+        count = np.bincount(key[known], minlength=int(key.max()) + 1)
+        key[count[key] < int(os.environ.get("MIN", "32"))] = -1
+    for k in np.unique(key[known]):
+        mine = known & (key == k)
+        if not (mine & dies).any(): continue
+        lt = estimate(low[mine], bound[mine], size[mine])
+        md = mine & dies
+        age[md] = lt.draw(low[md], high[md], share_all[md])
+    age = age[dies].astype(np.int64)
     return np.maximum(made.row(birth[dies] + age), first[dies])
 
 
@@ -140,7 +160,7 @@ def find_deaths(trace: Trace, rows: int, made: Allocated, objects: Dying, way: s
     if way == DRAWN:
         share = _uniform(seed, int(block.max()) + 1)[block[dies]]
         known = trace.kind[objects.born] == OBJECT_ALLOC
-        row = _draw(made, objects.born, first, last, objects.size, dies, known, share)
+        row = _draw(made, objects.born, first, last, objects.size, dies, known, share, trace.b[objects.born])
     else:
         row = (first if way == EARLIEST else last)[dies]
     at = np.searchsorted(points, row, "right") - 1
