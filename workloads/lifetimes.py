@@ -2,7 +2,7 @@
 
 Each object gives an interval of ages (low, high] in which it died; one that was alive at the end has no upper bound.
 The estimate puts mass on bins of ages, four to an octave, and makes what was seen most likely: each round shares every
-object's weight among the bins of its interval in proportion to their mass (self-consistency: Turnbull, "The empirical
+object among the bins of its interval in proportion to their mass (self-consistency: Turnbull, "The empirical
 distribution function with arbitrarily grouped, censored and truncated data", 1976). It begins with as much mass in every
 bin; between bins that no object tells apart that remains: ages there are uniform by their logarithm.
 """
@@ -20,7 +20,7 @@ _ROUNDS = 200
 
 @dataclass(frozen=True, eq=False)
 class Lifetimes:
-    """``share[i]`` of all objects, by weight, died before the age ``edges[i]``; linear in between."""
+    """``share[i]`` of all objects died before the age ``edges[i]``; linear in between."""
 
     edges: Any
     share: Any
@@ -36,15 +36,15 @@ class Lifetimes:
         return np.clip(age, low, high).astype(np.int64)
 
 
-def estimate(low: Any, high: Any, weight: Any) -> Lifetimes:
-    """From the ages between which objects died, and how much each counts; ``high`` of those alive: any negative age."""
+def estimate(low: Any, high: Any) -> Lifetimes:
+    """From the ages between which objects died, in bytes; ``high`` of those that were still alive: any negative age."""
     steps = np.arange(_PER_OCTAVE) * (1 << _LEAST_LOG) // _PER_OCTAVE
     octaves = 1 << np.arange(_MOST_LOG - _LEAST_LOG)
     edges = np.append(0, (((1 << _LEAST_LOG) + steps)[None, :] * octaves[:, None]).ravel())
     n = len(edges)  # bins; the last one has no end
     first = np.searchsorted(edges, low, "right") - 1
     last = np.where(high < 0, n - 1, np.maximum(np.searchsorted(edges, high, "left") - 1, first))
-    total = np.bincount(first * n + last, weights=weight, minlength=n * n)
+    total = np.bincount(first * n + last, minlength=n * n)
     pairs = np.flatnonzero(total)
     first, last, total = pairs // n, pairs % n, total[pairs]
     mass = np.full(n, 1 / n)

@@ -2,8 +2,8 @@
 
 A sweep's free of an object says that the mark before it missed it, and that the mark before that did not, if the object
 was there. When it died in between is not recorded. It is *drawn* from the distribution of lifetimes, in bytes allocated
-meanwhile, that these bounds of all objects make likely (lifetimes.py); of objects older than the trace each byte is as
-likely. Or the bounds themselves are taken, *earliest* and *latest*.
+meanwhile, that these bounds make likely of all objects of its size (lifetimes.py); of objects older than the trace each
+byte is as likely. Or the bounds themselves are taken, *earliest* and *latest*.
 
 Deaths are carried out some at a time: at up to `POINTS` mallocs of each interval between two marks, the bytes allocated
 in between being the same, and at its end. A drawn one is carried out at the last point before it, unless its object
@@ -114,34 +114,17 @@ def _survived(trace: Trace, rows: int, born: Any) -> Any:
     return np.maximum(born, begins[-1] if len(begins) else 0)
 
 
-def _draw(made: Allocated, born: Any, first: Any, last: Any, size: Any, dies: Any, known: Any, share: Any, kind: Any) -> Any:
-    """Rows at which the objects die that do, as their lifetimes were; of those not ``known`` the birth is not recorded."""
-    birth = made.at(born)
+def _draw(made: Allocated, objects: Dying, first: Any, last: Any, dies: Any, known: Any, share: Any) -> Any:
+    """Rows at which the objects die that do, ``share`` being uniform; of those not ``known`` the birth is not recorded."""
+    birth = made.at(objects.born)
     low, high = made.at(first) - birth, made.at(last) - birth
-    import os
-    mode = os.environ.get("GRP", "size")
-    bound = np.where(dies, high, -1)
-    share_all = np.zeros(len(dies)); share_all[dies] = share
-    age = (low + (high - low) * share_all)
-    key = np.zeros(len(dies), np.int64)
-    if mode == "type":
-        key = kind.copy()
-        count = np.bincount(key[known], minlength=int(key.max()) + 1)
-        key[count[key] < int(os.environ.get("MIN", "32"))] = -1
-    if mode == "size":
-        key = size.copy()
-    if mode == "typesize":
-        _, key = np.unique(kind * (1 << 40) + size, return_inverse=True)
-        count = np.bincount(key[known], minlength=int(key.max()) + 1)
-        key[count[key] < int(os.environ.get("MIN", "32"))] = -1
-    for k in np.unique(key[known]):
-        mine = known & (key == k)
-        if not (mine & dies).any(): continue
-        lt = estimate(low[mine], bound[mine], size[mine])
-        md = mine & dies
-        age[md] = lt.draw(low[md], high[md], share_all[md])
-    age = age[dies].astype(np.int64)
-    return np.maximum(made.row(birth[dies] + age), first[dies])
+    age = low + ((high - low) * share).astype(np.int64)
+    for size in np.unique(objects.size[known & dies]):
+        same = known & (objects.size == size)
+        lifetimes = estimate(low[same], np.where(dies, high, -1)[same])
+        same &= dies
+        age[same] = lifetimes.draw(low[same], high[same], share[same])
+    return np.maximum(made.row(birth + age), first)
 
 
 def find_deaths(trace: Trace, rows: int, made: Allocated, objects: Dying, way: str, seed: int) -> Deaths:
@@ -158,11 +141,10 @@ def find_deaths(trace: Trace, rows: int, made: Allocated, objects: Dying, way: s
         edge[:] = latest[block]
     points = _points(trace, rows, made)
     if way == DRAWN:
-        share = _uniform(seed, int(block.max()) + 1)[block[dies]]
-        known = trace.kind[objects.born] == OBJECT_ALLOC
-        row = _draw(made, objects.born, first, last, objects.size, dies, known, share, trace.b[objects.born])
+        share = _uniform(seed, int(block.max()) + 1)[block]
+        row = _draw(made, objects, first, last, dies, trace.kind[objects.born] == OBJECT_ALLOC, share)
     else:
-        row = (first if way == EARLIEST else last)[dies]
-    at = np.searchsorted(points, row, "right") - 1
+        row = first if way == EARLIEST else last
+    at = np.searchsorted(points, row[dies], "right") - 1
     at += points[at] < first[dies]  # not before its object is there
     return Deaths(points, np.minimum(at, len(points) - 1))
