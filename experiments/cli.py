@@ -156,7 +156,7 @@ def import_(trace: str, output: str | None, force: bool) -> None:
     _print_table([(visible(target), "count"), *rows])
 
 
-class _Gogc(click.ParamType):
+class _Gogc(click.ParamType[int]):
     """GOGC as the environment variable takes it."""
 
     name = "percent|off"
@@ -170,7 +170,7 @@ class _Gogc(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType[int]):
     """Bytes with a unit."""
 
     name = "size"

@@ -124,7 +124,7 @@ def _draw(made: Allocated, objects: Dying, first: Any, last: Any, dies: Any, kno
         lifetimes = estimate(low[same], np.where(dies, high, -1)[same])
         same &= dies
         age[same] = lifetimes.draw(low[same], high[same], share[same])
-    return np.maximum(made.row(birth + age), first)
+    return np.clip(made.row(birth + age), first, last)
 
 
 def find_deaths(trace: Trace, rows: int, made: Allocated, objects: Dying, way: str, seed: int) -> Deaths:

@@ -8,12 +8,13 @@ import pytest
 
 from experiments import replay as module
 from experiments.replay import replay
-from experiments.replay_cycles import begins, trigger_bounds
+from experiments.replay_cycles import trigger_bounds
 from experiments.replay_state import SWEEPER_START
 from sim.jit import PLAIN
 from tests.experiments.records import EIGHT, FULL, at, collection, damaged, fresh, missed, run, slot, span, trace_of
 from tests.traces import trace_path
 from workloads.gotrace import read_trace
+from workloads.gotrace_cycles import recorded_cycles
 from workloads.gotrace_model import (
     EVENT_COLUMNS,
     GC_BEGIN,
@@ -128,7 +129,7 @@ def test_no_cycle_begins_below_the_lower_bound_of_its_trigger(traces):
     for trace in traces.values():
         live = np.where(trace.kind == HEAP_ALLOC, trace.a, 0)
         ends = np.flatnonzero(trace.kind == GC_END)
-        for begin, forced in begins(trace):
+        for begin, forced in [(one.begin, one.forced) for one in recorded_cycles(trace)]:
             before = ends[ends < begin]
             goals = np.flatnonzero(trace.kind[:begin] == HEAP_GOAL)
             if forced or not len(before) or not len(goals):
@@ -284,7 +285,8 @@ def test_without_collections_it_is_the_same_replay():
 def test_a_cycle_is_forced_when_runtime_gc_stops_the_world_for_it():
     forced = at(GC_BEGIN), at(GO_STOP), at(STW_BEGIN, frames=("runtime.stopTheWorldWithSema", "runtime.gcStart", "runtime.GC"))
     natural = at(GC_BEGIN), at(STW_BEGIN, frames=("runtime.stopTheWorldWithSema", "runtime.gcStart", "runtime.mallocgc"))
-    assert [f for _, f in begins(trace_of(*forced, *natural, at(GC_BEGIN)))] == [True, False, False]
+    cycles = recorded_cycles(trace_of(*forced, *natural, at(GC_BEGIN)))
+    assert [one.forced for one in cycles] == [True, False, False]
 
 
 @needs_speed

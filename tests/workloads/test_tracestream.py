@@ -23,6 +23,7 @@ from workloads.drive_trace import Player
 from workloads.gotrace import read_trace
 from workloads.gotrace_objects import find_objects
 from workloads.tracestream import ORPHANS, RECORDED, TRACED_MALLOC, build
+from workloads.tracestream_deaths import DRAWN, EARLIEST, LATEST, WAYS, Allocated, Dying, find_deaths
 
 NAMES = [
     "gofmt-nethttp_server-P1-gogc_off",
@@ -47,6 +48,7 @@ class Slow:
         pages, held = {}, {}
         self.mallocs = defaultdict(list)  # by goroutine: (span class, slot bytes, number of its block)
         self.freed = {}  # block: how many cycles had ended
+        self.at_start = 0
         blocks = cycles = 0
         for kind, g, a, b, c in zip(
             trace.kind, *(x.tolist() for x in (trace.g, trace.a, trace.b, trace.c)), strict=True
@@ -63,6 +65,7 @@ class Slow:
                 if slot not in held:
                     blocks += 1
                     held[slot] = blocks if kind == t.OBJECT_ALLOC else -blocks
+                    self.at_start += kind == t.OBJECT
                 if kind == t.OBJECT_ALLOC:
                     self.mallocs[g].append((spanclass, size, held[slot]))
             elif kind == t.GC_END:
@@ -112,7 +115,8 @@ def test_mallocs_of_each_goroutine_are_the_recorded_ones_in_order(recorded):
     assert set(slow.mallocs) <= {-1}
 
 
-def test_deaths_are_the_recorded_frees_at_their_marks_end(recorded):
+def test_every_freed_object_dies_once(recorded):
+    """Also one that was there at the start, unless the sweep under way then frees it."""
     trace, program = recorded
     slow = Slow(trace)
     block_of = {}
@@ -122,18 +126,50 @@ def test_deaths_are_the_recorded_frees_at_their_marks_end(recorded):
             assert (op["obj"] >= 0) == (block in slow.freed) == bool(op["flags"] & SHARED)
             if op["obj"] >= 0:
                 block_of[int(op["obj"])] = block
-    assert len(block_of) == len(program.deaths) == program.variables
-    died = defaultdict(set)
-    for k in range(len(program.cycles) - 1):
-        for _, _, start, stop in program.groups[program.cycles[k] : program.cycles[k + 1]].tolist():
-            died[k].update(block_of.pop(int(op["obj"])) for op in program.deaths[start:stop])
-    assert not block_of
-    wanted = defaultdict(set)
-    for block, cycles in slow.freed.items():
-        if block > 0:
-            wanted[cycles - 1].add(block)
-    assert {k: blocks for k, blocks in died.items() if blocks} == dict(wanted)
-    assert program.figures["/sim/trace/frees:objects"] == sum(map(len, wanted.values()))
+    old = program.inherited["obj"][program.inherited["obj"] >= 0].tolist()
+    assert len(block_of) + len(old) == len(program.deaths) == program.variables
+    assert sorted(program.deaths["obj"].tolist()) == sorted([*block_of, *old])
+    assert len(old) == sum(cycles > 0 for block, cycles in slow.freed.items() if block < 0)
+    assert len(program.inherited) == slow.at_start - sum(cycles == 0 for block, cycles in slow.freed.items() if block < 0)
+    assert program.points[-1] == len(program.groups)
+
+
+def slow_bounds(trace, objects, i):
+    """Rows between which an object that is freed died, by looking at one mark after the other."""
+    first = born = int(objects.row[i])
+    last = freed = int(objects.freed[i])
+    begin = 0
+    for row in np.flatnonzero(np.isin(trace.kind, (t.GC_BEGIN, t.GC_END))).tolist():
+        if trace.kind[row] == t.GC_BEGIN:
+            begin = row
+        elif row < freed:  # a mark phase that ended before the free: it survived those before, the last one missed it
+            if last != freed:
+                first = max(first, mark)
+            mark = begin
+            last = begin if begin > born else row if row > born else freed
+    return first, last
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_deaths_lie_within_their_bounds(recorded, way):
+    trace, _ = recorded
+    objects = find_objects(trace)
+    rows = len(trace.kind)
+    made = np.flatnonzero((trace.kind == t.OBJECT_ALLOC) & (trace.g >= 0))
+    allocated = Allocated.of(made, objects.size[np.searchsorted(objects.row, made)])
+    dying = Dying(objects.row, objects.freed, objects.size, objects.block)
+    found = find_deaths(trace, rows, allocated, dying, way, 1)
+    dies = np.flatnonzero(objects.freed < rows)
+    assert len(found.at) == len(dies)
+    bounds = {int(i): slow_bounds(trace, objects, i) for i in dies[:: 1 + len(dies) // 2000]}
+    for i, at in zip(dies.tolist(), found.at.tolist(), strict=True):
+        mates = np.flatnonzero(objects.block == objects.block[i]) if objects.spanclass[i] == TINY and i in bounds else [i]
+        if i in bounds and len(mates) == 1:
+            first, last = bounds[i]
+            soonest = int(np.searchsorted(found.rows, first))  # the first point at which it is there
+            latest = max(int(np.searchsorted(found.rows, last, "right")) - 1, soonest)
+            wanted = {EARLIEST: (soonest, soonest), LATEST: (latest, latest), DRAWN: (soonest, latest)}[way]
+            assert wanted[0] <= at <= wanted[1], (i, first, last)
 
 
 def test_a_wrong_slot_size_would_be_found(recorded):
@@ -157,7 +193,7 @@ def test_what_waits_stands_after_what_it_waits_for(recorded):
     for event in range(program.events):
         assert sides.pop((item.WAIT, event)) == sides.pop((item.FIRE, event)) == 1
     assert sides == Counter((item.CREATE, int(i)) for i in np.flatnonzero(program.starts < 0))
-    assert sorted(program.steps["arg"][program.steps["kind"] == item.REAP]) == list(range(len(program.cycles) - 1))
+    assert sorted(program.steps["arg"][program.steps["kind"] == item.REAP]) == list(range(len(program.points) - 1))
 
 
 # Playing it
@@ -181,18 +217,17 @@ def test_a_run_makes_every_malloc_and_death_and_ends(name, procs):
     assert player.done.processed
     log = world.heap.arrays["log"][: int(world.heap.fields.log_used)]
     assert int(world.heap.arrays["procs"]["mallocs"].sum()) == program.mallocs
-    assert int(world.heap.fields.live_objects) == program.mallocs - len(program.deaths)
+    assert int(world.heap.fields.live_objects) == program.mallocs + len(program.inherited) - len(program.deaths)
     assert int((log["kind"] == LOG_DEAD).sum()) == len(program.deaths)
     assert world.sched.alive == 0
     check_heap(world.heap)
-    if FEW is None:
-        assert len(program.deaths) == {NAMES[0]: 0, NAMES[1]: 21673, NAMES[2]: 26940}[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_allocation_of_a_run_lands_in_the_recorded_span_class(name):
     trace = read_trace(trace_path(name))
     program = build(trace, FEW)
+    program.steps["kind"][program.steps["kind"] == item.COLLECT] = item.MEM_STATS  # freed spans would change their class
     world, _ = play(program, trace.gomaxprocs, log_lines=2 * len(program.ops))
     log = world.heap.arrays["log"][: int(world.heap.fields.log_used)]
     landed = world.heap.arrays["spans"]["spanclass"][log["arg"][log["kind"] == LOG_OBJECT] >> 16]
@@ -215,7 +250,10 @@ def test_simulated_time_is_of_the_order_of_the_recorded(name):
     """With made-up prices; what is left out (collector, tracing) makes it shorter."""
     trace = read_trace(trace_path(name))
     program = build(trace)
-    world, _ = play(program, trace.gomaxprocs)
+    world = World("go1.27", trace.gomaxprocs, made_up_prices(), 1, gogc=-1)
+    player = Player(world, program)
+    player.start()
+    world.run(until=player.done)
     assert 0.6 < world.now / 1e12 / program.figures[RECORDED] < 1.1
 
 
@@ -311,10 +349,11 @@ def test_compute_is_the_time_on_a_p_without_what_the_runtime_does_itself():
         made(
             [
                 (0, t.GO_STATUS, -1, 1, 0, 2),
-                (1, *span(0, 1, 9)),
-                (1000, t.OBJECT_ALLOC, 1, 0, 0, 0),
-                (1010, t.OBJECT_ALLOC, 1, 4, 0, 0),  # faster than a traced malloc
-                (2000, t.GO_STOP, 1, 0, 0, 0),  # preempted
+                (1000, *span(0, 1, 9)),
+                (1900, t.HEAP_ALLOC, 1, 8192, 0, 0),
+                (1950, t.OBJECT_ALLOC, 1, 0, 0, 0),  # since its span was allocated it was in malloc
+                (1960, t.OBJECT_ALLOC, 1, 4, 0, 0),  # faster than a traced malloc
+                (2950, t.GO_STOP, 1, 0, 0, 0),  # preempted
                 (7000, t.GO_START, -1, 1, 0, 0),
                 (7100, t.STW_BEGIN, 1, 0, 0, 0),
                 (9100, t.STW_END, 1, 0, 0, 0),
@@ -484,4 +523,4 @@ def test_no_order_of_events_deadlocks_or_loses_a_malloc(events, procs):
     world, player = play(program, procs)
     assert player.done.processed
     assert int(world.heap.arrays["procs"]["mallocs"].sum()) == program.mallocs
-    assert int(world.heap.fields.live_objects) == program.mallocs - len(program.deaths)
+    assert int(world.heap.fields.live_objects) == program.mallocs + len(program.inherited) - len(program.deaths)
