@@ -11,6 +11,7 @@ from sim.go.mgcpacer import DEFAULT_HEAP_MINIMUM
 from sim.go.world import World
 from sim.units import SEC, format_size, format_time
 from workloads.estimate import bytes_a_malloc, kinds, live_bytes
+from workloads.gotrace_model import TraceError
 from workloads.scenario import Scenario
 from workloads.scenario_record import GOGC_OFF, NO_LIMIT, Change, exact_size, exact_time
 from workloads.spec import Recorded, Service, Workers
@@ -44,9 +45,10 @@ def _limits(scenario: Scenario) -> Iterator[tuple[str, int]]:
 def _small_limit(scenario: Scenario, world: World, key: str, limit: int) -> Iterator[str]:
     """Whether a limit leaves no room for what cannot be collected."""
     own = int(world.heap.fields.mapped_ready) + DEFAULT_HEAP_MINIMUM
-    live = 0
     if not isinstance(scenario.workload, Recorded):
         live = live_bytes(scenario.workload, world.heap.facts, _mallocs(scenario, world))
+    else:
+        live = _kept(scenario.workload, scenario)
     needed = own + live
     if limit >= needed:
         return
@@ -58,6 +60,18 @@ def _small_limit(scenario: Scenario, world: World, key: str, limit: int) -> Iter
         f"{key}: {told}, which is more than {exact_size(limit)}: the collector will run without end, after a second a P at"
         f" half of the CPU time; write {room} or more"
     )
+
+
+def _kept(recorded: Recorded, scenario: Scenario) -> int:
+    """Bytes that a recorded program never gives up; 0 where it is not run to its end, or cannot be read any more."""
+    from workloads.tracestream import build, read  # only here: importing it compiles the reader of traces
+
+    if scenario.duration_ps is not None:
+        return 0
+    try:
+        return build(read(recorded.trace), scenario.mallocs).kept
+    except TraceError:  # whoever starts it says so
+        return 0
 
 
 def _never_freed(scenario: Scenario, world: World) -> Iterator[str]:

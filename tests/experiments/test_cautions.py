@@ -39,6 +39,18 @@ def test_a_limit_below_what_the_runtime_has_anyway():
     assert told("ten-size", "mallocs=1000", f"memory_limit={found[2]}MiB") == []
 
 
+@pytest.mark.skipif(PLAIN, reason="40,000 mallocs, twice")
+def test_a_limit_below_what_a_recorded_program_keeps():
+    """It was recorded without a collector: nothing of it ever dies, and its heap at the end is all that it asked for."""
+    (line,) = told("recorded-gofmt", "memory_limit=6MiB")
+    kept = size(re.match("runtime.memory_limit: the workload keeps (\\S+) live, and the runtime's own memory", line)[1])
+    assert kept == pytest.approx(run(load("recorded-gofmt")).metrics["/memory/classes/heap/objects:bytes"], rel=0.1)
+    enough = re.search(r"write (\d+MiB) or more", line)[1]
+    assert told("recorded-gofmt", f"memory_limit={enough}") == []
+    assert told("recorded-gofmt", "memory_limit=6MiB", "mallocs=1000") == []
+    assert told("recorded-gofmt", "memory_limit=6MiB", "duration=1ms") == []
+
+
 @pytest.mark.parametrize("gogc", ["off", "100"])
 def test_a_limit_below_what_the_workload_keeps_live(gogc):
     (line,) = told("cache-eviction", f"gogc={gogc}", "memory_limit=24MiB")
