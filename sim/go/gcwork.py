@@ -15,7 +15,16 @@ from sim.go.gfree import free_dead_stacks
 from sim.go.mallocgc import STEP
 from sim.go.mcache import prepare_for_sweep
 from sim.go.mgcmark import CREDIT_SLACK as CREDIT_SLACK  # noqa: PLC0414 - for its users in Python
-from sim.go.mgcmark import advance, arm, flush_bg_credit, is_marked, mark_setup, ready_all_assists, retime_assists
+from sim.go.mgcmark import (
+    advance,
+    arm,
+    flush_bg_credit,
+    is_marked,
+    mark_setup,
+    ready_all_assists,
+    retime_assists,
+    span_roots,
+)
 from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
 from sim.go.mpagecache import page_cache_flush
@@ -38,6 +47,7 @@ from sim.jit import bare, entry, jit
 _META_TOUCH = STEP["meta_touch"]
 _FLUSH_SPAN = STEP["flush_span"]
 _FREE_SPAN = STEP["free_span"]
+_MARK_SPECIALS = STEP["mark_specials"]
 
 
 @jit
@@ -103,7 +113,8 @@ def begin_marking(h: Any, p: Any, now: Any, per_stack: Any, per_byte: Any) -> No
     stacks, work, moving = scan_stacks(h, p)
     nglobals = np.int64(h[0].globals_scan)
     stack_cpu = stacks * per_stack + work * per_byte // 1000 + moving
-    mark_setup(h, work, stack_cpu, nglobals, nglobals * per_byte // 1000, now)
+    specials_cpu = span_roots(h) * prices(h)[_MARK_SPECIALS]["mean"]
+    mark_setup(h, work, stack_cpu, nglobals, nglobals * per_byte // 1000 + specials_cpu, now)
     h[0].gc_blacken_enabled = 1
     h[0].gc_starting = 0
     arm(h)
