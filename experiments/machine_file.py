@@ -57,6 +57,7 @@ ASSUMABLE = (
     "assist",
     "flush_span",
     "mark_stack",
+    "mark_specials",
 )
 assert set(ASSUMABLE) < set(STEPS)
 

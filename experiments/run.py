@@ -45,7 +45,7 @@ _FIELDS = ("heap_in_use", "heap_free", "heap_released", "mapped_ready", "live_by
 _GAUGES = ("mallocs", *_FIELDS, "heap_goal", "resident", "goroutines", "runnable")
 _OS_PAGE = 4096
 _NO_GOAL = 1 << 62  # with GOGC=off the goal is what 2**63 leaves
-_COLLECTING = {"assist", "flush_span", "mark_stack"}  # prices of a collection
+_COLLECTING = {"assist", "flush_span", "mark_stack", "mark_specials"}  # prices of a collection
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ STEPS = (
     "stw_sweep_term",  # work with the world stopped before marking, sweeping not counted
     "stw_mark_term",  # and after it
     "mark_stack",  # scanning a goroutine's stack, apart from its bytes
+    "mark_specials",  # looking for specials in the spans of 512 pages, a root job of marking
 )
 
 

@@ -101,6 +101,11 @@ class Program:
     mallocs: int
     figures: dict[str, int | float]
 
+    @property
+    def kept(self) -> int:
+        """Bytes asked for that were live at the end."""
+        return int(self.ops["arg"][(self.ops["kind"] == ALLOC) & (self.ops["obj"] == NO_OBJ)].sum())
+
 
 def read(path: str) -> Trace:
     """The trace of a file, read once as long as the file is the same. TraceError, one line, if it cannot be run."""

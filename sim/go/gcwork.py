@@ -24,6 +24,7 @@ from sim.go.mgcmark import (
     ready_all_assists,
     retime_assists,
     settle_stacks,
+    span_roots,
 )
 from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
@@ -47,6 +48,7 @@ from sim.jit import bare, entry, jit
 _META_TOUCH = STEP["meta_touch"]
 _FLUSH_SPAN = STEP["flush_span"]
 _FREE_SPAN = STEP["free_span"]
+_MARK_SPECIALS = STEP["mark_specials"]
 
 
 @jit
@@ -111,7 +113,8 @@ def begin_marking(h: Any, p: Any, now: Any, per_stack: Any, per_byte: Any) -> No
     h[0].gc_phase = GC_MARK
     stacks, work, moving = scan_stacks(h, p)
     nglobals = np.int64(h[0].globals_scan)
-    mark_setup(h, work, stacks * per_stack + moving, nglobals, per_byte, now)
+    shards = span_roots(h) * prices(h)[_MARK_SPECIALS]["mean"]
+    mark_setup(h, work, stacks * per_stack + moving, nglobals, shards, per_byte, now)
     h[0].gc_blacken_enabled = 1
     h[0].gc_starting = 0
     arm(h)

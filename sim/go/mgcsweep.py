@@ -15,7 +15,11 @@ nobody holds it open (``sweepers``: the end of mark termination does, until the 
 Every sweep leaves facts to price: ``fact_swept``, ``fact_swept_free``, ``fact_freed``, and ``fact_sweep_time`` by the
 tables ``sweep_kept`` and ``sweep_freed`` (picoseconds by span class; all zero where nobody installed prices).
 
-Left out here: specials, and who sweeps in the background and when, which is the collector's shell.
+Left out here: specials, and who sweeps in the background and when, which is the collector's shell. Left out by it: the
+queue at mheap.lock, which the runtime takes for each empty span (freeSpan). Its hold is in the price; nobody waits for it.
+Most of these spans are freed by allocations that sweep, inside one turn of the pump, which would have to become a turn
+for each; the lock taken by the background sweeper alone shows next to nothing: of 1.2 million mallocs of api-service, 4
+instead of 1 waited for it.
 """
 
 from __future__ import annotations

@@ -39,6 +39,18 @@ def test_a_limit_below_what_the_runtime_has_anyway():
     assert told("ten-size", "mallocs=1000", f"memory_limit={found[2]}MiB") == []
 
 
+@pytest.mark.skipif(PLAIN, reason="40,000 mallocs, twice")
+def test_a_limit_below_what_a_recorded_program_keeps():
+    """It was recorded without a collector: nothing of it ever dies, and its heap at the end is all that it asked for."""
+    (line,) = told("recorded-gofmt", "memory_limit=6MiB")
+    kept = size(re.match("runtime.memory_limit: the workload keeps (\\S+) live, and the runtime's own memory", line)[1])
+    assert kept == pytest.approx(run(load("recorded-gofmt")).metrics["/memory/classes/heap/objects:bytes"], rel=0.1)
+    enough = re.search(r"write (\d+MiB) or more", line)[1]
+    assert told("recorded-gofmt", f"memory_limit={enough}") == []
+    assert told("recorded-gofmt", "memory_limit=6MiB", "mallocs=1000") == []
+    assert told("recorded-gofmt", "memory_limit=6MiB", "duration=1ms") == []
+
+
 @pytest.mark.parametrize("gogc", ["off", "100"])
 def test_a_limit_below_what_the_workload_keeps_live(gogc):
     (line,) = told("cache-eviction", f"gogc={gogc}", "memory_limit=24MiB")
@@ -58,7 +70,32 @@ def test_without_a_collector_the_heap_grows_as_long_as_the_run_lasts():
     for others in (("memory_limit=1GiB",), ("mallocs=1000",), ("gogc=800",)):
         assert told("api-service", "gogc=off", *others) == []
     assert told("api-service", "gogc=off", "runtime.change=[{at='1ms', gogc=100}]") == []
+    assert told("api-service", "gogc=off", "runtime.change=[{at='1ms', memory_limit='1GiB'}]") == []
     assert told("recorded-gofmt", "duration=1s") == []
+
+
+def test_a_collector_that_is_switched_off_later_is_told_by_that_change():
+    growth = r'with "off" and no memory_limit nothing is ever freed: at about (\S+) a second the heap grows by about (\S+) in'
+    off = "runtime.change=[{at='10ms', gogc='off'}, {at='100ms', gogc=50}, {at='300ms', gogc='off'}]"
+    (line,) = told("api-service", off)
+    found = re.match(rf"runtime.change.2.gogc: {growth} 100ms;", line)
+    assert size(found[2]) == pytest.approx(size(found[1]) / 10, rel=0.02)
+    (line,) = told("api-service", "gogc=off", "memory_limit=1GiB", "runtime.change=[{at='10ms', memory_limit='off'}]")
+    assert re.match(rf"runtime.change.0.memory_limit: {growth} 390ms;", line)
+    assert told("api-service", off.replace("'off'", "20"), "memory_limit=1GiB") == []
+    assert told("api-service", off, "memory_limit=1GiB") == []
+
+
+def test_a_change_that_never_comes_saves_nobody():
+    for change in ("gogc=100", "memory_limit='1GiB'", "memory_limit='1MiB'"):
+        growth, late = told("api-service", "gogc=off", f"runtime.change=[{{at='1s', {change}}}]")
+        assert growth.startswith("runtime.gogc: ") and late.startswith("runtime.change.0.at: ")
+
+
+def test_so_many_mallocs_are_meant_unless_no_machine_holds_them():
+    assert told("large-objects", "gogc=off", "mallocs=10_000") == []
+    (line,) = told("large-objects", "gogc=off", "mallocs=1_000_000_000")
+    assert re.search(r"the heap grows to about \S+TiB in 1,000,000,000 mallocs; write a percentage, a memory_limit or fewer", line)
 
 
 def test_the_growth_is_what_the_run_then_shows():
@@ -102,3 +139,40 @@ def test_a_run_is_told_and_ends_all_the_same():
     found = run(load("batch-worker", sets), warn=lines.append, check=True)
     assert not found.cut_short
     assert len(lines) == 1
+
+
+SMALL_LIVE = """
+purpose = "5 MiB live on two Ps"
+[runtime]
+gomaxprocs = 2
+[workload]
+kind = "workers"
+goroutines = 2
+think = "100ns"
+objects = [{ size = ["64B", "1KiB"], lifetime = { cache = 5000 } }]
+[run]
+"""
+
+
+@pytest.mark.parametrize("until", ['duration = "20ms"', "mallocs = 40_000"])
+@pytest.mark.parametrize("gogc", ["off", "100", "1"])
+@pytest.mark.parametrize("limit", ["1B", "1MiB", "6MiB"])
+@pytest.mark.skipif(PLAIN, reason="40,000 mallocs and hundreds of collections")
+def test_contradictory_limits_are_told_and_the_run_ends_at_its_bound(tmp_path, limit, gogc, until):
+    """A limit below the runtime's own needs, or below what lives: it collects without end, and the program goes on."""
+    path = tmp_path / "s.toml"
+    path.write_text(SMALL_LIVE + until)
+    scenario = load(path, (f"memory_limit={limit}", f"gogc={gogc}"))
+    lines = []
+    found = run(scenario, warn=lines.append, check=True)
+    assert not found.cut_short and len(lines) == 1
+    assert lines[0].startswith("runtime.memory_limit: the workload keeps 5.19MiB live, and the runtime's own memory and a")
+    assert found.metrics["/sim/gc/cpu:share"] > 0.5, "and that is true"
+    if until.startswith("duration"):
+        assert found.metrics["/sim/time:seconds"] == 0.02
+    else:
+        assert found.metrics["/sim/mallocs:objects"] == 40_000
+    enough = re.search(r"write (\d+MiB) or more", lines[0])[1]
+    there = load(path, (f"memory_limit={enough}", "gogc=off"))
+    assert list(cautions(there, build(there))) == []
+    assert run(there).metrics["/sim/gc/cpu:share"] < 0.5

@@ -130,6 +130,13 @@ def test_what_a_run_will_not_show_is_said_and_it_runs_all_the_same(command):
     assert "; write " in said[0]
 
 
+@pytest.mark.parametrize("bad", ["gogc=-5", "memory_limit=12 potatoes", "memory_limit=-1MiB", "memory_limit=", "gogc=many"])
+def test_settings_that_mean_nothing_are_refused_in_a_line(command, bad):
+    status, text, said = command("run", "batch-worker", *SMALL, "--set", bad)
+    assert (status, text, len(said)) == (2, "", 1)
+    assert bad.partition("=")[0] in said[0] and "; write " in said[0]
+
+
 def test_check_says_that_it_looked(command):
     assert command("run", "batch-worker", *SMALL, "--check", "--json")[2] == [
         "checked: every invariant of the heap holds"

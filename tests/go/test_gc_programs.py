@@ -15,15 +15,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import t
 
 from sim.costs import MarkPrices
 from sim.engine.clock import OBSERVE, after, priority
 from sim.go.check_gc import check_times
-from sim.go.metrics import latency
 from sim.go.world import World
 from sim.jit import PLAIN
-from sim.metrics.histogram import PERCENTILES
 from sim.units import MIB, NS, US
 from tests.go.gc_program import (
     LIMITS,
@@ -38,8 +35,6 @@ from tests.go.gc_program import (
 )
 from tests.go.prices import made_up_prices
 from tests.go.test_run_ahead import same
-from workloads.mixes import ten_sizes
-from workloads.streams import WorkerStream, operations
 
 ROOT = Path(__file__).parent.parent.parent
 BATCH = 40 if PLAIN else 250
@@ -177,41 +172,6 @@ def test_run_ahead_changes_nothing(version, nprocs, cpus, limit):
     assert on.gc.log.cycles == off.gc.log.cycles
     assert len(on.gc.log.cycles) >= (1 if PLAIN else 3)
     assert [p.times() for p in on.sched.procs] == [p.times() for p in off.sched.procs]
-
-
-def worker(g, stream, batches):
-    """Goroutine: a worker's stream of ten sizes, with think times."""
-    ops = operations(4096)
-    for _ in range(batches):
-        stream.fill(ops)
-        yield g.run(ops, stream.ids)
-
-
-def percentiles(seed, nprocs, max_run_ahead):
-    """Percentiles of malloc's latency, picoseconds, up to the 99.9th, of a program with a life of its own for each seed.
-
-    Think times and lifetimes are drawn: where all are alike, programs lock in step, and any change moves them to another.
-    """
-    world = World("go1.27", nprocs, made_up_prices(), seed, max_run_ahead=max_run_ahead)
-    mix = replace(ten_sizes(), think=200 * NS, think_dist="exponential")
-    lifetimes = [replace(objects.lifetime, dist="exponential") for objects in mix.objects]
-    objects = tuple(replace(one, lifetime=lifetime) for one, lifetime in zip(mix.objects, lifetimes, strict=True))
-    streams = [WorkerStream(replace(mix, objects=objects), 1000, seed, f"worker/{i}") for i in range(nprocs + 1)]
-    gs = [world.go(worker, stream, 60) for stream in streams]
-    world.run(until=world.env.all_of(gs))
-    assert len(world.gc.log.cycles) > 8
-    return latency(world)["all"].percentiles[: PERCENTILES.index(99.99)]
-
-
-@pytest.mark.skipif(PLAIN, reason="millions of allocations")
-@pytest.mark.parametrize("nprocs", [2, 8])
-def test_halving_run_ahead_moves_no_percentile_of_latency_by_more_than_its_confidence_interval(nprocs):
-    """Eight seeds: 95 % confidence intervals of each percentile from their scatter, and the mean of the pairs' differences."""
-    whole, half = (np.array([percentiles(s, nprocs, ahead) for s in range(8)], float) for ahead in (1 * US, US // 2))
-    interval = t.ppf(0.975, len(whole) - 1) * whole.std(axis=0, ddof=1) / len(whole) ** 0.5
-    resolution = 0.001 * whole.mean(axis=0)  # of the histogram's buckets
-    moved = np.abs((half - whole).mean(axis=0))
-    assert (moved <= np.maximum(interval, resolution)).all(), (moved, interval, whole.mean(axis=0))
 
 
 # ------------------------------------------------------------------------------------------- times at any instant

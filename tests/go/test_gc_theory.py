@@ -24,6 +24,7 @@ from sim.costs import LockPrices, MarkPrices, Price
 from sim.go import gccontroller
 from sim.go.mgcworker import FRACTIONAL_SLACK
 from sim.go.proc import NEXT_WAIT, TIME_SLICE
+from sim.go.state import PAGE_SIZE
 from sim.go.world import World
 from sim.jit import PLAIN
 from sim.ops import ALLOC, COMPUTE, OP
@@ -220,6 +221,26 @@ def test_assists_bring_the_heap_to_the_goal_when_marking_is_slow():
         _, cycles = steady(version, 4, 8 * MIB, 20, mark_object=48000)
         assert sum(cycle.assist_time for cycle in cycles) > 0
         assert max(cycle.heap1 / cycle.heap_goal for cycle in cycles) < 1.1
+
+
+@pytest.mark.parametrize("version", ["go1.27", "go1.19"])
+@pytest.mark.parametrize(("mib", "arenas"), [(1, 1), (65, 3), (200, 5)])
+def test_each_64_mib_of_heap_are_16_root_jobs_more(version, mib, arenas):
+    """One for each 512 pages, where spans with specials are looked for: of whole arenas, used or not. What the rest of the
+    first one cannot hold has arenas of its own (mheap.go:grow)."""
+    prices = bare_prices(version)
+    prices = replace(prices, steps=dict(prices.steps) | {"mark_specials": Price(1 * US)})
+    world = World(version, 2, prices, 1, globals_bytes=0, gogc=-1)
+
+    def main(g):
+        yield g.malloc(mib * MIB)
+        yield from world.gc.collect(g)
+
+    world.run(until=world.go(main))
+    (cycle,) = world.gc.log.cycles
+    spent = cycle.dedicated_time + cycle.fractional_time + cycle.idle_time + cycle.assist_time
+    assert 0 <= spent - arenas * (64 * MIB // (512 * PAGE_SIZE)) * US < 2, "picoseconds are not divided"
+    assert cycle.heap_scan_work == cycle.globals_scan_work == 0
 
 
 # ----------------------------------------------------------------------------------- stops and sweeping

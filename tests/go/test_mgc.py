@@ -406,7 +406,7 @@ def test_marking_that_ends_as_its_last_worker_looks_up_ends_the_cycle(nprocs):
     prices = made_up_prices()
     per_object = 700 * NS
     mark = {shape: replace(m, scan_object=per_object, small_byte=0, large_byte=0) for shape, m in prices.mark.items()}
-    steps = dict(prices.steps) | {"mark_stack": Price(0)}
+    steps = dict(prices.steps) | dict.fromkeys(("mark_stack", "mark_specials"), Price(0))
     world = World("go1.27", nprocs, replace(prices, mark=mark, steps=steps), 1, gogc=-1, globals_bytes=0)
 
     def main(g):
