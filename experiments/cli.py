@@ -170,8 +170,8 @@ class _Gogc(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-class _Size(click.ParamType[int]):
-    """Bytes with a unit."""
+class _Limit(click.ParamType[int]):
+    """Bytes with a unit, some."""
 
     name = "size"
 
@@ -179,9 +179,12 @@ class _Size(click.ParamType[int]):
         from sim.units import parse_size
 
         try:
-            return parse_size(value)
+            nbytes = parse_size(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if nbytes < 1:
+            self.fail(f"{value!r} is too little; write a limit from 1B on", param, ctx)
+        return nbytes
 
 
 @app.command()
@@ -194,7 +197,7 @@ class _Size(click.ParamType[int]):
     "[default: what is swept when is told by the trace].",
 )
 @click.option("--gogc", type=_Gogc(), help="With free: the GOGC of the recorded program [default: 100].")
-@click.option("--memory-limit", type=_Size(), help="With free: its GOMEMLIMIT, such as 512MiB [default: none].")
+@click.option("--memory-limit", type=_Limit(), help="With free: its GOMEMLIMIT, such as 512MiB [default: none].")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), metavar="N", help="With free: of deaths drawn [default: 1].")
 @click.option(
     "--deaths",

@@ -78,12 +78,28 @@ def test_the_version_is_the_distribution_s(tmp_path):
         (["replay", "a", "b"], "extra argument (b)", "see allocsim replay --help"),
         (["replay", "--fast", "a"], "--fast", "see allocsim replay --help"),
         (["replay", "--gc", "loose", "a"], "'loose'", "see allocsim replay --help"),
+        (["replay", "--gogc", "50", "a"], "--gogc goes with --gc free alone", "see allocsim replay --help"),
+        (["replay", "--gc", "coupled", "--deaths", "drawn", "a"], "--deaths goes with", "see allocsim replay --help"),
         (["import", "a", "-o"], "-o", "see allocsim --help"),
     ],
 )
 def test_a_wrong_command_line(tmp_path, arguments, fault, hint):
     what, _, right = refusal(*arguments, cwd=tmp_path).partition("; ")
     assert fault in what and right == hint
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "right"),
+    [
+        ("--gogc", "-5", 'write a percentage from 1 to 100000, or "off"'),
+        ("--gogc", "many", 'write a percentage from 1 to 100000, or "off"'),
+        ("--memory-limit", "12 potatoes", "write a number and one of B, KiB, MiB, GiB, TiB"),
+        ("--memory-limit", "0B", "write a limit from 1B on"),
+    ],
+)
+def test_a_wrong_setting_of_a_free_replay(tmp_path, option, value, right):
+    said = refusal("replay", "a", "--gc", "free", option, value, cwd=tmp_path)
+    assert value in said and right in said
 
 
 @pytest.mark.parametrize("command", ["import", "replay", "conform"])
@@ -167,6 +183,7 @@ def test_conform_fails_where_an_answer_differs(tmp_path):
 
 
 TRACE = ROOT / "tests/data/test-fmt-tests-P1-gogc_off.trace.xz"
+XBENCH = ROOT / "tests/data/xbench-json-P2-gogc_default.trace.xz"
 
 
 def test_replay_finds_every_address_of_a_trace_of_one_p_without_gc(tmp_path):
@@ -187,6 +204,19 @@ def test_a_coupled_replay_says_how_many_collections_it_ran(tmp_path):
     text = allocsim("replay", TRACE, "--gc", "coupled", cwd=tmp_path)
     assert text.returncode == 0 and said(text) == ""
     assert "0 collections, of 0 recorded, and 1 forced." in text.stdout
+
+
+def test_a_free_replay_says_how_far_its_collections_are_from_the_recorded_ones(tmp_path):
+    run = allocsim("replay", TRACE, "--gc", "free", "--gogc", "off", "--seed", "7", "--deaths", "latest", "--json", cwd=tmp_path)
+    assert run.returncode == 0 and said(run) == ""
+    found = json.loads(run.stdout)
+    assert found["replay"] == json.loads(allocsim("replay", TRACE, "--json", cwd=tmp_path).stdout)["replay"]
+    assert found["gc"] == {"cycles": 0, "forced": 1, "recorded_cycles": 0, "trigger_error": [], "goal_error": []}
+    text = allocsim("replay", XBENCH, "--gc", "free", cwd=tmp_path).stdout
+    assert "2 collections, of 2 recorded, and 1 forced." in text
+    assert "heap when a cycle begins: off by" in text and "goal that a cycle sets: off by" in text
+    limited = json.loads(allocsim("replay", TRACE, "--gc", "free", "--memory-limit", "3MiB", "--json", cwd=tmp_path).stdout)
+    assert limited["gc"]["cycles"] > 0
 
 
 def test_an_imported_trace_replays_as_the_original_does(tmp_path):

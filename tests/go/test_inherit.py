@@ -14,7 +14,7 @@ from sim.go.sizeclasses import class_to_allocnpages, class_to_size
 from sim.go.state import SPAN_IN_USE, TINY_SPAN_CLASS
 from sim.go.world import World
 from sim.jit import PLAIN
-from sim.ops import ALLOC, NO_OBJ, NOSCAN, OP, SHARED
+from sim.ops import ALLOC, NO_OBJ, NOSCAN, OP
 from sim.units import MS, Throw
 from tests.go.prices import made_up_prices
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.go.check import check_heap
+from sim.go.goroutine import Goroutine
 from sim.go.pump import LOG_DEAD, LOG_OBJECT
 from sim.go.sizeclasses import class_to_size
 from sim.go.world import World
@@ -24,6 +25,7 @@ from workloads.gotrace import read_trace
 from workloads.gotrace_objects import find_objects
 from workloads.tracestream import ORPHANS, RECORDED, TRACED_MALLOC, build
 from workloads.tracestream_deaths import DRAWN, EARLIEST, LATEST, WAYS, Allocated, Dying, find_deaths
+from workloads.tracestream_stacks import find_depths
 
 NAMES = [
     "gofmt-nethttp_server-P1-gogc_off",
@@ -136,18 +138,18 @@ def test_every_freed_object_dies_once(recorded):
 
 def slow_bounds(trace, objects, i):
     """Rows between which an object that is freed died, by looking at one mark after the other."""
-    first = born = int(objects.row[i])
-    last = freed = int(objects.freed[i])
-    begin = 0
+    born, freed = int(objects.row[i]), int(objects.freed[i])
+    begin, phases = 0, []
     for row in np.flatnonzero(np.isin(trace.kind, (t.GC_BEGIN, t.GC_END))).tolist():
         if trace.kind[row] == t.GC_BEGIN:
             begin = row
-        elif row < freed:  # a mark phase that ended before the free: it survived those before, the last one missed it
-            if last != freed:
-                first = max(first, mark)
-            mark = begin
-            last = begin if begin > born else row if row > born else freed
-    return first, last
+        elif row < freed:
+            phases.append((begin, row))
+    if not phases:
+        return born, freed
+    begin, end = phases[-1]  # which missed it; it survived the one before
+    last = begin if begin > born else end if end > born else freed
+    return max(born, phases[-2][0]) if len(phases) > 1 else born, last
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -524,3 +526,48 @@ def test_no_order_of_events_deadlocks_or_loses_a_malloc(events, procs):
     assert player.done.processed
     assert int(world.heap.arrays["procs"]["mallocs"].sum()) == program.mallocs
     assert int(world.heap.fields.live_objects) == program.mallocs + len(program.inherited) - len(program.deaths)
+
+
+# Stacks
+
+
+def stacks(*events):
+    """Depths told by stack events (kind, goroutine, stack id, log of its size) on one thread."""
+    trace = made([(t.GO_STATUS, -1, 1, 0, 2), *((kind, g, a, log + 1, 0) for kind, g, a, log in events)])
+    return [(int(row), int(g), int(depth)) for row, g, depth in zip(*find_depths(trace, len(trace.kind)), strict=True)]
+
+
+def test_a_stack_that_doubles_was_full_and_one_that_halves_hardly_used():
+    """Rows count from the status at 0. From 4 KiB up; half-way to what follows a grown one is taken as 3/4 full."""
+    filler = [(t.STACK_ALLOC, 9, 90 + i, 11) for i in range(6)]  # others' stacks, which tell nothing
+    found = stacks(
+        *((t.STACK, -1, 1, 12), (t.STACK_ALLOC, 1, 2, 13), (t.STACK_FREE, 1, 1, 0), *filler),  # rows 1 to 9
+        *((t.STACK_ALLOC, 7, 3, 12), (t.STACK_FREE, 7, 2, 0)),  # rows 10, 11: a worker halves it
+    )
+    assert found == [(2, 1, 4096), (2 + (10 - 2) // 3, 1, 6144), (2 + (10 - 2) * 2 // 3, 1, 1024)]
+
+
+def test_a_stack_replaced_by_one_of_another_size_tells_nothing():
+    assert stacks((t.STACK, -1, 1, 12), (t.STACK_ALLOC, 1, 2, 14), (t.STACK_FREE, 1, 1, 0)) == []
+    assert stacks((t.STACK, -1, 1, 12), (t.STACK_ALLOC, 1, 2, 12), (t.STACK_FREE, 1, 1, 0)) == []
+    assert stacks((t.STACK, -1, 1, 12), (t.STACK_ALLOC, 7, 2, 11), (t.STACK_FREE, 7, 1, 0)) == []  # nobody knows whose
+
+
+@pytest.mark.skipif(PLAIN, reason="a whole trace")
+def test_goroutines_use_their_stacks_as_far_as_told(monkeypatch):
+    trace = read_trace(trace_path("test-encoding_json-code-P1-gogc_default"))
+    used, told = defaultdict(list), defaultdict(list)
+    original = Goroutine.use_stack
+
+    def use_stack(g, nbytes):
+        used[g.label].append(nbytes)
+        return original(g, nbytes)
+
+    monkeypatch.setattr(Goroutine, "use_stack", use_stack)
+    program = build(trace)
+    world, _ = play(program, 1)
+    for _, g, depth in zip(*find_depths(trace, len(trace.kind)), strict=True):
+        told[f"goroutine/{g}"].append(int(depth))
+    assert used and all(depths == told[name][: len(depths)] for name, depths in used.items())  # none after its last event
+    assert max(map(max, used.values())) >= 16384
+    check_heap(world.heap)
