@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -156,35 +157,20 @@ def import_(trace: str, output: str | None, force: bool) -> None:
     _print_table([(visible(target), "count"), *rows])
 
 
-class _Gogc(click.ParamType[int]):
-    """GOGC as the environment variable takes it."""
+def _checked(name: str) -> Callable[[click.Context, click.Parameter, str | None], int | None]:
+    """A value as a scenario's key of that name takes it."""
 
-    name = "percent|off"
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+        from workloads import scenario_values
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from workloads.scenario_values import gogc_percent
-
+        if value is None:
+            return None
         try:
-            return gogc_percent(int(value) if value.isdecimal() else value)
+            return int(getattr(scenario_values, name)(value))
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            raise click.BadParameter(str(error), ctx, param) from None
 
-
-class _Limit(click.ParamType[int]):
-    """Bytes with a unit, some."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        from sim.units import parse_size
-
-        try:
-            nbytes = parse_size(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if nbytes < 1:
-            self.fail(f"{value!r} is too little; write a limit from 1B on", param, ctx)
-        return nbytes
+    return check
 
 
 @app.command()
@@ -196,8 +182,8 @@ class _Limit(click.ParamType[int]):
     "the program on the clock, where the model's pacer says when cycles begin "
     "[default: what is swept when is told by the trace].",
 )
-@click.option("--gogc", type=_Gogc(), help="With free: the GOGC of the recorded program [default: 100].")
-@click.option("--memory-limit", type=_Limit(), help="With free: its GOMEMLIMIT, such as 512MiB [default: none].")
+@click.option("--gogc", callback=_checked("gogc_text"), metavar="PERCENT|off", help="With free: the GOGC of the recorded program [default: 100].")
+@click.option("--memory-limit", callback=_checked("limit"), metavar="SIZE|off", help="With free: its GOMEMLIMIT, such as 512MiB [default: none].")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), metavar="N", help="With free: of deaths drawn [default: 1].")
 @click.option(
     "--deaths",
@@ -247,9 +233,8 @@ def _show_replay(source: Path, answer: dict[str, Any]) -> None:
         click.echo(f"{cycles['cycles']:,} collections, of {cycles['recorded_cycles']:,} recorded, and {cycles['forced']:,} forced.")
         for name, what in (("trigger_error", "heap when a cycle begins"), ("goal_error", "goal that a cycle sets")):
             if cycles[name]:
-                errors = sorted(map(abs, cycles[name]))
-                middle, largest = errors[len(errors) // 2], errors[-1]
-                click.echo(f"{what}: off by {100 * middle:.2f} % in the middle, {100 * largest:.1f} % at most.")
+                errors = [abs(error) for error in cycles[name]]
+                click.echo(f"{what}: off by {100 * median(errors):.2f} %, the median, and {100 * max(errors):.1f} % at most.")
     if found["unknown_events"]:
         click.echo(f"{found['unknown_events']:,} events were not understood.")
     misses = {cause: count for cause, count in found["misses"].items() if count}

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from experiments.errors import visible
 from experiments.result import Buckets, Report
+from sim.go.mgcpacer import NO_GOAL
 from sim.metrics.cycles import Cycle
 from sim.units import NS, SEC, format_size, format_time, significant
 
@@ -49,7 +50,6 @@ _ROWS = 8  # of the histogram, or as many as there are powers of ten
 _BESIDE = 96  # columns that two blocks side by side take
 _CYCLE_HEAD = ("cycle", "why", "at", "paused", "mark", "heap", "grew to", "marked", "goal", "assists", "CPU")
 _ENDS = 6  # cycles shown from either end
-_NO_GOAL = 1 << 62  # with GOGC=off the goal is what 2**63 leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,7 +406,7 @@ def _cycles(cycles: Sequence[Cycle], look: Look) -> list[str]:
 def _cycle(cycle: Cycle) -> tuple[str, ...]:
     """The cells of a cycle: when and for how long, the heap, and the collector's share of CPU time so far."""
     times = cycle.t_sweep_term, cycle.pause_time, cycle.t_mark_term - cycle.t_mark
-    goal = "none" if cycle.heap_goal >= _NO_GOAL else format_size(cycle.heap_goal)
+    goal = "none" if cycle.heap_goal >= NO_GOAL else format_size(cycle.heap_goal)
     return (
         f"{cycle.number}",
         cycle.kind,

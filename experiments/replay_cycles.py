@@ -21,6 +21,7 @@ from sim.go.mgcpacer import (
     DEFAULT_HEAP_MINIMUM,
     MAX_TRIGGER_RATIO_NUM,
     MIN_TRIGGER_RATIO_NUM,
+    NO_GOAL,
     SWEEP_MIN_HEAP_DISTANCE,
     TRIGGER_RATIO_DEN,
 )
@@ -41,7 +42,6 @@ from workloads.gotrace_model import (
     Trace,
 )
 
-_NO_GOAL = 1 << 62  # the goal where the heap triggers nothing
 _P_IDLE = 2  # PROC_STATUS
 SWEEP_BATCH = VERSIONS["go1.27"].sweep_batch  # spans the background sweeper sweeps before it may yield
 # nanoseconds of a batch: 0.2 us a span (table sweep of machines/epyc-2core.toml, 16 to 8192 bytes, all to none kept:
@@ -117,8 +117,8 @@ def infer_triggers(trace: Trace, recorded: Any) -> None:
     known, unknown = [], []  # (event, trigger's share of the way); (event, low, high, marked, goal, reached)
     for row in np.flatnonzero(trace.kind == HEAP_GOAL).tolist():
         goal = int(trace.a[row])
-        if not 0 < goal < _NO_GOAL:
-            goal = _NO_GOAL
+        if not 0 < goal < NO_GOAL:
+            goal = NO_GOAL
         end = int(np.searchsorted(ends, row)) - 1
         marked = _live(trace, live_rows, int(ends[end]), 1) if end >= 0 else 0
         low, high = trigger_bounds(goal, marked)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from experiments.machine import load_machine
 from experiments.replay import Collections, Replay, replay
 from sim.go import gccontroller
 from sim.go.mgc import FORCED
-from sim.go.mgcpacer import DEFAULT_HEAP_MINIMUM
+from sim.go.mgcpacer import DEFAULT_HEAP_MINIMUM, NO_GOAL
 from sim.go.world import World
 from workloads.drive_trace import Player
 from workloads.gotrace_cycles import RecordedCycle, recorded_cycles
@@ -37,11 +36,10 @@ from workloads.tracestream_deaths import DRAWN
 VERSION = "go1.27"
 MACHINE = "epyc-2core"
 _GLOBALS = 128 << 10  # where no goal tells
-_NO_GOAL = 1 << 62
 
 
 @dataclass(frozen=True)
-class Cycle:
+class GcRange:
     """A cycle: whether it was forced, mallocs before it, the live heap in bytes when it began, the goal it set, 0 for none."""
 
     forced: bool
@@ -50,13 +48,16 @@ class Cycle:
     goal: int
 
 
-def replay_free(trace: Trace, **settings: Any) -> Replay:
-    """Counts of the replay that is told of sweeps, and the collections of the simulated program; see `run_freely`.
-
-    Raises InputError or TraceError when the trace cannot be run.
-    """
-    check_allocations(trace)
-    cycles = run_freely(trace, **settings)
+def replay_free(
+    trace: Trace,
+    *,
+    gogc: int = 100,
+    memory_limit: int | None = None,
+    seed: int = 1,
+    deaths: str = DRAWN,
+) -> Replay:
+    """Counts of the replay that is told of sweeps, and the collections of the simulated program; see `run_freely`."""
+    cycles = run_freely(trace, gogc=gogc, memory_limit=memory_limit, seed=seed, deaths=deaths)
     return replace(replay(trace), gc=compare(cycles, in_record(trace)))
 
 
@@ -67,8 +68,13 @@ def run_freely(
     memory_limit: int | None = None,
     seed: int = 1,
     deaths: str = DRAWN,
-) -> list[Cycle]:
-    """The cycles of the simulated program. ``gogc`` -1: off; ``memory_limit``: bytes; ``deaths``: one of WAYS there."""
+) -> list[GcRange]:
+    """The cycles of the simulated go1.27 program, at the shipped machine's prices.
+
+    ``gogc``: percent, -1 for off; ``memory_limit``: bytes; ``deaths``: one of tracestream_deaths.WAYS. Raises TraceError
+    when nothing in the trace can be run.
+    """
+    check_allocations(trace)
     recorded = recorded_cycles(trace)
     world = World(
         VERSION,
@@ -94,19 +100,19 @@ def run_freely(
     world.run(until=player.done)
     ended = zip(world.gc.log.cycles, mallocs, goals, strict=False)  # the last one may not have ended
     return [
-        Cycle(cycle.kind == FORCED, before, cycle.heap0, goal if goal < _NO_GOAL else 0) for cycle, before, goal in ended
+        GcRange(cycle.kind == FORCED, before, cycle.heap0, goal if goal < NO_GOAL else 0) for cycle, before, goal in ended
     ]
 
 
-def in_record(trace: Trace) -> list[Cycle]:
-    """The cycles of a trace."""
+def in_record(trace: Trace) -> list[GcRange]:
+    """The cycles of a trace; one under way at its start or its end is among them."""
     made = np.flatnonzero((trace.kind == OBJECT_ALLOC) & (trace.g >= 0))
     return [
-        Cycle(
+        GcRange(
             one.forced,
             int(np.searchsorted(made, one.begin)),
             one.heap_live,
-            one.goal if one.goal < _NO_GOAL else 0,
+            one.goal if one.goal < NO_GOAL else 0,
         )
         for one in recorded_cycles(trace)
     ]
@@ -117,12 +123,12 @@ def globals_bytes(recorded: Sequence[RecordedCycle], gogc: int, memory_limit: in
     if gogc <= 0 or memory_limit is not None:
         return _GLOBALS
     least = DEFAULT_HEAP_MINIMUM * gogc // 100
-    told = [cycle for cycle in recorded if cycle.marked and least < cycle.goal < _NO_GOAL]
+    told = [cycle for cycle in recorded if cycle.marked and least < cycle.goal < NO_GOAL]
     rest = [(cycle.goal - cycle.marked) * 100 // gogc - cycle.marked for cycle in told]
     return max(min(rest), 0) if rest else _GLOBALS
 
 
-def compare(cycles: Sequence[Cycle], recorded: Sequence[Cycle]) -> Collections:
+def compare(cycles: Sequence[GcRange], recorded: Sequence[GcRange]) -> Collections:
     """Counts, and relative errors: the heap at the begin of automatic cycles, and the goals that all cycles set.
 
     A recorded value that is unknown, or a goal that is none, has no error.
@@ -140,12 +146,12 @@ def compare(cycles: Sequence[Cycle], recorded: Sequence[Cycle]) -> Collections:
     )
 
 
-def pair(cycles: Sequence[Cycle], recorded: Sequence[Cycle]) -> list[tuple[Cycle, Cycle]]:
+def pair(cycles: Sequence[GcRange], recorded: Sequence[GcRange]) -> list[tuple[GcRange, GcRange]]:
     """Cycles of two programs that correspond, in order: the forced ones in turn, and others between the same two.
 
     Between those all of whom there are fewer have a partner: so that the mallocs before partners differ least in sum.
     """
-    found: list[tuple[Cycle, Cycle]] = []
+    found: list[tuple[GcRange, GcRange]] = []
     for ours, theirs in zip(_runs(cycles), _runs(recorded), strict=False):
         if ours and theirs and ours[0].forced:
             found.append((ours.pop(0), theirs.pop(0)))
@@ -153,9 +159,9 @@ def pair(cycles: Sequence[Cycle], recorded: Sequence[Cycle]) -> list[tuple[Cycle
     return found
 
 
-def _runs(cycles: Sequence[Cycle]) -> list[list[Cycle]]:
+def _runs(cycles: Sequence[GcRange]) -> list[list[GcRange]]:
     """Cycles in stretches that begin at each forced one, the automatic ones before the first apart."""
-    runs: list[list[Cycle]] = [[]]
+    runs: list[list[GcRange]] = [[]]
     for cycle in cycles:
         if cycle.forced:
             runs.append([])
@@ -163,14 +169,14 @@ def _runs(cycles: Sequence[Cycle]) -> list[list[Cycle]]:
     return runs
 
 
-def _align(few: Sequence[Cycle], many: Sequence[Cycle]) -> list[tuple[Cycle, Cycle]]:
+def _align(few: Sequence[GcRange], many: Sequence[GcRange]) -> list[tuple[GcRange, GcRange]]:
     """A partner in order for each of the few. ``least[i][j]``: the least sum for the first i, of the first j."""
     least = [[0] * (len(many) + 1)] + [[1 << 62] * (len(many) + 1) for _ in few]
     for i, one in enumerate(few, 1):
         for j in range(i, len(many) + 1):
             with_it = least[i - 1][j - 1] + abs(one.mallocs - many[j - 1].mallocs)
             least[i][j] = min(least[i][j - 1], with_it)
-    found: list[tuple[Cycle, Cycle]] = []
+    found: list[tuple[GcRange, GcRange]] = []
     j = len(many)
     for i in range(len(few), 0, -1):
         while least[i][j - 1] == least[i][j]:

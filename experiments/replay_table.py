@@ -32,6 +32,18 @@ HEAD = (
     *("free: cycles", "recorded", "earliest, latest", "heap at trigger", "goals"),
 )
 WITHIN = 0.05
+INTRO = """\
+# Replays against their records
+
+Execution traces of real programs (Go 1.27.3, `GODEBUG=traceallocfree=1`, GOMAXPROCS and GOGC as their names say). What
+each kind of replay is told, and what the columns mean, says `experiments/replay_table.py`, which writes this page:
+
+    python -m experiments.replay_table TRACE... -o experiments/replay_errors.md
+
+In a free replay a cycle that is off by more than 5 % is nearly always one before which a single large object came just
+below the trigger, or just above it. That moves the cycle, what it marks, and all that follows until the next forced one.
+
+"""
 
 
 def gogc_of(name: str) -> int:
@@ -83,7 +95,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 @click.command("replay_table", context_settings={"help_option_names": ["-h", "--help"]}, help=__doc__)
 @click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the table there.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with the table there.")
 def main(traces: tuple[Path, ...], output: Path | None) -> None:
     rows: list[Any] = []
     for path in traces:
@@ -96,7 +108,7 @@ def main(traces: tuple[Path, ...], output: Path | None) -> None:
         click.echo(f"{rows[-1][0]}: done", err=True)
     click.echo(table(rows), nl=False)
     if output is not None:
-        output.write_text(table(rows), encoding="utf-8")
+        output.write_text(INTRO + table(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

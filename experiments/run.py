@@ -23,6 +23,7 @@ from sim.engine.clock import OBSERVE, after, priority
 from sim.go import gccontroller
 from sim.go.check import check_heap
 from sim.go.metrics import latency_counts, read_metrics, summaries
+from sim.go.mgcpacer import NO_GOAL
 from sim.go.mstats import flush_all_mcaches, mem_stats
 from sim.go.params import VERSIONS
 from sim.go.state import CAUSES
@@ -44,7 +45,6 @@ _FIRST_STEP = 100 * US
 _FIELDS = ("heap_in_use", "heap_free", "heap_released", "mapped_ready", "live_bytes", "heap_live")
 _GAUGES = ("mallocs", *_FIELDS, "heap_goal", "resident", "goroutines", "runnable")
 _OS_PAGE = 4096
-_NO_GOAL = 1 << 62  # with GOGC=off the goal is what 2**63 leaves
 _COLLECTING = {"assist", "flush_span", "mark_stack", "mark_specials"}  # prices of a collection
 
 
@@ -157,7 +157,7 @@ def _observe(world: World, series: Series) -> Any:
         row = (
             int(procs["mallocs"].sum()),
             *(int(fields[name]) for name in _FIELDS),
-            goal if (goal := int(gccontroller.heap_goal(world.heap.header))) < _NO_GOAL else 0,
+            goal if (goal := int(gccontroller.heap_goal(world.heap.header))) < NO_GOAL else 0,
             int(fields.resident_pages) * _OS_PAGE,
             world.sched.alive,
             world.sched.runnable(),

@@ -72,7 +72,7 @@ class Load:
         from workloads.drive_trace import Player
         from workloads.tracestream import build, read
 
-        program = build(read(recorded.trace), mallocs)
+        program = build(read(recorded.trace), mallocs, seed=self.world.seed)
         self.mallocs, self.figures = program.mallocs, program.figures
         player = Player(self.world, program)
         self.done = player.done

@@ -10,7 +10,6 @@ import simpy
 
 from sim.go.goroutine import Body, Goroutine
 from sim.go.inherit import inherit
-from sim.go.mstats import read_mem_stats
 from sim.go.world import World
 from workloads.tracestream import Program
 from workloads.tracestream_items import COLLECT, CREATE, FIRE, MEM_STATS, REAP, SLEEP, SLEEP_ORPHAN, STACK, WAIT
@@ -32,9 +31,11 @@ class Player:
         """Have the heap that the program begins with, and start the goroutines that are there at once; the others follow."""
         self.world.roots.reserve_shared_up_to(self.program.variables)
         start = self.program.start
-        inherit(self.world, start.spans, self.program.inherited, start.slots)
-        if self.program.heap_live:
-            self.world.gc.resume(self.program.heap_live, self.program.heap_goal)
+        spans = start.spans.copy()
+        spans["cached_by"][spans["cached_by"] >= len(self.world.sched.procs)] = -1  # of a P that this run has not
+        inherit(self.world, spans, self.program.inherited, start.slots)
+        if start.heap_live:
+            self.world.gc.resume(start.heap_live, self.program.heap_goal)
         starts = self.program.starts
         order = np.argsort(starts, kind="stable")
         order = order[starts[order] >= 0]
@@ -80,7 +81,7 @@ class Player:
             elif kind == COLLECT:
                 yield from self.world.gc.collect(g)
             elif kind == MEM_STATS:
-                yield from read_mem_stats(g)
+                yield from self.world.gc.read_mem_stats(g)
             elif kind == STACK:
                 yield g.use_stack(arg)
             elif kind == REAP:

@@ -38,6 +38,15 @@ def stack_names(trace: Trace, row: int) -> list[str]:
     return [trace.strings[int(name)] for name in trace.frame_func[first:end]]
 
 
+def in_runtime_gc(trace: Trace) -> Any:
+    """Whether runtime.GC is in the stack of each row."""
+    inside = np.zeros(len(trace.stack_start), bool)
+    if "runtime.GC" in trace.strings:
+        frames = np.flatnonzero(trace.frame_func == trace.strings.index("runtime.GC"))
+        inside[np.searchsorted(trace.stack_start, frames, "right") - 1] = True
+    return inside[trace.stack]
+
+
 def marks(trace: Trace, rows: int) -> tuple[Any, Any]:
     """First and last row of each mark phase that ended before a row; one that began before the trace begins at 0."""
     kind = trace.kind[:rows]
@@ -55,6 +64,7 @@ def recorded_cycles(trace: Trace) -> list[RecordedCycle]:
     kind = trace.kind
     stops, ends = np.flatnonzero(kind == STW_BEGIN), np.flatnonzero(kind == GC_END)
     heap, goals = np.flatnonzero(kind == HEAP_ALLOC), np.flatnonzero(kind == HEAP_GOAL)
+    in_gc = in_runtime_gc(trace)
     found = []
     for begin in np.flatnonzero((kind == GC_BEGIN) | (kind == GC_ACTIVE)).tolist():
         at = int(np.searchsorted(stops, begin))
@@ -63,7 +73,7 @@ def recorded_cycles(trace: Trace) -> list[RecordedCycle]:
         cycle = RecordedCycle(
             begin=begin,
             stop=stop,
-            forced=stop >= 0 and "runtime.GC" in stack_names(trace, stop),
+            forced=stop >= 0 and bool(in_gc[stop]),
             heap_live=_value(trace, heap, begin, -1),
             marked=_value(trace, heap, end, -1) if end >= 0 else 0,
             goal=_value(trace, goals, end, 0) if end >= 0 else 0,

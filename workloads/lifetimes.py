@@ -30,10 +30,22 @@ class Lifetimes:
 
         Where the estimate has nothing every age is as likely.
         """
-        below, above = (np.interp(age, self.edges, self.share) for age in (low, high))
-        age = np.interp(below + (above - below) * uniform, self.share, self.edges)
+        below, above = (between(age, self.edges, self.share) for age in (low, high))
+        age = between(below + (above - below) * uniform, self.share, self.edges)
         age = np.where(above > below, age, low + (high - low) * uniform)
         return np.clip(age, low, high).astype(np.int64)
+
+
+def between(x: Any, xs: Any, ys: Any) -> Any:
+    """ys at x, linear between rising xs, the first or last value beyond them.
+
+    One operation at a time, which rounds alike on every machine: np.interp may fuse two.
+    """
+    cell = np.clip(np.searchsorted(xs, x, "right") - 1, 0, len(xs) - 2)
+    width = xs[cell + 1] - xs[cell]
+    way = np.divide(x - xs[cell], width, out=np.zeros(np.shape(x)), where=width > 0)
+    rise = np.clip(way, 0.0, 1.0) * (ys[cell + 1] - ys[cell])
+    return ys[cell] + rise
 
 
 def estimate(low: Any, high: Any) -> Lifetimes:

@@ -119,6 +119,11 @@ def gogc_percent(value: Any) -> int:
     return value
 
 
+def gogc_text(value: str) -> int:
+    """`gogc_percent` of what a person typed."""
+    return gogc_percent(int(value) if value.isdecimal() and len(value) < 20 else value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{shown(value)} is no name; write a name or path in quotes")
@@ -137,7 +142,8 @@ Gogc = Annotated[int, BeforeValidator(gogc_percent)]
 Name = Annotated[str, BeforeValidator(_text)]
 Size = Annotated[int, _quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB", "64B")]
 SizeOrOff = Annotated[int, off_or(_quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB, or off", "512KiB"))]
-Limit = Annotated[int, off_or(_quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB, or off", "512MiB"), NO_LIMIT)]
+limit: Callable[[str], int] = off_or(_quantity(parse_size, 1, MAX_SIZE, "from 1B to below 1TiB, or off", "512MiB"), NO_LIMIT).func
+Limit = Annotated[int, BeforeValidator(limit)]
 GlobalsSize = Annotated[int, _quantity(parse_size, 0, MAX_GLOBALS, "from 0B to 64GiB", "128KiB")]
 Stack = Annotated[int, _quantity(parse_size, 1, MAX_STACK, "from 1B to 511MiB", "8KiB")]
 MeanTime = Annotated[int, time(0, MAX_MEAN, "500ns")]

@@ -26,7 +26,7 @@ whatever order the simulation takes.
 
 Left out: the free pages between the spans at the start (the simulated ones are packed); goroutines of
 the runtime that allocate nothing, and the CPU time of the others (collector, scavenger, the trace's own); Gosched;
-preemption (the simulated scheduler has its own); the P that a blocked system call keeps for a while; mallocs outside
+preemption (the simulated scheduler has its own); changes of GOMAXPROCS, GOGC and the memory limit under way; the P that a blocked system call keeps for a while; mallocs outside
 any goroutine.
 """
 
@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.go.mgcpacer import NO_GOAL
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.go.state import TINY_SPAN_CLASS
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, SHARED
@@ -77,8 +78,8 @@ class Program:
     ``steps``: kind and arg are WAIT or FIRE and an event, CREATE and a goroutine, SLEEP or SLEEP_ORPHAN and
     picoseconds, REAP and a point, COLLECT, STACK and bytes, DONE (tracestream_items.py). ``starts``: picoseconds; -1
     where a CREATE starts it. ``names``: the recorded ids.
-    ``start``: the heap at the start; ``inherited``: the ALLOC operations of its objects; ``heap_live`` and ``heap_goal``: the
-    recorded metrics' first values, 0 for none.
+    ``start``: the heap at the start; ``inherited``: the ALLOC operations of its objects; ``heap_goal``: the first one
+    recorded, in bytes, 0 for none.
     ``deaths``: DEAD operations; ``groups`` of them, those of point k ``points[k]:points[k + 1]``, as (goroutine that
     allocates the objects, its last step that does, start, end); goroutine -1 is who left the inherited ones.
     ``figures``: what the trace says of itself.
@@ -91,7 +92,6 @@ class Program:
     names: Any
     start: Start
     inherited: Any
-    heap_live: int
     heap_goal: int
     deaths: Any
     groups: Any
@@ -103,8 +103,9 @@ class Program:
 
     @property
     def kept(self) -> int:
-        """Bytes asked for that were live at the end."""
-        return int(self.ops["arg"][(self.ops["kind"] == ALLOC) & (self.ops["obj"] == NO_OBJ)].sum())
+        """Bytes asked for that were live at the end, by the program or before it began."""
+        parts = (self.inherited, self.ops[self.ops["kind"] == ALLOC])
+        return sum(int(ops["arg"][ops["obj"] == NO_OBJ].sum()) for ops in parts)
 
 
 def read(path: str) -> Trace:
@@ -185,8 +186,7 @@ def build(
         names=items.names,
         start=start,
         inherited=_allocations([column[:ninherited] for column in requests], variable[:ninherited]),
-        heap_live=_first(trace, t.HEAP_ALLOC),
-        heap_goal=_first(trace, t.HEAP_GOAL),
+        heap_goal=_first_goal(trace),
         deaths=dead,
         groups=groups,
         points=points,
@@ -209,10 +209,10 @@ def build(
     )
 
 
-def _first(trace: Trace, kind: int) -> int:
-    """The first value of a metric, 0 if it has none or none that fits."""
-    found = trace.a[trace.kind == kind]
-    return int(found[0]) if len(found) and 0 < found[0] < 1 << 62 else 0
+def _first_goal(trace: Trace) -> int:
+    """The first goal of the heap in bytes, 0 if there is none."""
+    found = trace.a[trace.kind == t.HEAP_GOAL]
+    return int(found[0]) if len(found) and 0 < found[0] < NO_GOAL else 0
 
 
 def _requests(trace: Trace, objects: Objects, mine: Any) -> tuple[Any, Any, Any]:

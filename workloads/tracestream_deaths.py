@@ -26,7 +26,6 @@ from workloads.lifetimes import estimate
 DRAWN, EARLIEST, LATEST = WAYS = ("drawn", "earliest", "latest")
 POINTS = 64  # of each interval between two marks
 _LEAST = 16 << 10  # bytes allocated between two points
-_GOLDEN = 0x9E37_79B9_7F4A_7C15
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,16 +97,6 @@ def _points(trace: Trace, rows: int, made: Allocated) -> Any:
     return np.unique(np.concatenate(found))
 
 
-def _uniform(seed: int, n: int) -> Any:
-    """n uniform numbers in [0, 1)."""
-    key = np.uint64(Stream(seed, "trace/deaths").key)
-    with np.errstate(over="ignore"):
-        word = key + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-        word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
-        word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
-    return ((word ^ (word >> np.uint64(31))) >> np.uint64(32)).astype(np.float64) / (1 << 32)
-
-
 def _survived(trace: Trace, rows: int, born: Any) -> Any:
     """Rows up to which objects were there for certain that nobody freed: the begin of the last mark, or their birth."""
     begins, _ = marks(trace, rows)
@@ -141,7 +130,8 @@ def find_deaths(trace: Trace, rows: int, made: Allocated, objects: Dying, way: s
         edge[:] = latest[block]
     points = _points(trace, rows, made)
     if way == DRAWN:
-        share = _uniform(seed, int(block.max()) + 1)[block]
+        words = Stream(seed, "trace/deaths").next_words(int(block.max()) + 1)
+        share = ((words >> np.uint64(32)).astype(np.float64) / (1 << 32))[block]
         row = _draw(made, objects, first, last, dies, trace.kind[objects.born] == OBJECT_ALLOC, share)
     else:
         row = first if way == EARLIEST else last

@@ -14,7 +14,7 @@ import numpy as np
 
 from sim.units import NS
 from workloads import gotrace_model as t
-from workloads.gotrace_cycles import memory_stats_stops, recorded_cycles
+from workloads.gotrace_cycles import in_runtime_gc, memory_stats_stops, recorded_cycles
 from workloads.gotrace_model import Trace
 from workloads.tracestream_stacks import find_depths
 
@@ -37,7 +37,7 @@ _BY_G: dict[int, int] = {}
 _BY_A: dict[int, int] = {}
 _ROLES = (
     *("malloc", "block", "stop", "end", "switch", "switch_end", "syscall", "syscall_end", "syscall_blocked"),
-    *("assist", "assist_end", "sweep", "sweep_end", "refill", "wake", "create", "collect", "mem_stats", "gc_step"),
+    *("assist", "assist_end", "sweep", "sweep_end", "refill", "wake", "create", "collect", "mem_stats", "gc_step", "gc_wait"),
     *("start", "born", "born_blocked", "born_syscall", "woken", "switched_to", "status", "reap", "stack", "done"),
 )
 _R = {name: number for number, name in enumerate(_ROLES, 1)}
@@ -134,15 +134,6 @@ def _program_time(trace: Trace, rows: int) -> Any:
     return np.cumsum(steps)
 
 
-def _in_runtime_gc(trace: Trace, rows: int) -> Any:
-    """Whether runtime.GC is in the stack of each row."""
-    inside = np.zeros(len(trace.stack_start), bool)
-    if "runtime.GC" in trace.strings:
-        frames = np.flatnonzero(trace.frame_func == trace.strings.index("runtime.GC"))
-        inside[np.searchsorted(trace.stack_start, frames, "right") - 1] = True
-    return inside[trace.stack[:rows]]
-
-
 def _collect(trace: Trace, rows: int) -> tuple[Any, Any, Any]:
     """Row, id of the goroutine and role of every item, by row.
 
@@ -153,11 +144,11 @@ def _collect(trace: Trace, rows: int) -> tuple[Any, Any, Any]:
     by_g[list(_BY_G)], by_a[list(_BY_A)] = list(_BY_G.values()), list(_BY_A.values())
     role = by_g[kind]
     role[(kind == t.SPAN_ALLOC) & (trace.c[:rows] & 1 == 1)] = 0  # of a stack, or the runtime's own
-    in_gc = _in_runtime_gc(trace, rows)
+    in_gc = in_runtime_gc(trace)[:rows]
     parks = (kind == t.GO_BLOCK) | (kind == t.GO_STOP)
     waits = np.isin(a, [i for i, text in enumerate(trace.strings) if text in _GC_WAITS])
     role[parks & in_gc] = _R["gc_step"]
-    role[(kind == t.GO_BLOCK) & waits & ~in_gc] = _R["stop"]
+    role[(kind == t.GO_BLOCK) & waits & ~in_gc] = _R["gc_wait"]
     role[memory_stats_stops(trace, rows)] = _R["mem_stats"]
     forced = np.array([one.stop for one in recorded_cycles(trace) if one.forced and one.stop < rows], np.int64)
     role[forced] = _R["collect"]
@@ -279,12 +270,13 @@ def _waits(trace: Trace, items: _Sorted) -> tuple[Any, Any, int]:
     role, head = items.role, items.head
     waiting = (role == _R["status"]) & (trace.c[items.row] == _WAITING)
     blocks = _is(role, "block", "switch", "born_blocked") | waiting
+    of_gc = _is(role, "gc_step", "gc_wait")  # the simulated collector has wake-ups of its own
     wakes = _is(role, "woken", "switched_to")
-    before = np.append(0, _last(blocks | wakes | head)[:-1])
+    before = np.append(0, _last(blocks | wakes | head | of_gc)[:-1])
     blocked = wakes & ~head & blocks[before]
     since = np.where(blocked, items.row[before], -1)
     since[wakes & head] = 0  # nothing is known of it: it was blocked from the start
-    return since, wakes & (since >= 0), int((wakes & (since < 0)).sum())
+    return since, wakes & (since >= 0), int((wakes & (since < 0) & ~of_gc[before]).sum())
 
 
 def _start_times(trace: Trace, items: _Sorted) -> tuple[Any, Any]:

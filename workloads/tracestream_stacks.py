@@ -1,8 +1,9 @@
 """How far the stacks of a recorded trace's goroutines reached, as far as their growing and shrinking tells.
 
-A stack of S bytes is made when S / 2 overflow, so its goroutine's frames reach S / 2 then; half-way to the next change
-they are taken to reach 3 / 4 of S. The collector halves a stack of which less than a quarter is used: half-way between
-the growth and the first such shrink the frames have gone, to a quarter of the smallest stack that follows.
+A stack of S bytes is made when S / 2 overflow, so its goroutine's frames reach S / 2 then; a third of the way to the
+next change they are taken to reach 3 / 4 of S. The collector halves a stack of which less than a quarter is used: at two
+thirds of the way from the growth to the first such shrink the frames are taken to go, to a quarter of the smallest stack
+that follows.
 
 Only the allocations of stacks are recorded. A goroutine that grows allocates one and frees its old one right after, on
 the same thread; shrinking is told from it by the sizes, and by whose stack the old one was.
@@ -18,8 +19,8 @@ import numpy as np
 from workloads import gotrace_model as t
 from workloads.gotrace_model import Trace
 
-_LEAST = 4096  # bytes of stack below which nobody is told
-_MAX_LOG = 30  # a stack is at most 1 GiB
+_LEAST = 4096  # bytes of stack up to which nobody is told
+_MAX_LOG = 29  # the largest stack of a goroutine is half a GiB: 1e9 bytes are its limit
 
 
 @dataclass

@@ -21,11 +21,15 @@ from workloads.gotrace_objects import Objects
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """``spans``: sim.go.inherit.INHERITED. ``objects``: indices into the trace's objects, span by span. ``slots``: theirs."""
+    """``spans``: sim.go.inherit.INHERITED. ``objects``: indices into the trace's objects, span by span. ``slots``: theirs.
+
+    ``heap_live``: bytes, 0 if no metric tells.
+    """
 
     spans: Any
     objects: Any
     slots: Any
+    heap_live: int
 
 
 def _cached(trace: Trace, objects: Objects, rows: int) -> tuple[Any, Any]:
@@ -50,6 +54,26 @@ def _cached(trace: Trace, objects: Objects, rows: int) -> tuple[Any, Any]:
     return np.array(cached, np.int64), np.array([found[row] for row in cached], np.int64)
 
 
+def _heap_live(trace: Trace, objects: Objects, mine: Any, rows: int) -> int:
+    """heapLive before anything was allocated. The first refill or large object that the metric counts is in it: less that.
+
+    Its object is the next one that the same P announces. A refill charges what its span has free.
+    """
+    told = np.flatnonzero(trace.kind[:rows] == t.HEAP_ALLOC)
+    if not len(told) or not 0 < trace.a[told[0]] < 1 << 62:
+        return 0
+    first = int(told[0])
+    made = np.flatnonzero((trace.kind[first:rows] == t.OBJECT_ALLOC) & (trace.p[first:rows] == trace.p[first]))
+    charge = 0
+    if len(made):
+        one = int(np.searchsorted(objects.row, first + made[0]))
+        span = int(objects.span[one])
+        if span >= 0:
+            taken = int((objects.span[mine] == span).sum()) * int(objects.size[one])
+            charge = int(trace.b[span]) * trace.page_size - taken
+    return max(int(trace.a[first]) - charge, 1)
+
+
 def find_start(trace: Trace, objects: Objects, rows: int) -> Start:
     """What is there when the first ``rows`` rows of a trace begin."""
     _, ends = marks(trace, rows)
@@ -69,4 +93,4 @@ def find_start(trace: Trace, objects: Objects, rows: int) -> Start:
     spans["cached_by"] = -1
     spans["cached_by"][np.searchsorted(row, cached)] = by
     spans["end"] = np.searchsorted(objects.span[mine], row, "right")
-    return Start(spans, mine, slots)
+    return Start(spans, mine, slots, _heap_live(trace, objects, mine, rows))

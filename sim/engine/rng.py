@@ -123,6 +123,15 @@ class Stream:
             throw(f"stream {self.name}: below({n}), not in (0, 2**64]")
         return self.next_u64() * n >> 64
 
+    def next_words(self, n: int) -> Any:
+        """The next n values at once, as an array of uint64."""
+        with np.errstate(over="ignore"):
+            word = np.uint64(self.key) + np.arange(self.counter + 1, self.counter + n + 1, dtype=np.uint64) * _GOLDEN
+            word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
+            word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
+        self.counter += n
+        return word ^ (word >> np.uint64(31))
+
     def exponential(self, mean_ps: int) -> int:
         """Exponentially distributed integer picoseconds of this mean; Throw unless it is an int in (0, MAX_MEAN]."""
         if type(mean_ps) is not int or not 0 < mean_ps <= MAX_MEAN:

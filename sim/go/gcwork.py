@@ -23,7 +23,6 @@ from sim.go.mgcmark import (
     mark_setup,
     ready_all_assists,
     retime_assists,
-    settle_stacks,
     span_roots,
 )
 from sim.go.mgcscavenge_index import next_gen
@@ -113,8 +112,9 @@ def begin_marking(h: Any, p: Any, now: Any, per_stack: Any, per_byte: Any) -> No
     h[0].gc_phase = GC_MARK
     stacks, work, moving = scan_stacks(h, p)
     nglobals = np.int64(h[0].globals_scan)
-    shards = span_roots(h) * prices(h)[_MARK_SPECIALS]["mean"]
-    mark_setup(h, work, stacks * per_stack + moving, nglobals, shards, per_byte, now)
+    stack_cpu = stacks * per_stack + work * per_byte // 1000 + moving
+    specials_cpu = span_roots(h) * prices(h)[_MARK_SPECIALS]["mean"]
+    mark_setup(h, work, stack_cpu, nglobals, nglobals * per_byte // 1000 + specials_cpu, now)
     h[0].gc_blacken_enabled = 1
     h[0].gc_starting = 0
     arm(h)
@@ -146,8 +146,6 @@ def change_workers(h: Any, now: Any, change: Any) -> None:
     h = bare(h)
     h[0].now = now
     advance(h, now)
-    if change > 0:
-        settle_stacks(h)
     h[0].mark_workers += change
     arm(h)
     retime_assists(h, now)

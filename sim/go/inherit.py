@@ -22,7 +22,7 @@ from sim.go.reclaim import heap_alloc
 from sim.go.state import PAGE_SHIFT, TINY_SPAN_CLASS, goroutines, heap_type, mcaches, small_alloc_count, spans, words
 from sim.jit import PLAIN, address_of, bare, entry, jit, view_at
 from sim.ops import OP
-from sim.units import Throw
+from sim.units import Throw, throw
 from sim.words import bit64
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def place_from(h: Any, spans_at: Any, nspans: Any, ops: Any, slots: Any, nops: A
     rows, allocs, places = inherited_at(spans_at, nspans), ops_at(ops, nops), slots_at(slots, nops)
     for k in range(first, nspans):
         row = rows[k]
+        if row.cached_by < -1 or row.cached_by >= h[0].nprocs or (row.cached_by >= 0 and row.spanclass < 2):
+            raise Throw("an inherited span is cached by a P that there is not, or is a large object's")
         if room_is_short(h, row.npages):
             return np.int64(k)
         s = heap_alloc(h, np.int64(0), np.int64(row.npages), np.int64(row.spanclass))
@@ -102,13 +104,16 @@ def place_from(h: Any, spans_at: Any, nspans: Any, ops: Any, slots: Any, nops: A
 def inherit(world: World, rows: Any, ops: Any, slots: Any) -> None:
     """Have spans (INHERITED) with the objects of ALLOC operations (sim.ops.OP), in slots, before anything else happens.
 
-    A large span has one object. Throw if two objects share a slot.
+    The program's variables must have been reserved. A large span has one object. Throw if two objects share a slot, or a
+    span is cached by no P of the world.
     """
-    assert rows.dtype == INHERITED and ops.dtype == OP and world.now == 0
+    if rows.dtype != INHERITED or ops.dtype != OP or world.now != 0:
+        throw("inherit takes spans (INHERITED) and operations (OP), before the program begins")
     if PLAIN:
         rows, ops = rows.view(np.recarray), ops.view(np.recarray)
     slots = np.ascontiguousarray(slots, np.int64)
-    assert len(slots) == len(ops) == (rows["end"][-1] if len(rows) else 0)
+    if not len(slots) == len(ops) == (int(rows["end"][-1]) if len(rows) else 0):
+        throw("inherited spans do not end where their objects do")
     at = 0
     while at < len(rows):
         args = (address_of(rows), len(rows), address_of(ops), address_of(slots), len(ops), at)

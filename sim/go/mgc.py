@@ -18,7 +18,7 @@ modes of gcstoptheworld, and write barriers' cost.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import simpy
 
@@ -30,6 +30,7 @@ from sim.go.goroutine import GOSCHED, Body, Goroutine
 from sim.go.mgcpacer import NO_LIMIT
 from sim.go.mgcscavenge_pacer import gc_pace_scavenger
 from sim.go.mgcworker import CHECK_WORK, MarkWorkers
+from sim.go.mstats import flush_all_mcaches, mem_stats
 from sim.go.ptime import SYSTEM
 from sim.units import SEC
 
@@ -308,6 +309,25 @@ class Collector:
             pass
         while self.started == wanted and not gcwork.is_sweep_done(self.world.heap.header):
             yield self._news  # until all caches are flushed, whose spans are in no set
+
+    def read_mem_stats(self, g: Goroutine) -> Body:
+        """``yield from world.gc.read_mem_stats(g)`` in a goroutine: MemStats, the world being stopped. (runtime.ReadMemStats)
+
+        It takes until every P has reached a safepoint; emptying their caches and counting is free here.
+        """
+        world = self.world
+        found: list[dict[str, Any]] = []
+
+        def step(p: Proc) -> Step:
+            yield from world.sched.stop_the_world(p)
+            world.heap.fields.now = world.now
+            flush_all_mcaches(world.heap.header)
+            found.append(mem_stats(world.heap, self.log.gc_stats()))
+            world.sched.start_the_world()
+            p.turn_to(SYSTEM)
+
+        yield g.call(step)
+        return found[0]
 
     def _forced(self, p: Proc) -> Step:
         yield from self.start(p, FORCED)

@@ -2,13 +2,10 @@
 
 What a cycle marks is settled when it begins, with the world stopped: every object that is allocated and not dead, 64
 of them at a time (`mark_setup`). How long that takes is a matter of prices: per object and per byte of scan work, by
-span class. So marking is a stock of CPU time, in three parts (globals, heap, stacks), and everything the pacer sees of
+span class. So marking is a stock of CPU time, in three parts (stacks, globals, heap), and everything the pacer sees of
 it (scan work of each kind) is a function of how much of the stock was given: `advance` brings it up to an instant,
 for all background workers and assists at once, before anybody looks. No event happens but those that change who is
 marking: the collector's own turn (`p_time[nprocs]`) is when the stock runs out or a parked assist is paid.
-
-Stacks are as large as they are when the first background worker begins, which scans them before it looks at the heap
-(gcDrain), or when assists have marked all the rest (gcDrainN takes a root only when it finds no object).
 
 New objects are born marked; what dies during marking stays marked, as with the runtime's deletion barrier.
 
@@ -36,7 +33,6 @@ from sim.go.mgcpacer import scan_work, trigger
 from sim.go.mheap import clear_page_marks, mark_page, mark_span
 from sim.go.mspan import mark_slot
 from sim.go.sizeclasses import uses_inline_mark_bits
-from sim.go.stack import stack_scan_work
 from sim.go.state import (
     ARENA_PAGES,
     ASSIST,
@@ -71,7 +67,7 @@ PAGES_PER_SPAN_ROOT = 512  # of a root job that looks for specials (pagesPerSpan
 EACH_BITS = 20  # of the fraction of assist_each
 ASSISTING = 12  # stage of a goroutine (pump.py) that marks to pay its debt
 PLENTY = 2.0**61  # bytes, or scan work: where Go's conversions overflow at 2**63
-GLOBALS, HEAP_PART, STACKS = range(3)
+STACKS, GLOBALS, HEAP_PART = range(3)
 
 _ASSIST = PRICE_STEPS + STEPS.index("assist")
 
@@ -142,25 +138,22 @@ def span_roots(h: Any) -> Any:
 
 
 @jit
-def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, shards_cpu: Any, per_byte: Any, now: Any) -> None:
+def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globals_cpu: Any, now: Any) -> None:
     """Settle what this cycle marks and how long it takes. (gcResetMarkState, gcMarkRootPrepare, and all that follows)
 
-    ``stack_cpu``: picoseconds of so many stacks, without their bytes; ``shards_cpu``: of the heap's shards;
-    ``per_byte``: femtoseconds a byte of stacks and globals.
+    ``globals_cpu``: picoseconds of globals and shards of the heap, root jobs both.
     """
     h[0].bytes_marked = 0
     clear_page_marks(h)
     heap_cpu, heap_work = mark_live_objects(h)
     grey_tiny_blocks(h)
-    h[0].mark_stack_byte = per_byte
+    h[0].mark_works[STACKS] = stack_work
     h[0].mark_works[GLOBALS] = globals_work
     h[0].mark_works[HEAP_PART] = heap_work
-    h[0].mark_works[STACKS] = stack_work
-    h[0].mark_cpus[GLOBALS] = globals_work * per_byte // 1000 + shards_cpu
-    h[0].mark_cpus[HEAP_PART] = h[0].mark_cpus[GLOBALS] + heap_cpu
-    h[0].mark_cpus[STACKS] = h[0].mark_cpus[HEAP_PART] + stack_cpu + stack_work * per_byte // 1000
-    h[0].mark_total = max(h[0].mark_cpus[STACKS], np.int64(1))
-    h[0].stacks_settled = 0
+    h[0].mark_cpus[STACKS] = stack_cpu
+    h[0].mark_cpus[GLOBALS] = stack_cpu + globals_cpu
+    h[0].mark_cpus[HEAP_PART] = stack_cpu + globals_cpu + heap_cpu
+    h[0].mark_total = max(stack_cpu + globals_cpu + heap_cpu, np.int64(1))
     h[0].mark_cpu = 0
     h[0].mark_time = now
     h[0].mark_unflushed = 0
@@ -175,26 +168,6 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, shard
     h[0].returned_scan_work = 0
     for g in range(h[0].goroutines_len):
         goroutines(h)[g].assist_bytes = 0
-
-
-@jit
-def see_stacks(h: Any) -> None:
-    """Before marking has come to the stacks: they are as large as they are now."""
-    if h[0].stacks_settled or h[0].mark_cpu > h[0].mark_cpus[HEAP_PART] or is_marked(h):
-        return
-    work = stack_scan_work(h)
-    change = work * h[0].mark_stack_byte // 1000 - h[0].mark_works[STACKS] * h[0].mark_stack_byte // 1000
-    h[0].mark_works[STACKS] = work
-    h[0].mark_cpus[STACKS] += change
-    h[0].mark_total = max(h[0].mark_cpus[STACKS], np.int64(1))
-    arm(h)
-
-
-@jit
-def settle_stacks(h: Any) -> None:
-    """The first background worker begins, and does what the roots ask for before it looks at the heap. (gcDrain)"""
-    see_stacks(h)
-    h[0].stacks_settled = 1
 
 
 @jit
@@ -366,7 +339,6 @@ def steal_credit(h: Any, g: Any, work: Any, debt: Any) -> Any:
 def assist(h: Any, p: Any, g: Any, now: Any) -> Any:
     """A goroutine in debt steals credit, and begins to mark for what is missing: PAID, DRAINING or PARKED. (gcAssistAlloc)"""
     advance(h, now)
-    see_stacks(h)
     if h[0].limiter_enabled:
         return PAID
     debt = -g.assist_bytes

@@ -36,6 +36,7 @@ from sim.words import difference64, float_to_int64, float_to_uint64, mul64, quot
 
 BACKGROUND_UTILIZATION = 0.25  # of all CPUs, by mark workers; gcGoalUtilization is the same
 DEFAULT_HEAP_MINIMUM = 4 << 20  # at gc_percent 100
+NO_GOAL = 1 << 62  # goals from here on are none: with GOGC=off it is what 2**63 leaves
 MIN_RUNWAY = 64 << 10  # least distance of a goal from the point where its cycle began
 SWEEP_MIN_HEAP_DISTANCE = 1 << 20
 MEMORY_LIMIT_MIN_HEADROOM = 1 << 20
@@ -246,7 +247,8 @@ def resume(h: Any, heap_live: Any, goal: Any, stack_scan: Any) -> None:
 
     What the last cycle marked is what gives the goal with gc_percent, stacks (``stack_scan`` bytes) and globals as they
     are, never more than heapLive; a goal no higher than the least one means that there was no cycle yet. What the
-    last cycle scanned is taken as the same part of what there is. Of earlier cycles' cons/mark nothing is known: 0.
+    last cycle scanned is taken as the same part of what there is. Of earlier cycles' cons/mark nothing is known: 0. A goal
+    that a memory limit set, or another gc_percent, tells a wrong share.
     """
     c = h[0]
     marked = np.int64(0)

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from numba import void
 
 from sim.go.mcache import release_all
 from sim.go.mfixalloc import SYS_PAGE
-from sim.go.ptime import SYSTEM
 from sim.go.runtime import Heap
 from sim.go.sizeclasses import class_to_size
 from sim.go.stack import stackcache_clear
@@ -29,10 +28,6 @@ from sim.jit import bare, entry
 from sim.metrics.cycles import Cycle
 from sim.metrics.histogram import Histogram
 from sim.units import NS, throw
-
-if TYPE_CHECKING:
-    from sim.go.goroutine import Body, Goroutine
-    from sim.go.proc import Proc, Step
 
 PAUSES = 256  # of the last cycles, that MemStats tells
 BY_SIZE = 61  # size classes it tells, class 0 for none among them
@@ -54,24 +49,6 @@ def flush_all_mcaches(h: Any) -> None:
     for p in range(h[0].nprocs):
         release_all(h, p)
         stackcache_clear(h, p)
-
-
-def read_mem_stats(g: Goroutine) -> Body:
-    """``yield from read_mem_stats(g)`` in a goroutine: MemStats as of a stop of the world. (ReadMemStats)
-
-    The stop takes until every P has reached a safepoint; what is done then takes no time here.
-    """
-    world = g.world
-
-    def step(p: Proc) -> Step:
-        yield from world.sched.stop_the_world(p)
-        world.heap.fields.now = world.now
-        flush_all_mcaches(world.heap.header)
-        world.sched.start_the_world()
-        p.turn_to(SYSTEM)
-
-    yield g.call(step)
-    return mem_stats(world.heap, world.gc.log.gc_stats())
 
 
 def rss(heap: Heap) -> int:

@@ -505,9 +505,7 @@ SCALARS = [
     ("mark_time", "i8"),  # up to when marking was advanced
     ("mark_cpu", "i8"),  # picoseconds of CPU it was given so far
     ("mark_total", "i8"),  # picoseconds of CPU that all of it takes
-    ("mark_cpus", "i8", (3,)),  # of them until the end of globals, of the heap, of stacks
-    ("mark_stack_byte", "i8"),  # femtoseconds a byte of stacks
-    ("stacks_settled", "u1"),  # how large the stacks are that this cycle scans is known
+    ("mark_cpus", "i8", (3,)),  # of them until the end of stacks, of globals, of the heap
     ("mark_works", "i8", (3,)),  # scan work of each, bytes
     ("mark_over", "u1"),  # nothing is left to mark, and the collector has been told
     ("mark_workers", "i8"),  # background workers marking now

@@ -222,3 +222,10 @@ def test_bad_arguments_are_refused():
         with pytest.raises(Throw, match="stream x: mean"):
             stream.exponential(mean)
     assert stream.counter == 0
+
+
+def test_many_words_at_once_are_the_next_ones():
+    one, many = Stream(7, "x"), Stream(7, "x")
+    wanted = [one.next_u64() for _ in range(10)]
+    assert [int(word) for n in (3, 0, 7) for word in many.next_words(n)] == wanted
+    assert many.next_u64() == one.next_u64()

@@ -94,7 +94,9 @@ def test_a_wrong_command_line(tmp_path, arguments, fault, hint):
         ("--gogc", "-5", 'write a percentage from 1 to 100000, or "off"'),
         ("--gogc", "many", 'write a percentage from 1 to 100000, or "off"'),
         ("--memory-limit", "12 potatoes", "write a number and one of B, KiB, MiB, GiB, TiB"),
-        ("--memory-limit", "0B", "write a limit from 1B on"),
+        ("--memory-limit", "0B", "write what is from 1B to below 1TiB, or off"),
+        ("--memory-limit", "8388608TiB", "write what is from 1B to below 1TiB, or off"),
+        ("--memory-limit", "-1GiB", 'write "512MiB" for instance'),
     ],
 )
 def test_a_wrong_setting_of_a_free_replay(tmp_path, option, value, right):

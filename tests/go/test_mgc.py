@@ -449,30 +449,3 @@ def test_a_large_object_that_passes_the_trigger_begins_a_cycle_itself(scan):
     (cycle,) = world.gc.log.cycles
     assert cycle.kind == "heap" and cycle.heap0 > trigger
     assert cycle.t_sweep_term < 5 * MS  # long before the goroutine is done
-
-
-def deep_after_the_trigger(g, wait):
-    """Goroutine: an allocation of it begins a cycle; then it computes for a while, and then it is deep in its stack."""
-    yield g.run(allocate(1, 5 << 20, scan=False), 1)
-    if wait:
-        yield g.compute(wait)
-    yield g.use_stack(1 << 20)
-    yield g.compute(30 * MS)
-
-
-def test_a_stack_that_grows_before_anybody_scans_it_is_scanned_as_large_as_it_is():
-    """On one P the worker comes when the goroutine's slice is over. (markroot scans what is there when its job is done)"""
-    world = World("go1.27", 1, made_up_prices(), 1)
-    watch(world)
-    world.run(until=world.go(deep_after_the_trigger, 0))
-    (cycle,) = world.gc.log.cycles
-    assert cycle.stack_scan >= 1 << 20
-
-
-def test_a_stack_that_grows_after_the_first_worker_came_counts_as_it_was():
-    """An idle P's worker comes at once, and scans the roots before it marks objects. (gcDrain)"""
-    world = World("go1.27", 4, made_up_prices(), 1)
-    watch(world)
-    world.run(until=world.go(deep_after_the_trigger, 100 * US))
-    (cycle,) = world.gc.log.cycles
-    assert cycle.stack_scan < 100_000

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workloads.lifetimes import estimate
+from workloads.lifetimes import between, estimate
 
 N = 20_000
 
@@ -65,3 +65,9 @@ def test_draws_lie_in_their_intervals(pairs, alive, uniform):
     assert np.all(np.diff(found.share) >= 0) and found.share[-1] <= 1 + 1e-9
     drawn = found.draw(low, high, np.full(len(pairs), uniform))
     assert np.all((low <= drawn) & (drawn <= high))
+
+
+def test_between_is_linear_and_ends_at_the_ends():
+    xs, ys = np.array([0, 10, 20, 20, 40]), np.array([0.0, 1.0, 1.0, 3.0, 5.0])
+    at = np.array([-5, 0, 5, 10, 15, 20, 30, 40, 99])
+    assert between(at, xs, ys).tolist() == [0, 0, 0.5, 1, 1, 3, 4, 5, 5]

@@ -538,7 +538,7 @@ def stacks(*events):
 
 
 def test_a_stack_that_doubles_was_full_and_one_that_halves_hardly_used():
-    """Rows count from the status at 0. From 4 KiB up; half-way to what follows a grown one is taken as 3/4 full."""
+    """Rows count from the status at 0. Beyond 4 KiB; a third of the way to what follows a grown one is taken as 3/4 full."""
     filler = [(t.STACK_ALLOC, 9, 90 + i, 11) for i in range(6)]  # others' stacks, which tell nothing
     found = stacks(
         *((t.STACK, -1, 1, 12), (t.STACK_ALLOC, 1, 2, 13), (t.STACK_FREE, 1, 1, 0), *filler),  # rows 1 to 9
@@ -571,3 +571,31 @@ def test_goroutines_use_their_stacks_as_far_as_told(monkeypatch):
     assert used and all(depths == told[name][: len(depths)] for name, depths in used.items())  # none after its last event
     assert max(map(max, used.values())) >= 16384
     check_heap(world.heap)
+
+
+# The heap at the start
+
+
+def test_the_heap_at_the_start_is_told_less_what_the_first_refill_or_large_object_adds():
+    """The metric comes after it; the program allocates it again."""
+    snapshot = [(t.SPAN, -1, 0, 1, 2 * 18), *((t.OBJECT, -1, 14 * i, 0, 0) for i in range(7))]
+    large = [span(8, 384, 1), (t.HEAP_ALLOC, 1, 3_145_728 + 1_008_000, 0, 0), (t.OBJECT_ALLOC, 1, 8 * 1024, 0, 0)]
+    assert build(made([*snapshot, *large])).start.heap_live == 1_008_000
+    refill = [(t.HEAP_ALLOC, 1, 1_000_000, 0, 0), (t.OBJECT_ALLOC, 1, 14 * 7, 0, 0)]
+    assert build(made([*snapshot, *refill])).start.heap_live == 1_000_000 - (8192 - 7 * 112)
+    assert build(made([*snapshot, (t.OBJECT_ALLOC, 1, 14 * 7, 0, 0)])).start.heap_live == 0
+
+
+def test_a_run_on_fewer_ps_than_recorded_has_the_caches_of_those_there_are():
+    trace = read_trace(trace_path(NAMES[2]))
+    program = build(trace, FEW)
+    program.start.spans["cached_by"] = np.where(program.start.spans["spanclass"] > 1, 5, -1)
+    world, player = play(program, 2)
+    assert player.done.processed
+    check_heap(world.heap)
+
+
+def test_wake_ups_of_a_recorded_collection_are_no_strays():
+    """A goroutine that waited for a cycle's end, or in its assist, is woken by the collector; the simulated one does that."""
+    for name in NAMES:
+        assert build(read_trace(trace_path(name))).figures["/sim/trace/stray-wakeups:events"] == 0
