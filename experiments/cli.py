@@ -214,7 +214,7 @@ def conform(file: str, as_json: bool) -> None:
     FILE holds recorded answers, as .json or .json.xz.
     """
     source = _readable(file)
-    announce_compile(*_TRACES, ("conform_pages", "conform_pacer"))
+    announce_compile(*_TRACES, ("conform_pages", "conform_pacer", "heap"))
     from experiments.conform import conform as run
 
     with _about(source, InputError):
