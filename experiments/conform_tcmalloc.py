@@ -238,7 +238,7 @@ class _Replay:
             for line in text.splitlines()
             if (line.startswith(kinds) or " pages * " in line or " large * " in line)
             and "--------" not in line
-            and not line.endswith(_METADATA_LINES)
+            and not any(what in line for what in _METADATA_LINES)
         ]
         computed = [line for line in stats_lines(self.heap) if not line.startswith("-")]
         self.tally.compare("end_stats_text, line {} of those compared", lines, computed)

@@ -22,6 +22,7 @@ from sim.tcmalloc.sizeclasses import (
 from sim.tcmalloc.state import CACHED, IN_USE, MAX_PAGES, NORMAL, NUM_HEADS, RETURNED
 
 _MIB = 1048576.0
+RESERVED_SPANS = 2  # records taken at the start for no span, against cache conflicts (static_vars.cc)
 
 
 def thread_list_lengths(heap: TCMalloc) -> Any:
@@ -149,7 +150,7 @@ def stats_lines(heap: TCMalloc) -> list[str]:
         ("+", p["tcmalloc.pageheap_unmapped_bytes"], "Bytes released to OS (aka unmapped)"),
     ]
     lines = [f"MALLOC: {sign:1} {n:12d} ({n / _MIB:7.1f} MiB) {what}" for sign, n, what in rows]
-    spans_in_use = int(fields.nspans - fields.nspare) - NUM_HEADS
+    spans_in_use = int(fields.nspans - fields.nspare) - NUM_HEADS + RESERVED_SPANS
     counts = (
         (spans_in_use, "Spans in use"),
         (int(fields.thread_heap_count), "Thread heaps in use"),
