@@ -137,7 +137,8 @@ class _Replay:
 
     def startup(self) -> None:
         """What happened before main."""
-        heap, held = self.heap, {}
+        heap = self.heap
+        held: dict[int, int] = {}  # by variable
         caches: set[int] = set()
         for i, row in enumerate(self.data["startup_ops"]):
             where = f"{self.path}: startup_ops[{i}]"

@@ -260,12 +260,17 @@ def evict_random_size_class(h: Any, cl: Any, force: Any) -> Any:
 
 
 @jit
+def get_slot(h: Any, cl: Any) -> Any:
+    """Ask two classes for a slot for cl, at once: one it does not use, then any; whether there is one. (MakeCacheSpace)"""
+    return evict_random_size_class(h, cl, False) or evict_random_size_class(h, cl, True)
+
+
+@jit
 def insert_range(h: Any, cl: Any, head: Any, n: Any) -> None:
     """Take a chain of n objects of a class back, at once. (InsertRange)"""
     stored = store_locked(h, cl, head, n)
     if stored == STORED:
         return
-    if stored == WANTS_SLOT and (evict_random_size_class(h, cl, False) or evict_random_size_class(h, cl, True)):
-        if grow_cache_locked(h, cl, head):
-            return
+    if stored == WANTS_SLOT and get_slot(h, cl) and grow_cache_locked(h, cl, head):
+        return
     release_list(h, cl, head)

@@ -137,8 +137,8 @@ class _Places:
         length, obj = 0, head
         while obj != 0:
             s, slot = obj >> SLOT_BITS, obj & SLOT_MASK
-            sp = self.spans[s] if NUM_HEADS <= s < self.nspans else None
-            if sp is None or sp.location != IN_USE or sp.sizeclass != cl or slot >= objects_per_span[cl]:
+            sp = self.spans[s if NUM_HEADS <= s < self.nspans else 0]  # record 0 is never in use
+            if sp.location != IN_USE or sp.sizeclass != cl or slot >= objects_per_span[cl]:
                 throw(f"{where} holds {obj}, which is no object of class {cl}")
             if span and s != span:
                 throw(f"{where} holds {obj}, an object of span {s}")
@@ -177,14 +177,19 @@ def check_central(heap: TCMalloc, order: list[int], places: _Places) -> int:
     """Central lists, slots and every object's place; the bytes of objects that the program has."""
     spans, rows = heap.arrays["spans"], heap.arrays["central"]
     live = 0
-    for cl in range(NUM_CLASSES):
+    by_class: list[set[int]] = [set() for _ in range(NUM_CLASSES)]
+    for s in order:
+        if spans.location[s] == IN_USE and spans.sizeclass[s]:
+            by_class[int(spans.sizeclass[s])].add(s)
+        elif spans.location[s] == IN_USE:
+            live += int(spans.length[s]) << PAGE_SHIFT
+    for cl, mine in enumerate(by_class):
         c, batch, n = rows[cl], int(num_objects_to_move[cl]), int(objects_per_span[cl])
         if not 0 <= c.used_slots <= c.cache_size <= c.max_cache_size:
             throw(f"class {cl} uses {int(c.used_slots)} of {int(c.cache_size)} slots, at most {int(c.max_cache_size)}")
         for slot in range(int(c.used_slots)):
             if places.chain(f"slot {slot} of class {cl}", int(c.slots[slot]), cl) != batch:
                 throw(f"slot {slot} of class {cl} holds no batch of {batch}")
-        mine = {s for s in order if cl and spans.location[s] == IN_USE and spans.sizeclass[s] == cl}
         nonempty, drained = list_of(heap, NONEMPTY + cl), list_of(heap, EMPTY + cl)
         if set(nonempty) != {s for s in mine if spans.objects[s]} or set(drained) != mine - set(nonempty):
             throw(f"central lists of class {cl} hold spans {nonempty} and {drained}, not just their own")
@@ -202,9 +207,7 @@ def check_central(heap: TCMalloc, order: list[int], places: _Places) -> int:
             throw(f"class {cl} counts {int(c.counter)} objects, {int(c.num_spans)} spans; has {free}, {len(mine)}")
     if rows.cache_size.sum() > _SLOTS:
         throw(f"classes have {int(rows.cache_size.sum())} slots; there were {_SLOTS}")
-    return live + sum(
-        int(spans.length[s]) << PAGE_SHIFT for s in order if spans.location[s] == IN_USE and not spans.sizeclass[s]
-    )
+    return live
 
 
 def check_links(heap: TCMalloc, order: list[int]) -> None:
