@@ -71,8 +71,8 @@ def _operation(where: str, row: Any, fields: dict[str, int]) -> tuple[str, Any, 
     if kind not in fields or len(row) != fields[kind]:
         forms = ", ".join(f'["{k}"{", id" * (n > 1)}{", size" * (n > 2)}]' for k, n in fields.items())
         raise InputError(f"{where} is {row!r:.60}; an operation is {forms}")
-    name = row[1] if len(row) > 1 else None
-    if name is not None and type(name) not in (int, str):
+    name = row[1] if len(row) > 1 else 0
+    if type(name) not in (int, str):
         raise InputError(f"{where}: id {name!r:.60}; an id is an integer or a string")
     return kind, name, _integer(f"{where}: size", row[2], 0, _MAX_SIZE) if len(row) > 2 else 0
 

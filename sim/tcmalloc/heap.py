@@ -76,10 +76,11 @@ def run_ops(h: Any, t: Any, ops: Any, at: Any, addresses: Any) -> Any:
     return rooms.run_ops(bare(h), t, bare(ops), at, bare(addresses))
 
 
-def _checked(size: int) -> int:
+def pages_of(size: int) -> int:
+    """Pages that a request of a size may need; ValueError for one that no heap has."""
     if not 0 <= size <= rooms.MAX_REQUEST:
         raise ValueError(f"{size} bytes are asked for; a request is 0 to {rooms.MAX_REQUEST}")
-    return size
+    return -(-size >> PAGE_SHIFT)
 
 
 class TCMalloc:
@@ -95,7 +96,7 @@ class TCMalloc:
     ) -> None:
         if nthreads < 1:
             raise ValueError(f"nthreads is {nthreads}; a program has a thread at least")
-        if release_rate < 0:
+        if not 0 <= release_rate < float("inf"):
             raise ValueError(f"release_rate is {release_rate}; it is 0 (nothing is released) or more")
         self.tables = new_tables()
         fields = self.tables.fields
@@ -139,7 +140,7 @@ class TCMalloc:
 
     def malloc(self, t: int, size: int) -> int:
         """A thread's malloc of 0 to 1 TiB: the object's handle. Throw when the heap would be larger than that."""
-        self.make_room(_checked(size) >> PAGE_SHIFT)
+        self.make_room(pages_of(size))
         return int(malloc(self.header, t, size))
 
     def free(self, t: int, obj: int) -> None:
@@ -149,7 +150,7 @@ class TCMalloc:
 
     def realloc(self, t: int, obj: int, size: int) -> int:
         """A thread's realloc: the new handle; obj = 0 is NULL."""
-        self.make_room(_checked(size) >> PAGE_SHIFT)
+        self.make_room(pages_of(size))
         return int(realloc(self.header, t, obj, size))
 
     def address(self, obj: int) -> int:
@@ -170,7 +171,7 @@ class TCMalloc:
             done = run_ops(self.header, t, ops, done, addresses)
             if done == len(ops):
                 return addresses
-            self.make_room(int(ops["arg"][done]) >> PAGE_SHIFT)
+            self.make_room(pages_of(int(ops["arg"][done])))
 
     def _check(self, obj: int) -> None:
         if not 0 < obj >> SLOT_BITS < min(int(self.fields.nspans), MAX_SPANS):
