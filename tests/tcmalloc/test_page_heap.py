@@ -6,7 +6,6 @@ from sim.tcmalloc.check import check
 from sim.tcmalloc.heap import TCMalloc
 from sim.tcmalloc.page_heap import DEFAULT_RELEASE_DELAY, MAX_HEAP_PAGES
 from sim.tcmalloc.sizeclasses import PAGE_SHIFT
-from sim.tcmalloc.state import ON_NORMAL
 from sim.tcmalloc.stats import page_map
 from sim.units import MIB, Throw
 
