@@ -19,7 +19,7 @@ from sim.tcmalloc import malloc as rooms
 from sim.tcmalloc import span, thread_cache
 from sim.tcmalloc.page_heap import MIN_SYSTEM_ALLOC
 from sim.tcmalloc.sizeclasses import NUM_CLASSES, PAGE_SHIFT
-from sim.tcmalloc.state import MAX_PAGES, MAX_SPANS, SLOT_BITS, new_tables, tcmalloc_type
+from sim.tcmalloc.state import MAX_PAGES, SLOT_BITS, new_tables, tcmalloc_type
 
 DEFAULT_OVERALL_CACHE_SIZE = 32 << 20  # bytes (kDefaultOverallThreadCacheSize)
 MIN_OVERALL_CACHE_SIZE = 512 << 10
@@ -30,8 +30,11 @@ _ops_type = numba.from_dtype(OP)[::1]
 
 @entry(int64(tcmalloc_type, int64, int64))
 def malloc(h: Any, t: Any, size: Any) -> Any:
-    """rooms.malloc; the object's handle."""
-    return rooms.malloc(bare(h), t, size)
+    """rooms.malloc; the object's handle, 0 if a table is short of room."""
+    h = bare(h)
+    if rooms.room_is_short(h, rooms.pages_of(size)):
+        return np.int64(0)
+    return rooms.malloc(h, t, size)
 
 
 @entry(void(tcmalloc_type, int64, int64))
@@ -46,8 +49,11 @@ def free(h: Any, t: Any, obj: Any) -> None:
 
 @entry(int64(tcmalloc_type, int64, int64, int64))
 def realloc(h: Any, t: Any, obj: Any, size: Any) -> Any:
-    """rooms.realloc; the new handle."""
-    return rooms.realloc(bare(h), t, obj, size)
+    """rooms.realloc; the new handle, 0 if a table is short of room."""
+    h = bare(h)
+    if rooms.room_is_short(h, 2 * rooms.pages_of(size)):
+        return np.int64(0)
+    return rooms.realloc(h, t, obj, size)
 
 
 @entry(int64(tcmalloc_type, int64))
@@ -140,8 +146,12 @@ class TCMalloc:
 
     def malloc(self, t: int, size: int) -> int:
         """A thread's malloc of 0 to 1 TiB: the object's handle. Throw when the heap would be larger than that."""
-        self.make_room(pages_of(size))
-        return int(malloc(self.header, t, size))
+        pages = pages_of(size)
+        obj = malloc(self.header, t, size)
+        if obj == 0:
+            self.make_room(pages)
+            obj = malloc(self.header, t, size)
+        return int(obj)
 
     def free(self, t: int, obj: int) -> None:
         """A thread's free; of a thread that has no cache, for t = -1."""
@@ -150,8 +160,12 @@ class TCMalloc:
 
     def realloc(self, t: int, obj: int, size: int) -> int:
         """A thread's realloc: the new handle; obj = 0 is NULL."""
-        self.make_room(pages_of(size))
-        return int(realloc(self.header, t, obj, size))
+        pages = 2 * pages_of(size)
+        moved = realloc(self.header, t, obj, size)
+        if moved == 0:
+            self.make_room(pages)
+            moved = realloc(self.header, t, obj, size)
+        return int(moved)
 
     def address(self, obj: int) -> int:
         """Where an object begins, in bytes from the heap's lowest page."""
@@ -174,5 +188,5 @@ class TCMalloc:
             self.make_room(pages_of(int(ops["arg"][done])))
 
     def _check(self, obj: int) -> None:
-        if not 0 < obj >> SLOT_BITS < min(int(self.fields.nspans), MAX_SPANS):
+        if not 0 < obj >> SLOT_BITS < self.tables.scalar("nspans"):
             raise ValueError(f"{obj} is no object's handle")
