@@ -209,7 +209,7 @@ def replay(trace: str, gc: str | None, as_json: bool) -> None:
 @click.argument("file")
 @_json
 def conform(file: str, as_json: bool) -> None:
-    """Put recorded answers of the real runtime to the model; exit 1 where one differs.
+    """Put recorded answers of the real runtime, or TCMalloc, to the model; exit 1 where one differs.
 
     FILE holds recorded answers, as .json or .json.xz.
     """

@@ -1,4 +1,4 @@
-"""Recorded answers of the real runtime against the rooms: ``allocsim conform FILE``."""
+"""Recorded answers of the real runtime, or the real TCMalloc, against the rooms: ``allocsim conform FILE``."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def run_ops(h: Any, t: Any, ops: Any, at: Any, addresses: Any) -> Any:
         if op.kind == ALLOC:
             size = op.arg
             if size < 0 or size > MAX_REQUEST:
-                raise Throw("malloc of " + str(size) + " bytes; a heap has 0 to " + str(MAX_REQUEST))
+                raise Throw("malloc of " + str(size) + " bytes; a request is 0 to " + str(MAX_REQUEST))
             obj = np.int64(0)
             if size <= MAX_SIZE:
                 obj = pop(h, t, size_class(size))

@@ -15,7 +15,7 @@ The rooms are functions over these tables; none keeps state of its own.
 
 A free list holds handles of 32 bits: at most 2**21 spans at a time, 16 GiB of heap if all were of one page.
 
-Bytes: 40 a span, 4 an object of a small span, 5 a page, 24 a class of each thread.
+Bytes: 40 a span, 4 an object of a small span, 5 a page, 20 a class of each thread.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ FREE_LIST = np.dtype(
         ("length", "i4"),
         ("low_water", "i4"),  # the least length since the last scavenge
         ("max_length", "i4"),
-        ("overages", "i4"),  # times in a row, about, that the list grew too long
-        ("unused", "i4"),
+        ("overages", "i4"),  # times that the list grew too long since that last cost it something
     ],
     align=True,
 )

@@ -140,7 +140,7 @@ def test_every_invariant_after_every_operation(budget):
         pass
 
     Chosen.budget = budget
-    examples, steps = (4, 20) if PLAIN else (25, 50)
+    examples, steps = (8, 30) if PLAIN else (25, 50)
     run_state_machine_as_test(
         Chosen,
         settings=settings(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sim.ops import ALLOC, DEAD, OP
+from sim.ops import ALLOC, DEAD, OP, SHARED
 from sim.tcmalloc.check import check
 from sim.tcmalloc.heap import TCMalloc
 from sim.tcmalloc.sizeclasses import NUM_CLASSES, class_to_size, num_objects_to_move
@@ -318,6 +318,27 @@ def test_operations_assign_variables_and_free_what_they_held():
     assert at[5] == at[0]  # freed when variable 0 took another object
     assert heap.arrays["variables"][1] == 0
     check(heap)
+
+
+def test_shared_variables_are_others_and_any_thread_may_end_what_they_hold():
+    heap = with_caches(2)
+    ops = np.zeros(2, OP)
+    ops["kind"], ops["arg"], ops["flags"] = ALLOC, 100, [0, SHARED]  # both are variable 0
+    at = heap.run_ops(0, ops)
+    ops = np.zeros(2, OP)
+    ops["kind"], ops["arg"], ops["flags"], ops["obj"] = [DEAD, ALLOC], 100, [SHARED, 0], [0, -1]
+    assert heap.run_ops(1, ops)[1] == at[1]
+    assert heap.arrays["variables"][0] and not heap.arrays["shared_variables"][0]
+    check(heap)
+
+
+def test_a_request_no_heap_has_stops_the_batch():
+    heap = with_caches(1)
+    for size in (-1, (1 << 40) + 1):
+        ops = np.zeros(1, OP)
+        ops["arg"] = size
+        with pytest.raises(Throw, match="a request is 0 to 1099511627776"):
+            heap.run_ops(0, ops)
 
 
 @pytest.mark.parametrize("size", [0, 1, 8])
