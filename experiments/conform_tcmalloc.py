@@ -93,6 +93,8 @@ def _heap(path: Path, data: Any) -> TCMalloc:
     try:
         total = int(env.get(_CACHE_BYTES, DEFAULT_OVERALL_CACHE_SIZE))
         rate = float(env.get(_RATE, 1))
+        if total < 0:
+            raise ValueError
         return TCMalloc(2, min(total, 1 << 62), rate)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{path}: env: {_CACHE_BYTES} and {_RATE} are numbers, 0 or more") from None
@@ -156,9 +158,8 @@ class _Replay:
                 heap.free(-1 if kind == "c" else t, held[self._dead(where, name)])
         if MAIN not in caches:
             heap.new_cache(MAIN)
-        table = heap.tables.allocate("variables", self.used + 1)
         for variable in self.variables.values():
-            table[variable] = held[variable]
+            heap.hold(MAIN, variable, held[variable])
 
     def run(self) -> None:
         """All operations, and the checkpoints among them."""

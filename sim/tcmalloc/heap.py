@@ -14,7 +14,7 @@ import numpy as np
 from numba import int64, void
 
 from sim.jit import PLAIN, bare, entry
-from sim.ops import OP
+from sim.ops import OP, SHARED
 from sim.tcmalloc import malloc as rooms
 from sim.tcmalloc import span, thread_cache
 from sim.tcmalloc.page_heap import MIN_SYSTEM_ALLOC
@@ -112,6 +112,8 @@ class TCMalloc:
         fields.unclaimed_cache_space = fields.overall_cache_size
         self.tables.allocate("threads", nthreads)
         self.tables.allocate("free_lists", nthreads * NUM_CLASSES)
+        self._nvariables = [0] * nthreads  # of each thread's own
+        self._variables_end = 0
         self.header = self.tables.header
         self.arrays = self.tables.arrays
 
@@ -133,8 +135,7 @@ class TCMalloc:
             "large_returned": pages // MAX_PAGES,
         }
         for name, need in wanted.items():
-            if need > len(self.arrays[name]):
-                self.tables.allocate(name, max(need, 2 * len(self.arrays[name])))
+            self._lengthen(name, need)
 
     def new_cache(self, t: int) -> None:
         """A thread's cache is made, as by its first malloc."""
@@ -176,16 +177,38 @@ class TCMalloc:
         if PLAIN:
             ops = ops.view(np.recarray)
         addresses = np.empty(len(ops), np.int64)
-        variables = int(ops["obj"].max(initial=-1)) + 1
-        for name in ("variables", "shared_variables"):
-            if variables > len(self.arrays[name]):
-                self.tables.allocate(name, max(variables, 2 * len(self.arrays[name])))
+        shared = (ops["flags"] & SHARED).astype(bool)
+        self._make_variables(t, int(ops["obj"][~shared].max(initial=-1)) + 1)
+        self._lengthen("shared_variables", int(ops["obj"][shared].max(initial=-1)) + 1)
         done = 0
         while True:
             done = run_ops(self.header, t, ops, done, addresses)
             if done == len(ops):
                 return addresses
             self.make_room(pages_of(int(ops["arg"][done])))
+
+    def hold(self, t: int, variable: int, obj: int) -> None:
+        """A variable of a thread's own, which holds nothing, holds an object from now on."""
+        self._make_variables(t, variable + 1)
+        self.arrays["variables"][int(self.arrays["threads"]["variables"][t]) + variable] = obj
+
+    def _make_variables(self, t: int, n: int) -> None:
+        """A thread has n variables of its own, or more: in a stretch at the end of the table, when they were fewer."""
+        had = self._nvariables[t]
+        if n <= had:
+            return
+        first, end = int(self.arrays["threads"]["variables"][t]), self._variables_end
+        self._lengthen("variables", end + 2 * n)
+        table = self.arrays["variables"]
+        table[end : end + had] = table[first : first + had]
+        table[first : first + had] = 0
+        self.arrays["threads"]["variables"][t] = end
+        self._nvariables[t] = 2 * n
+        self._variables_end = end + 2 * n
+
+    def _lengthen(self, name: str, need: int) -> None:
+        if need > len(self.arrays[name]):
+            self.tables.allocate(name, max(need, 2 * len(self.arrays[name])))
 
     def _check(self, obj: int) -> None:
         if not 0 < obj >> SLOT_BITS < self.tables.scalar("nspans"):

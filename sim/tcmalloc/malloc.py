@@ -29,6 +29,7 @@ from sim.tcmalloc.state import (
     links,
     shared_variables,
     spans,
+    threads,
     variables,
 )
 from sim.tcmalloc.thread_cache import (
@@ -140,9 +141,11 @@ def assign(h: Any, t: Any, op: Any, obj: Any) -> None:
     """The variable an operation names holds another object, or 0; what it held before is freed."""
     if op.obj < 0:
         return
-    table = shared_variables(h) if op["flags"] & SHARED else variables(h)
-    held = table[op.obj]
-    table[op.obj] = obj
+    shared = op["flags"] & SHARED
+    table = shared_variables(h) if shared else variables(h)
+    at = np.int64(op.obj) if shared else threads(h)[t].variables + op.obj
+    held = table[at]
+    table[at] = obj
     if held != 0:
         free(h, t, held)
 

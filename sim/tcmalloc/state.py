@@ -52,9 +52,9 @@ SPARE = 3
 
 NO_THREAD = -1
 
-# where a thread is; by thread.state
+# thread.state
 NO_CACHE = 0
-CACHED = 1  # it has a cache, and is in the list of caches
+CACHED = 1  # it has a cache, which is in the list of caches
 
 SPAN = np.dtype(
     [
@@ -88,6 +88,7 @@ THREAD = np.dtype(
         ("max_size", "i8"),  # bytes beyond which it scavenges
         ("prev", "i4"),  # neighbours in the list of caches, newest first; NO_THREAD at the ends
         ("next", "i4"),
+        ("variables", "i8"),  # first of its own
         ("state", "u1"),
     ],
     align=True,
@@ -115,8 +116,8 @@ TABLES: dict[str, Any] = {
     "central": CENTRAL,  # by class
     "threads": THREAD,
     "free_lists": FREE_LIST,
-    "variables": np.int64,  # objects that the workload's variables hold, 0 = nil
-    "shared_variables": np.int64,
+    "variables": np.int64,  # objects that each thread's variables hold, 0 = nil
+    "shared_variables": np.int64,  # the same of the whole program's
 }
 
 SCALARS = [

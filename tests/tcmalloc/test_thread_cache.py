@@ -204,7 +204,7 @@ def test_a_cache_made_when_nothing_is_left_steals_or_gets_512_kib_all_the_same()
 
 def test_stealing_goes_round_the_caches_newest_first():
     heap = with_caches(4)
-    set_budgets(heap, MIB, MIB, MIB, STEP)
+    set_budgets(heap, MIB, MIB, MIB, MIB)  # itself is passed over, though it could spare some
     heap.fields.next_memory_steal = NO_THREAD  # the end of the list: it starts anew, with thread 3
     seen = []
     for _ in range(5):
@@ -329,6 +329,22 @@ def test_shared_variables_are_others_and_any_thread_may_end_what_they_hold():
     ops["kind"], ops["arg"], ops["flags"], ops["obj"] = [DEAD, ALLOC], 100, [SHARED, 0], [0, -1]
     assert heap.run_ops(1, ops)[1] == at[1]
     assert heap.arrays["variables"][0] and not heap.arrays["shared_variables"][0]
+    check(heap)
+
+
+def test_each_thread_has_variables_of_its_own_and_may_come_to_have_more():
+    heap = with_caches(2)
+    ops = np.zeros(3, OP)
+    ops["kind"], ops["arg"], ops["obj"] = ALLOC, 100, [0, 1, 2]
+    at = [heap.run_ops(t, ops).tolist() for t in (0, 1, 0)]
+    assert len({*at[0], *at[1]}) == 6
+    ops["obj"] = [0, 40, 80]  # variables 1 and 2 hold on
+    heap.run_ops(0, ops)
+    ops["kind"], ops["obj"] = DEAD, [0, 1, 2]
+    for t in (0, 1):
+        heap.run_ops(t, ops)
+    held = heap.arrays["variables"][heap.arrays["variables"] != 0]
+    assert len(held) == len(set(held.tolist())) == 2
     check(heap)
 
 
