@@ -93,6 +93,19 @@ def test_the_best_fit_of_the_large_ones_ties_to_the_lower_address(heap):
     check(heap)
 
 
+@pytest.mark.parametrize("returned", [0, 1])
+@pytest.mark.parametrize(("lengths", "first"), [((140, 140), 0), ((140, 141), 0), ((141, 140), 1)])
+def test_the_best_fit_is_of_either_kind(heap, returned, lengths, first):
+    objects = rows(heap, *lengths)
+    at = [page(heap, obj) for obj in objects]
+    release_next(heap, 128)
+    free(heap, objects[returned])
+    free(heap, objects[1 - returned])
+    assert {kind for length, kind in layout(heap) if length in lengths} == {FREE, RETURNED}
+    assert page(heap, big(heap, 130)) == at[first]
+    check(heap)
+
+
 def test_only_neighbours_of_the_same_kind_merge(heap):
     a, b, c = big(heap, 40), big(heap, 50), big(heap, 60)
     _, d = rows(heap, 33, 70)
