@@ -249,12 +249,12 @@ def _show_replay(source: Path, answer: dict[str, Any]) -> None:
 @click.argument("file")
 @_json
 def conform(file: str, as_json: bool) -> None:
-    """Put recorded answers of the real runtime to the model; exit 1 where one differs.
+    """Put recorded answers of the real runtime, or TCMalloc, to the model; exit 1 where one differs.
 
     FILE holds recorded answers, as .json or .json.xz.
     """
     source = _readable(file)
-    announce_compile(*_TRACES, ("conform_pages", "conform_pacer"))
+    announce_compile(*_TRACES, ("conform_pages", "conform_pacer", "heap"))
     from experiments.conform import conform as run
 
     with _about(source, InputError):
