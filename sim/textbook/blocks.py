@@ -15,6 +15,8 @@ block looked at counted in ``fact_passed``. Last in, first out: to the head.
 
 Growth: the system's bytes join the block at the region's end, if that one is free (it keeps its place in the list), and
 are one new free block otherwise (the list's last if it is sorted, else its head). A region never shrinks.
+
+Left out: giving memory back to the system, quick lists of freed blocks that merge later, realloc.
 """
 
 from __future__ import annotations
@@ -62,8 +64,11 @@ def grow_region(h: Any, region: Any, nbytes: Any) -> None:
     lack = nbytes - (r.end - r.fence - r.frontier)
     if lack > 0:
         grown = (lack + h[0].grow_bytes - 1) // h[0].grow_bytes * h[0].grow_bytes
+        if r.end + grown > r.limit:
+            raise Throw("a region has no address space left")
         r.end += grown
         h[0].arena_bytes += grown
+        h[0].fact_growths += 1
         h[0].fact_grown += grown
 
 
@@ -153,7 +158,7 @@ def insert_by_address(h: Any, at: Any) -> None:
 
 @jit
 def give(h: Any, at: Any, requested: Any) -> Any:
-    """Mark a block as in use for a request and enter it in the statistics: its handle, times << 32 | record."""
+    """Mark a block as in use for a request and enter it in the statistics: the object."""
     b = blocks(h)[at]
     b.state = USED
     b.requested = requested
@@ -206,10 +211,10 @@ def split(h: Any, at: Any, nbytes: Any) -> None:
 
 @jit
 def take_free(h: Any, at: Any, nbytes: Any, requested: Any) -> Any:
-    """Give the program nbytes at the start of a free block of the general list: the handle."""
+    """Give the program nbytes at the start of a free block of the general list: the object."""
     b = blocks(h)[at]
     if b.bytes - nbytes >= h[0].min_block:
-        h[0].fact_split = 1
+        h[0].fact_splits += 1
         split(h, at, nbytes)
     else:
         unlink(h, GENERAL, at)
@@ -243,7 +248,7 @@ def coalesce(h: Any, at: Any) -> None:
     merge_before = before != 0 and table[before].state == FREE
     merge_after = after != 0 and table[after].state == FREE
     had_rover = h[0].rover != 0 and ((merge_before and h[0].rover == before) or (merge_after and h[0].rover == after))
-    h[0].fact_coalesced = int(merge_before) + int(merge_after)
+    h[0].fact_coalesced += int(merge_before) + int(merge_after)
     if not h[0].address_ordered:
         if merge_before:
             unlink(h, GENERAL, before)
@@ -289,21 +294,3 @@ def grow_free(h: Any, nbytes: Any) -> Any:
     else:
         push(h, GENERAL, at)
     return at
-
-
-@jit
-def largest_free(h: Any) -> Any:
-    """Bytes of the largest stretch that one request could get without growth: a free block, or the rest of a region."""
-    table = blocks(h)
-    most = np.int64(0)
-    for which in range(h[0].nlists):
-        if lists(h)[which].nfree > 0:
-            most = max(most, lists(h)[which].block_bytes)
-    at = np.int64(lists(h)[GENERAL].head)
-    while at != 0:
-        most = max(most, table[at].bytes)
-        at = np.int64(table[at].next_free)
-    for region in range(2):
-        r = regions(h)[region]
-        most = max(most, r.end - r.fence - r.frontier)
-    return most

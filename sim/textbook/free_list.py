@@ -24,13 +24,13 @@ import numpy as np
 
 from sim.jit import jit
 from sim.textbook.blocks import coalesce, grow_free, take_back, take_free
-from sim.textbook.state import BEST_FIT, FREE, GENERAL, NEXT_FIT, blocks, lists
+from sim.textbook.state import BEST_FIT, FREE, GENERAL, HEADER_BYTES, NEXT_FIT, blocks, lists
 
 
 @jit
 def block_bytes(h: Any, size: Any) -> Any:
     """Bytes of the block that a request needs, its header included."""
-    nbytes = (size + h[0].header_bytes + h[0].align_bytes - 1) & -h[0].align_bytes
+    nbytes = (size + HEADER_BYTES + h[0].align_bytes - 1) & -h[0].align_bytes
     return max(nbytes, h[0].min_block)
 
 
@@ -81,7 +81,7 @@ def best_fit(h: Any, nbytes: Any) -> Any:
 
 @jit
 def malloc_general(h: Any, size: Any) -> Any:
-    """A block of the general list for a request: its handle. Segregated fit searches it first fit."""
+    """A block of the general list for a request: the object. Segregated fit searches it first fit."""
     nbytes = block_bytes(h, size)
     if h[0].policy == BEST_FIT:
         at = best_fit(h, nbytes)
