@@ -19,9 +19,9 @@ import numpy as np
 from experiments import replay_state as state
 from sim.go.mgcpacer import (
     DEFAULT_HEAP_MINIMUM,
+    HUGE_GOAL,
     MAX_TRIGGER_RATIO_NUM,
     MIN_TRIGGER_RATIO_NUM,
-    NO_GOAL,
     SWEEP_MIN_HEAP_DISTANCE,
     TRIGGER_RATIO_DEN,
 )
@@ -117,8 +117,8 @@ def infer_triggers(trace: Trace, recorded: Any) -> None:
     known, unknown = [], []  # (event, trigger's share of the way); (event, low, high, marked, goal, reached)
     for row in np.flatnonzero(trace.kind == HEAP_GOAL).tolist():
         goal = int(trace.a[row])
-        if not 0 < goal < NO_GOAL:
-            goal = NO_GOAL
+        if not 0 < goal < HUGE_GOAL:
+            goal = HUGE_GOAL
         end = int(np.searchsorted(ends, row)) - 1
         marked = _live(trace, live_rows, int(ends[end]), 1) if end >= 0 else 0
         low, high = trigger_bounds(goal, marked)
