@@ -17,8 +17,7 @@ from typing import Any, TextIO
 
 from experiments.errors import visible
 from experiments.result import Buckets, Report
-from sim.go.mgcpacer import HUGE_GOAL
-from sim.metrics.cycles import Cycle
+from sim.metrics.cycles import NO_GOAL, Cycle
 from sim.units import NS, SEC, format_size, format_time, significant
 
 _CAUSES = {
@@ -406,7 +405,7 @@ def _cycles(cycles: Sequence[Cycle], look: Look) -> list[str]:
 def _cycle(cycle: Cycle) -> tuple[str, ...]:
     """The cells of a cycle: when and for how long, the heap, and the collector's share of CPU time so far."""
     times = cycle.t_sweep_term, cycle.pause_time, cycle.t_mark_term - cycle.t_mark
-    goal = "none" if cycle.heap_goal >= HUGE_GOAL else format_size(cycle.heap_goal)
+    goal = "none" if cycle.heap_goal >= NO_GOAL else format_size(cycle.heap_goal)
     return (
         f"{cycle.number}",
         cycle.kind,

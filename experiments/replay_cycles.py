@@ -19,13 +19,13 @@ import numpy as np
 from experiments import replay_state as state
 from sim.go.mgcpacer import (
     DEFAULT_HEAP_MINIMUM,
-    HUGE_GOAL,
     MAX_TRIGGER_RATIO_NUM,
     MIN_TRIGGER_RATIO_NUM,
     SWEEP_MIN_HEAP_DISTANCE,
     TRIGGER_RATIO_DEN,
 )
 from sim.go.params import VERSIONS
+from sim.metrics.cycles import NO_GOAL
 from workloads.gotrace_cycles import recorded_cycles, stack_names
 from workloads.gotrace_model import (
     GC_END,
@@ -117,8 +117,8 @@ def infer_triggers(trace: Trace, recorded: Any) -> None:
     known, unknown = [], []  # (event, trigger's share of the way); (event, low, high, marked, goal, reached)
     for row in np.flatnonzero(trace.kind == HEAP_GOAL).tolist():
         goal = int(trace.a[row])
-        if not 0 < goal < HUGE_GOAL:
-            goal = HUGE_GOAL
+        if not 0 < goal < NO_GOAL:
+            goal = NO_GOAL
         end = int(np.searchsorted(ends, row)) - 1
         marked = _live(trace, live_rows, int(ends[end]), 1) if end >= 0 else 0
         low, high = trigger_bounds(goal, marked)

@@ -25,8 +25,9 @@ from experiments.machine import load_machine
 from experiments.replay import Collections, Replay, replay
 from sim.go import gccontroller
 from sim.go.mgc import FORCED
-from sim.go.mgcpacer import DEFAULT_HEAP_MINIMUM, HUGE_GOAL
+from sim.go.mgcpacer import DEFAULT_HEAP_MINIMUM
 from sim.go.world import World
+from sim.metrics.cycles import NO_GOAL
 from workloads.drive_trace import Player
 from workloads.gotrace_cycles import RecordedCycle, recorded_cycles
 from workloads.gotrace_model import OBJECT_ALLOC, Trace
@@ -100,7 +101,7 @@ def run_freely(
     world.run(until=player.done)
     ended = zip(world.gc.log.cycles, mallocs, goals, strict=False)  # the last one may not have ended
     return [
-        GcRange(cycle.kind == FORCED, before, cycle.heap0, goal if goal < HUGE_GOAL else 0) for cycle, before, goal in ended
+        GcRange(cycle.kind == FORCED, before, cycle.heap0, goal if goal < NO_GOAL else 0) for cycle, before, goal in ended
     ]
 
 
@@ -112,7 +113,7 @@ def in_record(trace: Trace) -> list[GcRange]:
             one.forced,
             int(np.searchsorted(made, one.begin)),
             one.heap_live,
-            one.goal if one.goal < HUGE_GOAL else 0,
+            one.goal if one.goal < NO_GOAL else 0,
         )
         for one in recorded_cycles(trace)
     ]
@@ -123,7 +124,7 @@ def globals_bytes(recorded: Sequence[RecordedCycle], gogc: int, memory_limit: in
     if gogc <= 0 or memory_limit is not None:
         return _GLOBALS
     least = DEFAULT_HEAP_MINIMUM * gogc // 100
-    told = [cycle for cycle in recorded if cycle.marked and least < cycle.goal < HUGE_GOAL]
+    told = [cycle for cycle in recorded if cycle.marked and least < cycle.goal < NO_GOAL]
     rest = [(cycle.goal - cycle.marked) * 100 // gogc - cycle.marked for cycle in told]
     return max(min(rest), 0) if rest else _GLOBALS
 

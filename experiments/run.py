@@ -23,12 +23,11 @@ from sim.engine.clock import OBSERVE, after, priority
 from sim.go import gccontroller
 from sim.go.check import check_heap
 from sim.go.metrics import latency_counts, read_metrics, summaries
-from sim.go.mgcpacer import HUGE_GOAL
 from sim.go.mstats import flush_all_mcaches, mem_stats
 from sim.go.params import VERSIONS
 from sim.go.state import CAUSES
 from sim.go.world import World
-from sim.metrics.cycles import Cycle
+from sim.metrics.cycles import NO_GOAL, Cycle
 from sim.metrics.gctrace import trace_lines
 from sim.metrics.histogram import PERCENTILES, Summary
 from sim.metrics.series import Series
@@ -157,7 +156,7 @@ def _observe(world: World, series: Series) -> Any:
         row = (
             int(procs["mallocs"].sum()),
             *(int(fields[name]) for name in _FIELDS),
-            goal if (goal := int(gccontroller.heap_goal(world.heap.header))) < HUGE_GOAL else 0,
+            goal if (goal := int(gccontroller.heap_goal(world.heap.header))) < NO_GOAL else 0,
             int(fields.resident_pages) * _OS_PAGE,
             world.sched.alive,
             world.sched.runnable(),

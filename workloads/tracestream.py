@@ -41,9 +41,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.go.mgcpacer import HUGE_GOAL
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.go.state import TINY_SPAN_CLASS
+from sim.metrics.cycles import NO_GOAL
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, SHARED
 from sim.units import NS
 from workloads import gotrace_model as t
@@ -212,7 +212,7 @@ def build(
 def _first_goal(trace: Trace) -> int:
     """The first goal of the heap in bytes, 0 if there is none."""
     found = trace.a[trace.kind == t.HEAP_GOAL]
-    return int(found[0]) if len(found) and 0 < found[0] < HUGE_GOAL else 0
+    return int(found[0]) if len(found) and 0 < found[0] < NO_GOAL else 0
 
 
 def _requests(trace: Trace, objects: Objects, mine: Any) -> tuple[Any, Any, Any]:

@@ -36,7 +36,6 @@ from sim.words import difference64, float_to_int64, float_to_uint64, mul64, quot
 
 BACKGROUND_UTILIZATION = 0.25  # of all CPUs, by mark workers; gcGoalUtilization is the same
 DEFAULT_HEAP_MINIMUM = 4 << 20  # at gc_percent 100
-HUGE_GOAL = 1 << 62  # goals from here on are none: with GOGC=off it is what 2**63 leaves
 MIN_RUNWAY = 64 << 10  # least distance of a goal from the point where its cycle began
 SWEEP_MIN_HEAP_DISTANCE = 1 << 20
 MEMORY_LIMIT_MIN_HEADROOM = 1 << 20

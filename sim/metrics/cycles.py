@@ -20,6 +20,9 @@ from typing import Any
 
 from sim.units import NS, throw
 
+NO_GOAL = 1 << 62
+"""Heap goals from here on are none: with GOGC=off the goal is what 2**63 leaves."""
+
 KINDS = ("heap", "time", "forced")
 """Why a cycle began: the heap reached the trigger, two minutes without one (gcTriggerTime), runtime.GC."""
 
