@@ -64,12 +64,12 @@ def _small_limit(scenario: Scenario, world: World, key: str, limit: int) -> Iter
 
 def _kept(recorded: Recorded, scenario: Scenario) -> int:
     """Bytes that a recorded program never gives up; 0 where it is not run to its end, or cannot be read any more."""
-    from workloads.tracestream import build, read  # only here: importing it compiles the reader of traces
+    from workloads.tracestream import kept_bytes, read  # only here: importing it compiles the reader of traces
 
     if scenario.duration_ps is not None:
         return 0
     try:
-        return build(read(recorded.trace), scenario.mallocs).kept
+        return kept_bytes(read(recorded.trace), scenario.mallocs)
     except TraceError:  # whoever starts it says so
         return 0
 

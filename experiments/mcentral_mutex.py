@@ -147,7 +147,7 @@ def measure(config: str, prices: Prices, ps: int, think: int = 0, wanted: int = 
 def _counts(world: World) -> tuple[int, int, int, int, int]:
     locks = world.central_locks
     return (
-        int(world.heap.arrays["procs"]["mallocs"].sum()),
+        world.mallocs,
         sum(lock.total_wait for lock in locks),
         world.heap_lock.total_wait,
         sum(lock.waits for lock in locks),

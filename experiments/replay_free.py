@@ -91,7 +91,7 @@ def run_freely(
 
     def watch(stage: str) -> None:
         if stage == "marking":
-            mallocs.append(int(world.heap.arrays["procs"]["mallocs"].sum()))
+            mallocs.append(world.mallocs)
         elif stage == "sweeping":
             goals.append(int(gccontroller.heap_goal(world.heap.header)))
 

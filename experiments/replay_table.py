@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -97,7 +96,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 @click.argument("traces", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with the table there.")
 def main(traces: tuple[Path, ...], output: Path | None) -> None:
-    rows: list[Any] = []
+    """Replay each trace in every way, and show the table."""
+    rows: list[tuple[str, ...]] = []
     for path in traces:
         try:
             rows.append(row(path))
@@ -108,7 +108,11 @@ def main(traces: tuple[Path, ...], output: Path | None) -> None:
         click.echo(f"{rows[-1][0]}: done", err=True)
     click.echo(table(rows), nl=False)
     if output is not None:
-        output.write_text(INTRO + table(rows), encoding="utf-8")
+        try:
+            output.write_text(INTRO + table(rows), encoding="utf-8")
+        except OSError as error:
+            click.echo(f"replay_table: {output}: cannot be written: {error.strerror}; name another file", err=True)
+            sys.exit(2)
 
 
 if __name__ == "__main__":

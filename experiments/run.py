@@ -151,10 +151,10 @@ def _observe(world: World, series: Series) -> Any:
     A heap goal of 0 stands for none.
     """
     order = priority(OBSERVE, 0)
-    fields, procs = world.heap.fields, world.heap.arrays["procs"]
+    fields = world.heap.fields
     while True:
         row = (
-            int(procs["mallocs"].sum()),
+            world.mallocs,
             *(int(fields[name]) for name in _FIELDS),
             goal if (goal := int(gccontroller.heap_goal(world.heap.header))) < NO_GOAL else 0,
             int(fields.resident_pages) * _OS_PAGE,
@@ -185,7 +185,7 @@ def _progress(scenario: Scenario, world: World, load: Load) -> float:
     if scenario.duration_ps is not None:
         shares.append(world.now / scenario.duration_ps)
     if load.mallocs:
-        shares.append(int(world.heap.arrays["procs"]["mallocs"].sum()) / load.mallocs)
+        shares.append(world.mallocs / load.mallocs)
     return min(max(shares), 1.0)
 
 

@@ -227,6 +227,11 @@ class Tables:
         self.header[name + "_len"] = len(array)
         return array
 
+    def at_least(self, name: str, length: int) -> None:
+        """Grow a table that has fewer rows than ``length``, to twice as many as it has at least."""
+        if length > len(self.arrays[name]):
+            self.allocate(name, max(length, 2 * len(self.arrays[name])))
+
     def copy(self, shared: Sequence[str] = ()) -> Tables:
         """The same scalars and tables once more; those named in ``shared`` are not copied."""
         other = object.__new__(Tables)

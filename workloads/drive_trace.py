@@ -35,7 +35,7 @@ class Player:
         spans["cached_by"][spans["cached_by"] >= len(self.world.sched.procs)] = -1  # of a P that this run has not
         inherit(self.world, spans, self.program.inherited, start.slots)
         if start.heap_live:
-            self.world.gc.resume(start.heap_live, self.program.heap_goal)
+            self.world.gc.resume(start.heap_live, start.heap_goal)
         starts = self.program.starts
         order = np.argsort(starts, kind="stable")
         order = order[starts[order] >= 0]

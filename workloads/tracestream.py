@@ -26,8 +26,8 @@ whatever order the simulation takes.
 
 Left out: the free pages between the spans at the start (the simulated ones are packed); goroutines of
 the runtime that allocate nothing, and the CPU time of the others (collector, scavenger, the trace's own); Gosched;
-preemption (the simulated scheduler has its own); changes of GOMAXPROCS, GOGC and the memory limit under way; the P that a blocked system call keeps for a while; mallocs outside
-any goroutine.
+preemption (the simulated scheduler has its own); changes of GOMAXPROCS, GOGC and the
+memory limit under way; the P that a blocked system call keeps for a while; mallocs outside any goroutine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ import numpy as np
 
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.go.state import TINY_SPAN_CLASS
-from sim.metrics.cycles import NO_GOAL
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, SHARED
 from sim.units import NS
 from workloads import gotrace_model as t
@@ -78,8 +77,7 @@ class Program:
     ``steps``: kind and arg are WAIT or FIRE and an event, CREATE and a goroutine, SLEEP or SLEEP_ORPHAN and
     picoseconds, REAP and a point, COLLECT, STACK and bytes, DONE (tracestream_items.py). ``starts``: picoseconds; -1
     where a CREATE starts it. ``names``: the recorded ids.
-    ``start``: the heap at the start; ``inherited``: the ALLOC operations of its objects; ``heap_goal``: the first one
-    recorded, in bytes, 0 for none.
+    ``start``: the heap at the start; ``inherited``: the ALLOC operations of its objects.
     ``deaths``: DEAD operations; ``groups`` of them, those of point k ``points[k]:points[k + 1]``, as (goroutine that
     allocates the objects, its last step that does, start, end); goroutine -1 is who left the inherited ones.
     ``figures``: what the trace says of itself.
@@ -92,7 +90,6 @@ class Program:
     names: Any
     start: Start
     inherited: Any
-    heap_goal: int
     deaths: Any
     groups: Any
     points: Any
@@ -100,12 +97,6 @@ class Program:
     variables: int
     mallocs: int
     figures: dict[str, int | float]
-
-    @property
-    def kept(self) -> int:
-        """Bytes asked for that were live at the end, by the program or before it began."""
-        parts = (self.inherited, self.ops[self.ops["kind"] == ALLOC])
-        return sum(int(ops["arg"][ops["obj"] == NO_OBJ].sum()) for ops in parts)
 
 
 def read(path: str) -> Trace:
@@ -145,13 +136,25 @@ def gomaxprocs(trace: Trace) -> int:
     return min(max(trace.gomaxprocs, 1), 1024)
 
 
-def build(
-    trace: Trace, mallocs: int | None = None, *, deaths: str = DRAWN, seed: int = 1, as_traced: bool = False
-) -> Program:
-    """The program of a trace, up to its so many-th malloc if there is a limit; some 1.5 us an event.
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What of a trace is run: its first ``rows`` rows with the mallocs at rows ``made``, and the heap it begins with.
 
-    ``deaths``: one of tracestream_deaths.WAYS; ``seed``: of those drawn.
+    ``mine``: the objects of both, as indices, those of the start first; ``dies``: whether one is freed in these rows;
+    ``requests``: what each was asked for as.
     """
+
+    objects: Objects
+    start: Start
+    made: Any
+    rows: int
+    mine: Any
+    dies: Any
+    requests: tuple[Any, Any, Any]
+
+
+def _part(trace: Trace, mallocs: int | None) -> _Part:
+    """The part of a trace up to its so many-th malloc if there is a limit."""
     made = np.flatnonzero((trace.kind == t.OBJECT_ALLOC) & (trace.g >= 0))
     if mallocs is not None:
         made = made[:mallocs]
@@ -160,9 +163,25 @@ def build(
     objects = find_objects(trace)
     start = find_start(trace, objects, rows)
     mine = np.concatenate([start.objects, np.searchsorted(objects.row, made)])
-    ninherited = len(start.objects)
-    dies = objects.freed[mine] < rows
-    requests = _requests(trace, objects, mine)
+    return _Part(objects, start, made, rows, mine, objects.freed[mine] < rows, _requests(trace, objects, mine))
+
+
+def kept_bytes(trace: Trace, mallocs: int | None = None) -> int:
+    """Bytes asked for that are live at the end, by the program or before it began; ``mallocs`` as in `build`."""
+    part = _part(trace, mallocs)
+    return int(part.requests[0][~part.dies].sum())
+
+
+def build(
+    trace: Trace, mallocs: int | None = None, *, deaths: str = DRAWN, seed: int = 1, as_traced: bool = False
+) -> Program:
+    """The program of a trace, up to its so many-th malloc if there is a limit; some 1.5 us an event.
+
+    ``deaths``: one of tracestream_deaths.WAYS; ``seed``: of those drawn.
+    """
+    part = _part(trace, mallocs)
+    objects, mine, made, rows, dies, requests = part.objects, part.mine, part.made, part.rows, part.dies, part.requests
+    ninherited = len(part.start.objects)
     allocated = Allocated.of(made, requests[0][ninherited:])
     dying = Dying(objects.row[mine], objects.freed[mine], objects.size[mine], objects.block[mine])
     found = find_deaths(trace, rows, allocated, dying, deaths, seed)
@@ -184,9 +203,8 @@ def build(
         first=first,
         starts=items.starts,
         names=items.names,
-        start=start,
+        start=part.start,
         inherited=_allocations([column[:ninherited] for column in requests], variable[:ninherited]),
-        heap_goal=_first_goal(trace),
         deaths=dead,
         groups=groups,
         points=points,
@@ -207,12 +225,6 @@ def build(
             "/sim/trace/frees:objects": len(np.unique(objects.block[mine[dies]])),
         },
     )
-
-
-def _first_goal(trace: Trace) -> int:
-    """The first goal of the heap in bytes, 0 if there is none."""
-    found = trace.a[trace.kind == t.HEAP_GOAL]
-    return int(found[0]) if len(found) and 0 < found[0] < NO_GOAL else 0
 
 
 def _requests(trace: Trace, objects: Objects, mine: Any) -> tuple[Any, Any, Any]:

@@ -49,12 +49,11 @@ class Dying:
     block: Any
 
 
-def interval(trace: Trace, rows: int, born: Any, freed: Any) -> tuple[Any, Any]:
+def interval(begins: Any, ends: Any, born: Any, freed: Any) -> tuple[Any, Any]:
     """Rows between which objects died that were announced at row ``born`` and freed at row ``freed``.
 
-    One that was freed before a mark of the trace had ended died at its free, for all the trace tells.
+    ``begins``, ``ends``: of the mark phases (gotrace_cycles.marks). One that was freed before a mark of the trace had ended died at its free, for all the trace tells.
     """
-    begins, ends = marks(trace, rows)
     mark = np.searchsorted(ends, freed) - 1
     known = mark >= 0
     begin, end = np.append(begins, 0), np.append(ends, 0)
@@ -86,21 +85,14 @@ class Allocated:
         return self.rows[np.minimum(np.searchsorted(self.before, nbytes), len(self.rows) - 1)]
 
 
-def _points(trace: Trace, rows: int, made: Allocated) -> Any:
+def _points(begins: Any, rows: int, made: Allocated) -> Any:
     """Rows at which deaths are carried out: of each interval the begin, points, and the begin of the next mark."""
-    begins, _ = marks(trace, rows)
     edges = np.unique(np.concatenate([[0], begins, [rows - 1]]))
     found = [edges]
     for low, high in pairwise(made.at(edges).tolist()):
         n = min((high - low) // _LEAST, POINTS)
         found.append(made.row(low + (high - low) * np.arange(1, n) // max(n, 1)))
     return np.unique(np.concatenate(found))
-
-
-def _survived(trace: Trace, rows: int, born: Any) -> Any:
-    """Rows up to which objects were there for certain that nobody freed: the begin of the last mark, or their birth."""
-    begins, _ = marks(trace, rows)
-    return np.maximum(born, begins[-1] if len(begins) else 0)
 
 
 def _draw(made: Allocated, objects: Dying, first: Any, last: Any, dies: Any, known: Any, share: Any) -> Any:
@@ -121,14 +113,16 @@ def find_deaths(trace: Trace, rows: int, made: Allocated, objects: Dying, way: s
     dies = objects.freed < rows
     if not dies.any():
         return Deaths(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    first, last = interval(trace, rows, objects.born, np.where(dies, objects.freed, rows - 1))
-    first = np.where(dies, first, _survived(trace, rows, objects.born))
+    begins, ends = marks(trace, rows)
+    first, last = interval(begins, ends, objects.born, np.where(dies, objects.freed, rows - 1))
+    # one that nobody freed was there for certain up to the begin of the last mark
+    first = np.where(dies, first, np.maximum(objects.born, begins[-1] if len(begins) else 0))
     _, block = np.unique(objects.block, return_inverse=True)
     for edge in (first, last):
         latest = np.zeros(int(block.max()) + 1, np.int64)
         np.maximum.at(latest, block, edge)
         edge[:] = latest[block]
-    points = _points(trace, rows, made)
+    points = _points(begins, rows, made)
     if way == DRAWN:
         words = Stream(seed, "trace/deaths").next_words(int(block.max()) + 1)
         share = ((words >> np.uint64(32)).astype(np.float64) / (1 << 32))[block]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sim.go.inherit import INHERITED
+from sim.metrics.cycles import NO_GOAL
 from workloads import gotrace_model as t
 from workloads.gotrace_cycles import marks
 from workloads.gotrace_model import Trace
@@ -23,13 +24,14 @@ from workloads.gotrace_objects import Objects
 class Start:
     """``spans``: sim.go.inherit.INHERITED. ``objects``: indices into the trace's objects, span by span. ``slots``: theirs.
 
-    ``heap_live``: bytes, 0 if no metric tells.
+    ``heap_live`` and ``heap_goal``: bytes, 0 if no metric tells.
     """
 
     spans: Any
     objects: Any
     slots: Any
     heap_live: int
+    heap_goal: int
 
 
 def _cached(trace: Trace, objects: Objects, rows: int) -> tuple[Any, Any]:
@@ -54,15 +56,23 @@ def _cached(trace: Trace, objects: Objects, rows: int) -> tuple[Any, Any]:
     return np.array(cached, np.int64), np.array([found[row] for row in cached], np.int64)
 
 
+def _first(trace: Trace, metric: int, rows: int) -> tuple[int, int]:
+    """Where a metric is told first, and its value in bytes, 0 if it is not or is none."""
+    told = np.flatnonzero(trace.kind[:rows] == metric)
+    if not len(told):
+        return 0, 0
+    value = int(trace.a[told[0]])
+    return int(told[0]), value if 0 < value < NO_GOAL else 0
+
+
 def _heap_live(trace: Trace, objects: Objects, mine: Any, rows: int) -> int:
     """heapLive before anything was allocated. The first refill or large object that the metric counts is in it: less that.
 
     Its object is the next one that the same P announces. A refill charges what its span has free.
     """
-    told = np.flatnonzero(trace.kind[:rows] == t.HEAP_ALLOC)
-    if not len(told) or not 0 < trace.a[told[0]] < 1 << 62:
+    first, live = _first(trace, t.HEAP_ALLOC, rows)
+    if not live:
         return 0
-    first = int(told[0])
     made = np.flatnonzero((trace.kind[first:rows] == t.OBJECT_ALLOC) & (trace.p[first:rows] == trace.p[first]))
     charge = 0
     if len(made):
@@ -71,7 +81,7 @@ def _heap_live(trace: Trace, objects: Objects, mine: Any, rows: int) -> int:
         if span >= 0:
             taken = int((objects.span[mine] == span).sum()) * int(objects.size[one])
             charge = int(trace.b[span]) * trace.page_size - taken
-    return max(int(trace.a[first]) - charge, 1)
+    return max(live - charge, 1)
 
 
 def find_start(trace: Trace, objects: Objects, rows: int) -> Start:
@@ -93,4 +103,5 @@ def find_start(trace: Trace, objects: Objects, rows: int) -> Start:
     spans["cached_by"] = -1
     spans["cached_by"][np.searchsorted(row, cached)] = by
     spans["end"] = np.searchsorted(objects.span[mine], row, "right")
-    return Start(spans, mine, slots, _heap_live(trace, objects, mine, rows))
+    goal = _first(trace, t.HEAP_GOAL, len(trace.kind))[1]
+    return Start(spans, mine, slots, _heap_live(trace, objects, mine, rows), goal)

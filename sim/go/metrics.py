@@ -199,7 +199,7 @@ def _scheduler(world: World) -> dict[str, int | float]:
 
 def _simulation(world: World, times: dict[str, int]) -> dict[str, int | float]:
     fields, procs = world.heap.fields, world.heap.arrays["procs"]
-    mallocs = int(procs["mallocs"].sum())
+    mallocs = world.mallocs
     central, pools = world.central_locks, world.pool_locks
     return {
         "/sim/time:seconds": world.now / SEC,

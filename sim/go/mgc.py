@@ -340,18 +340,15 @@ class Collector:
 
     def _arm_timer(self) -> None:
         """Two minutes after the last cycle comes one anyway, if anything was allocated since. (sysmon, forcegchelper)"""
-        end, allocated = self._last_end, self._allocated()
+        end, allocated = self._last_end, self.world.mallocs
         timer = self.world.env.in_background(max(end + FORCE_PERIOD - self.world.now, 0), self.order)
 
         def due(_: simpy.Event) -> None:
-            if self._last_end == end and int(self.world.heap.fields.gc_percent) >= 0 and self._allocated() != allocated:
+            if self._last_end == end and int(self.world.heap.fields.gc_percent) >= 0 and self.world.mallocs != allocated:
                 self.world.go_system(self._timed, name="forcegc")
 
         assert timer.callbacks is not None
         timer.callbacks.append(due)
-
-    def _allocated(self) -> int:
-        return int(self.world.heap.arrays["procs"]["mallocs"].sum())
 
     def _timed(self, g: Goroutine) -> Body:
         def step(p: Proc) -> Step:

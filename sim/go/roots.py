@@ -36,7 +36,7 @@ class Roots:
 
     def reserve_goroutines(self, n: int) -> None:
         """Have rows for goroutines 0..n-1, and as many places in the queue of assists."""
-        self._grow("goroutines", n)
+        self.heap.tables.at_least("goroutines", n)
         tables, fields, rows = self.heap.tables, self.heap.fields, len(self.heap.arrays["goroutines"])
         if rows > len(self.heap.arrays["assist_queue"]):
             ring = self.heap.arrays["assist_queue"]
@@ -45,15 +45,11 @@ class Roots:
             tables.allocate("assist_ready", rows)
             fields.assist_head, fields.assist_tail = 0, len(waiting)
 
-    def _grow(self, name: str, n: int) -> None:
-        if n > len(self.heap.arrays[name]):
-            self.heap.tables.allocate(name, max(n, 2 * len(self.heap.arrays[name])))
-
     def reserve_shared(self, n: int) -> int:
         """Reserve n variables of the whole program; the first of them."""
         first = self._shared
         self._shared += n
-        self._grow("shared_variables", self._shared)
+        self.heap.tables.at_least("shared_variables", self._shared)
         return first
 
     def reserve_shared_up_to(self, n: int) -> None:
@@ -92,7 +88,7 @@ class Roots:
         else:
             new = self._end
             self._end += longer
-            self._grow("variables", self._end)
+            self.heap.tables.at_least("variables", self._end)
         table = self.heap.arrays["variables"]
         table[new : new + length] = table[base : base + length]
         table[new + length : new + longer] = 0

@@ -172,6 +172,11 @@ class World:
         """The current time in picoseconds."""
         return clock.now(self.env)
 
+    @property
+    def mallocs(self) -> int:
+        """Allocations so far, those that were there before the program began apart."""
+        return int(self.heap.arrays["procs"]["mallocs"].sum())
+
     def stream(self, name: str) -> Stream:
         """The random stream of a component: the same whatever other streams there are."""
         return Stream(self.seed, name)

@@ -135,7 +135,7 @@ class TCMalloc:
             "large_returned": pages // MAX_PAGES,
         }
         for name, need in wanted.items():
-            self._lengthen(name, need)
+            self.tables.at_least(name, need)
 
     def new_cache(self, t: int) -> None:
         """A thread's cache is made, as by its first malloc."""
@@ -179,7 +179,7 @@ class TCMalloc:
         addresses = np.empty(len(ops), np.int64)
         shared = (ops["flags"] & SHARED).astype(bool)
         self._make_variables(t, int(ops["obj"][~shared].max(initial=-1)) + 1)
-        self._lengthen("shared_variables", int(ops["obj"][shared].max(initial=-1)) + 1)
+        self.tables.at_least("shared_variables", int(ops["obj"][shared].max(initial=-1)) + 1)
         done = 0
         while True:
             done = run_ops(self.header, t, ops, done, addresses)
@@ -198,17 +198,13 @@ class TCMalloc:
         if n <= had:
             return
         first, end = int(self.arrays["threads"]["variables"][t]), self._variables_end
-        self._lengthen("variables", end + 2 * n)
+        self.tables.at_least("variables", end + 2 * n)
         table = self.arrays["variables"]
         table[end : end + had] = table[first : first + had]
         table[first : first + had] = 0
         self.arrays["threads"]["variables"][t] = end
         self._nvariables[t] = 2 * n
         self._variables_end = end + 2 * n
-
-    def _lengthen(self, name: str, need: int) -> None:
-        if need > len(self.arrays[name]):
-            self.tables.allocate(name, max(need, 2 * len(self.arrays[name])))
 
     def _check(self, obj: int) -> None:
         if not 0 < obj >> SLOT_BITS < self.tables.scalar("nspans"):
