@@ -19,6 +19,7 @@ import click
 import numpy as np
 
 from experiments.errors import InputError
+from experiments.files import write_whole
 from experiments.replay import Replay, replay
 from experiments.replay_free import compare, in_record, run_freely
 from workloads.gotrace import read_trace
@@ -109,9 +110,9 @@ def main(traces: tuple[Path, ...], output: Path | None) -> None:
     click.echo(table(rows), nl=False)
     if output is not None:
         try:
-            output.write_text(INTRO + table(rows), encoding="utf-8")
-        except OSError as error:
-            click.echo(f"replay_table: {output}: cannot be written: {error.strerror}; name another file", err=True)
+            write_whole(output, INTRO + table(rows))
+        except InputError as error:
+            click.echo(f"replay_table: {error}", err=True)
             sys.exit(2)
 
 

@@ -21,7 +21,8 @@ LAYERS = """
 # where processes are written
 SIMPY = """
     sim.engine sim.go.mgc sim.go.mgcworker sim.go.newstack sim.go.bgscavenge sim.go.goroutine sim.go.proc sim.go.sched sim.go.world
-    workloads.drive workloads.drive_trace experiments.run experiments.bench tests
+    workloads.drive workloads.drive_trace experiments.run experiments.bench
+    experiments.published_guide experiments.published_locks tests
 """
 OUTSIDE = "io os pathlib random secrets tempfile time"  # what a room of an allocator never asks for
 TOPS = {"sim", "workloads", "experiments", "tests"}
