@@ -131,6 +131,13 @@ def allocated(cycles: Sequence[Seen], *, whole: bool) -> tuple[float, float]:
     return nbytes, seconds
 
 
+def mark_cost(cycles: Sequence[Seen]) -> float | None:
+    """CPU seconds of collecting, by whoever did it, for each byte marked; None where it is not told."""
+    told = [one for one in cycles if one.cpu is not None and one.idle is not None]
+    marked = sum(one.heap2 for one in told)
+    return sum((one.cpu or 0.0) + (one.idle or 0.0) for one in told) / marked if marked else None
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What cycles come to: how many began by themselves; medians of these, bytes; bytes allocated a second.

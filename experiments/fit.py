@@ -1,0 +1,194 @@
+"""Fit a scenario to a recorded program, and run it: recorded against simulated, figure by figure.
+
+What a worker computes before each malloc is not recorded. It is what makes the simulated program allocate as fast as
+the recorded one: from an estimate, each run corrects it by the difference of the times that a malloc took and should,
+
+    think += goroutines * bytes a malloc * (1 / recorded rate - 1 / simulated rate),
+
+until the rates are within `CLOSE`, or after `RUNS` runs. Where nothing tells which objects hold pointers, but a log tells
+the CPU time of marking, their share is adjusted likewise, so that marking a byte takes as long as recorded. Nothing else
+is adjusted to what a run showed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from experiments.errors import InputError
+from experiments.run import Result, run
+from sim.units import SEC
+from workloads.fit_scenario import Draft, described, draft
+from workloads.gotrace_model import TraceError
+from workloads.fit import GUESS
+from workloads.heapcycles import Figures, allocated, figures, mark_cost, of_simulated
+from workloads.recording import Recording, gather
+from workloads.scenario import ScenarioError
+from workloads.spec import Workers
+
+RUNS = 6
+CLOSE = 0.01
+_MB = 1e6
+
+NAMES = {
+    "cycles": "cycles begun by themselves",
+    "trigger": "heap at trigger, MB",
+    "marked": "heap marked, MB",
+    "goal": "goal, MB",
+    "gc_share": "GC share of CPU time, %",
+    "rate": "allocated, MB/s",
+}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A scenario file, and, if it was run, the figures of record and run; ``recorded`` is None without cycles."""
+
+    text: str
+    cautions: tuple[str, ...]
+    recorded: Figures | None
+    simulated: Figures | None
+    rates: tuple[float, float] | None  # bytes a second wanted and simulated
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shape of ``allocsim fit --json``."""
+        return {
+            "scenario": self.text,
+            "cautions": list(self.cautions),
+            "recorded": asdict(self.recorded) if self.recorded else None,
+            "simulated": asdict(self.simulated) if self.simulated else None,
+        }
+
+
+def fit(
+    sources: Sequence[str],
+    *,
+    sets: Sequence[str] = (),
+    seconds: float | None = None,
+    simulate: bool = True,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Fitted:
+    """Fit a scenario to what some sources recorded, and run it unless told not to; InputError if they cannot be used."""
+    try:
+        recorded = gather(sources, seconds)
+        first = draft(recorded, sets)
+        first.scenario()
+    except (ValueError, TraceError) as error:
+        raise InputError(str(error)) from None
+    head = described(first.fit, recorded)
+    if not simulate:
+        return Fitted(first.text(head), first.cautions, None, None, None)
+    found, result, rate = _calibrated(first, recorded, sets, tell)
+    cautions = list(first.cautions)
+    if abs(rate / first.fit.rate - 1) > 2 * CLOSE:
+        cautions.append(_too_slow(found, rate))
+    seen, whole = _up_to(recorded, result), recorded.whole
+    simulated = of_simulated(result.cycles, result.scenario.version, exact=recorded.exact)
+    procs = result.scenario.gomaxprocs
+    global DEBUG; DEBUG = (seen, simulated)
+    try:
+        ours = figures(simulated, procs, whole=True) if recorded.cycles else None
+        theirs = figures(seen, procs, whole=whole) if recorded.cycles else None
+    except ValueError as error:
+        cautions.append(f"record and run cannot be compared: {error}")
+        ours = theirs = None
+    return Fitted(found.text(head), tuple(cautions), theirs, ours, (first.fit.rate, rate))
+
+
+def _up_to(recorded: Recording, result: Result) -> list[Any]:
+    """The recorded cycles that ended within the length of the run."""
+    length = (result.scenario.duration_ps or 0) / SEC
+    begun = 0.0 if recorded.whole or not recorded.cycles else recorded.cycles[0].end
+    return [one for one in recorded.cycles if one.end - begun <= length * (1 + 1e-9)]
+
+
+@dataclass
+class _Tuner:
+    """What a run shows, and what to change for it: think time, and pointers where those are a guess.
+
+    ``costs``: pairs of a share of pointers and the CPU time that marking a byte took with it.
+    """
+
+    recorded: Recording
+    rate: float  # bytes a second
+    cost: float | None  # seconds a marked byte, None if pointers are told, or the cost is not
+    costs: list[tuple[float, float]] = field(default_factory=list)
+
+    def think(self, result: Result) -> tuple[int, float]:
+        """The next think time, and the rate of this run."""
+        workload = result.scenario.workload
+        assert isinstance(workload, Workers)
+        rate, each = _rate(result, self.recorded)
+        off = workload.goroutines * each * (1 / self.rate - 1 / rate) * SEC
+        return max(round(workload.mix.think + off), 0), rate
+
+    def pointers(self, result: Result, share: float) -> float:
+        """The next share of pointers: where a line through the last two runs, or from half of this one's cost, meets."""
+        ours = mark_cost(of_simulated(result.cycles, result.scenario.version, exact=True))
+        if self.cost is None or ours is None:
+            return share
+        before = self.costs[-1] if self.costs else (0.0, ours / 2)
+        self.costs.append((share, ours))
+        slope = (ours - before[1]) / (share - before[0]) if share != before[0] else ours
+        return min(max(share + (self.cost - ours) / max(slope, ours / 4), 0.0), 1.0)
+
+
+def _calibrated(
+    first: Draft, recorded: Recording, sets: Sequence[str], tell: Callable[[str], None]
+) -> tuple[Draft, Result, float]:
+    """The draft with the think time that meets its rate, the run that shows it, and the rate of that."""
+    now, share = first, GUESS
+    tuner = _Tuner(recorded, first.fit.rate, mark_cost(recorded.cycles) if first.guessed else None)
+    for i in range(RUNS):
+        tell(f"running the scenario, {i + 1} of at most {RUNS} times ...")
+        scenario = now.scenario()
+        if not isinstance(scenario.workload, Workers):
+            raise InputError(f"{first.name}.toml: workload.kind: a fit is of kind workers; leave it as it is")
+        result = run(scenario)
+        think, rate = tuner.think(result)
+        pointers = tuner.pointers(result, share)
+        close = abs(rate / first.fit.rate - 1) <= CLOSE or think == scenario.workload.mix.think
+        if i == RUNS - 1 or (close and abs(pointers - share) < CLOSE):
+            break
+        following = now.with_values(think, pointers if tuner.cost is not None else None, sets)
+        if following.raw == now.raw:
+            break  # both were set
+        now, share = following, pointers
+    return now, result, rate
+
+
+def _rate(result: Result, recorded: Recording) -> tuple[float, float]:
+    """Bytes a second of a run, counted as those recorded were: by cycles if there are some; and bytes a malloc."""
+    seconds = float(result.metrics["/sim/time:seconds"])
+    rate = float(result.metrics["/gc/heap/allocs:bytes"]) / seconds
+    if recorded.cycles and result.cycles:
+        nbytes, until = allocated(of_simulated(result.cycles, result.scenario.version, exact=True), whole=True)
+        rate = nbytes / until
+    return rate, rate * seconds / max(int(result.metrics["/sim/mallocs:objects"]), 1)
+
+
+def _too_slow(found: Draft, rate: float) -> str:
+    return (
+        f"the scenario allocates {rate / _MB:.4g} MB a second, the recorded program {found.fit.rate / _MB:.4g}: "
+        f"think is {found.raw['workload']['think']}, and {found.raw['workload']['goroutines']} goroutines allocate"
+    )
+
+
+def table(found: Fitted) -> list[tuple[str, str, str, str]]:
+    """Recorded against simulated as rows of text, the first one the heading. Empty if it was not run."""
+    rows = [("", "recorded", "simulated", "error")]
+    if found.recorded is not None and found.simulated is not None:
+        theirs, ours = asdict(found.recorded), asdict(found.simulated)
+        for name, label in NAMES.items():
+            unit = 100 if name == "gc_share" else 1 / _MB if name != "cycles" else 1
+            rows.append(_row(label, theirs[name], ours[name], unit))
+    elif found.rates is not None:
+        rows.append(_row(NAMES["rate"], *found.rates, 1 / _MB))
+    return rows if len(rows) > 1 else []
+
+
+def _row(label: str, theirs: float | None, ours: float | None, unit: float) -> tuple[str, str, str, str]:
+    texts = ["-" if x is None else f"{x * unit:.4g}" for x in (theirs, ours)]
+    error = "-" if not theirs or ours is None else f"{100 * (ours / theirs - 1):+.1f} %"
+    return label, *texts, error  # type: ignore[return-value]
