@@ -6,25 +6,24 @@ the recorded one: from an estimate, each run corrects it by the difference of th
     think += goroutines * bytes a malloc * (1 / recorded rate - 1 / simulated rate),
 
 until the rates are within `CLOSE`, or after `RUNS` runs. Where nothing tells which objects hold pointers, but a log tells
-the CPU time of marking, their share is adjusted likewise, so that marking a byte takes as long as recorded. Nothing else
-is adjusted to what a run showed.
+the CPU time of collections, the share of those that do is adjusted likewise, so that marking a byte takes as long as
+recorded. Nothing else is adjusted to what a run showed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from experiments.errors import InputError
 from experiments.run import Result, run
 from sim.units import SEC
+from workloads.fit import GUESS
 from workloads.fit_scenario import Draft, described, draft
 from workloads.gotrace_model import TraceError
-from workloads.fit import GUESS
 from workloads.heapcycles import Figures, allocated, figures, mark_cost, of_simulated
 from workloads.recording import Recording, gather
-from workloads.scenario import ScenarioError
 from workloads.spec import Workers
 
 RUNS = 6
@@ -33,9 +32,9 @@ _MB = 1e6
 
 NAMES = {
     "cycles": "cycles begun by themselves",
-    "trigger": "heap at trigger, MB",
-    "marked": "heap marked, MB",
-    "goal": "goal, MB",
+    "trigger": "heap at trigger, MB, mean",
+    "marked": "heap marked, MB, mean",
+    "goal": "goal, MB, mean",
     "gc_share": "GC share of CPU time, %",
     "rate": "allocated, MB/s",
 }
@@ -79,10 +78,8 @@ def fit(
     head = described(first.fit, recorded)
     if not simulate:
         return Fitted(first.text(head), first.cautions, None, None, None)
-    found, result, rate = _calibrated(first, recorded, sets, tell)
-    cautions = list(first.cautions)
-    if abs(rate / first.fit.rate - 1) > 2 * CLOSE:
-        cautions.append(_too_slow(found, rate))
+    found, result, rate, unmet = _calibrated(first, recorded, sets, tell)
+    cautions = [*first.cautions, *unmet]
     seen, whole = _up_to(recorded, result), recorded.whole
     simulated = of_simulated(result.cycles, result.scenario.version, exact=recorded.exact)
     procs = result.scenario.gomaxprocs
@@ -105,57 +102,58 @@ def _up_to(recorded: Recording, result: Result) -> list[Any]:
 
 @dataclass
 class _Tuner:
-    """What a run shows, and what to change for it: think time, and pointers where those are a guess.
+    """What a run shows, and what to change for it: the think time, and the share of pointers where that is a guess.
 
-    ``costs``: pairs of a share of pointers and the CPU time that marking a byte took with it.
+    ``rate``: bytes a second wanted; ``cost``: seconds that marking a byte should take, None if pointers are told or that
+    is not. ``seen``: the last share of pointers, and what marking a byte took with it.
     """
 
     recorded: Recording
-    rate: float  # bytes a second
-    cost: float | None  # seconds a marked byte, None if pointers are told, or the cost is not
-    costs: list[tuple[float, float]] = field(default_factory=list)
+    rate: float
+    cost: float | None
+    seen: tuple[float, float] | None = None
 
-    def think(self, result: Result) -> tuple[int, float]:
+    def think(self, result: Result, workload: Workers) -> tuple[int, float]:
         """The next think time, and the rate of this run."""
-        workload = result.scenario.workload
-        assert isinstance(workload, Workers)
         rate, each = _rate(result, self.recorded)
         off = workload.goroutines * each * (1 / self.rate - 1 / rate) * SEC
         return max(round(workload.mix.think + off), 0), rate
 
-    def pointers(self, result: Result, share: float) -> float:
-        """The next share of pointers: where a line through the last two runs, or from half of this one's cost, meets."""
+    def pointers(self, result: Result, share: float) -> float | None:
+        """The next share of pointers, along the line through the last two runs (a first slope is a guess)."""
         ours = mark_cost(of_simulated(result.cycles, result.scenario.version, exact=True))
         if self.cost is None or ours is None:
-            return share
-        before = self.costs[-1] if self.costs else (0.0, ours / 2)
-        self.costs.append((share, ours))
-        slope = (ours - before[1]) / (share - before[0]) if share != before[0] else ours
-        return min(max(share + (self.cost - ours) / max(slope, ours / 4), 0.0), 1.0)
+            return None
+        slope = 1.4 * ours
+        if self.seen is not None and share != self.seen[0]:
+            slope = max((ours - self.seen[1]) / (share - self.seen[0]), ours / 2)
+        self.seen = share, ours
+        return min(max(share + (self.cost - ours) / slope, 0.0), 1.0)
 
 
 def _calibrated(
     first: Draft, recorded: Recording, sets: Sequence[str], tell: Callable[[str], None]
-) -> tuple[Draft, Result, float]:
-    """The draft with the think time that meets its rate, the run that shows it, and the rate of that."""
+) -> tuple[Draft, Result, float, list[str]]:
+    """The draft with values that meet its rate and cost of marking, the run that shows it, its rate, and cautions."""
     now, share = first, GUESS
     tuner = _Tuner(recorded, first.fit.rate, mark_cost(recorded.cycles) if first.guessed else None)
     for i in range(RUNS):
         tell(f"running the scenario, {i + 1} of at most {RUNS} times ...")
         scenario = now.scenario()
-        if not isinstance(scenario.workload, Workers):
+        workload = scenario.workload
+        if not isinstance(workload, Workers):
             raise InputError(f"{first.name}.toml: workload.kind: a fit is of kind workers; leave it as it is")
         result = run(scenario)
-        think, rate = tuner.think(result)
+        think, rate = tuner.think(result, workload)
         pointers = tuner.pointers(result, share)
-        close = abs(rate / first.fit.rate - 1) <= CLOSE or think == scenario.workload.mix.think
-        if i == RUNS - 1 or (close and abs(pointers - share) < CLOSE):
+        close = abs(rate / first.fit.rate - 1) <= CLOSE or think == workload.mix.think
+        if i == RUNS - 1 or (close and (pointers is None or abs(pointers - share) < 2 * CLOSE)):
             break
-        following = now.with_values(think, pointers if tuner.cost is not None else None, sets)
+        following = now.with_values(think, pointers, sets)
         if following.raw == now.raw:
-            break  # both were set
-        now, share = following, pointers
-    return now, result, rate
+            break  # they were set
+        now, share = following, share if pointers is None else pointers
+    return now, result, rate, list(_unmet(now, rate, tuner))
 
 
 def _rate(result: Result, recorded: Recording) -> tuple[float, float]:
@@ -168,11 +166,20 @@ def _rate(result: Result, recorded: Recording) -> tuple[float, float]:
     return rate, rate * seconds / max(int(result.metrics["/sim/mallocs:objects"]), 1)
 
 
-def _too_slow(found: Draft, rate: float) -> str:
-    return (
-        f"the scenario allocates {rate / _MB:.4g} MB a second, the recorded program {found.fit.rate / _MB:.4g}: "
-        f"think is {found.raw['workload']['think']}, and {found.raw['workload']['goroutines']} goroutines allocate"
-    )
+def _unmet(found: Draft, rate: float, tuner: _Tuner) -> Iterator[str]:
+    """What could not be met, a line each."""
+    if abs(rate / tuner.rate - 1) > 2 * CLOSE:
+        workload = found.raw["workload"]
+        yield (
+            f"the scenario allocates {rate / _MB:.4g} MB a second, the recorded program {tuner.rate / _MB:.4g}, with"
+            f" {workload['think']} before each malloc of {workload['goroutines']} goroutines"
+        )
+    if tuner.cost is not None and tuner.seen is not None and abs(tuner.seen[1] / tuner.cost - 1) > 5 * CLOSE:
+        share, ours = tuner.seen
+        yield (
+            f"collecting takes {ours * _MB * 1e3:.2g} ms of CPU time for each MB marked, {tuner.cost * _MB * 1e3:.2g} in the"
+            f" record, with {100 * share:.0f} % of the objects full of pointers"
+        )
 
 
 def table(found: Fitted) -> list[tuple[str, str, str, str]]:

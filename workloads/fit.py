@@ -10,7 +10,7 @@ bytes live that long (L the largest live heap), and a hundredth of the run. So a
 becomes objects that turn over soon, and one that fills slowly objects that last.
 
 Sizes. Rows (sizetable.py) tell the share of each size in what is allocated, r[s], and in what lives, l[s]. Of the bytes
-that live long, B = sum A / tau + g a second, size s has l[s], but no more than it is allocated: min(c * l[s] * B, r[s] * R)
+that live long, B a second, size s has l[s], but no more than it is allocated: min(c * l[s] * B, r[s] * R)
 with the c that makes them B. What is left of r[s] * R is garbage: it dies within `GARBAGE` mallocs.
 
 Without cycles each row has its own mean lifetime, live / rate, as a size table has (sizetable.mix_of).
@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import exp, inf, log2
+from typing import Any
 
 import numpy as np
 from scipy.optimize import nnls
@@ -41,8 +42,8 @@ GARBAGE = 100
 """Mean lifetime of garbage, in mallocs of its goroutine: in the fit 25 KB or so are live of it."""
 GUESS = 0.5
 """Share of objects with pointers where nothing tells."""
-_LEAST_RUN = 100  # lifetimes from this part of the run on
-_FLOOR = 0.05  # of the largest live heap: errors are relative to what is live and this
+_LEAST_RUN = 200  # lifetimes from this part of the run on
+_FLOOR = 0.02  # of the largest live heap: errors are relative to what is live and this
 _WEIGHTS = 10**9
 _SMALL = 1e-3  # of the whole: less than that is left out
 
@@ -72,24 +73,31 @@ class Fit:
 
 def live_curves(times: Sequence[float], live: Sequence[float], rate: float, end: float) -> tuple[tuple[Lives, ...], float]:
     """The live heap at some times as curves, and their median relative error."""
-    t, seen = np.asarray(times), np.asarray(live)
-    most = float(seen.max())
-    if most <= 0 or rate <= 0:
-        return (), 0.0
-    least = max(most / rate, end / _LEAST_RUN)
-    means = [least * 2**i for i in range(max(int(log2(4 * end / least)), 0) + 1)]
-    columns = [1 - np.exp(-t / mean) for mean in means] + [t / end]
-    weight = 1 / (seen + _FLOOR * most)
-    amounts, _ = nnls(np.stack(columns, axis=1) * weight[:, None], seen * weight)
-    model = np.stack(columns, axis=1) @ amounts
-    error = float(np.median(np.abs(model - seen) * weight))
-    found = [Lives(mean, a, a / mean) for mean, a in zip(means, amounts[:-1], strict=True) if a > _SMALL * most]
-    if amounts[-1] > _SMALL * most:
-        found.append(Lives(inf, float(amounts[-1]), float(amounts[-1]) / end))
+    most = max(live)
+    least = end / _LEAST_RUN
+    while True:
+        found, error = _curves(np.asarray(times), np.asarray(live), least, end)
+        if least >= most / rate or sum(one.rate for one in found) <= rate:
+            break
+        least = min(2 * least, most / rate)
     total = sum(one.rate for one in found)
     if total > rate:  # only if the curves reach above what was seen
         found = [replace(one, amount=one.amount * rate / total, rate=one.rate * rate / total) for one in found]
     return tuple(found), error
+
+
+def _curves(t: Any, live: Any, least: float, end: float) -> tuple[list[Lives], float]:
+    """The curves of the least squares, of no smaller mean lifetime than that."""
+    most = float(live.max())
+    means = [least * 2**i for i in range(max(int(log2(4 * end / least)), 0) + 1)]
+    columns = np.stack([1 - np.exp(-t / mean) for mean in means] + [t / end], axis=1)
+    weight = 1 / (live + _FLOOR * most)
+    amounts, _ = nnls(columns * weight[:, None], live * weight)
+    error = float(np.median(np.abs(columns @ amounts - live) * weight))
+    found = [Lives(mean, a, a / mean) for mean, a in zip(means, amounts[:-1].tolist(), strict=True) if a > _SMALL * most]
+    if amounts[-1] > _SMALL * most:
+        found.append(Lives(inf, float(amounts[-1]), float(amounts[-1]) / end))
+    return found, error
 
 
 def shared_out(total: float, wanted: Mapping[int, float], most: Mapping[int, float]) -> dict[int, float]:

@@ -23,6 +23,7 @@ MAX_MALLOCS = 20_000_000
 _MALLOC = 40_000  # picoseconds that a malloc takes, about, before anything is run
 _GLOBALS = 1 << 20  # bytes from which on lines tell them
 _WIDTH = 110
+_SIZES = "sizes: {}; weights: of a billion objects made"
 
 Tables = dict[str, Any]
 Why = dict[tuple[str, str], str]
@@ -40,6 +41,7 @@ class Draft:
     why: Why
     fit: Fit
     cautions: tuple[str, ...]
+    source: str  # of sizes
     guessed: tuple[int, ...]
 
     def scenario(self) -> Scenario:
@@ -55,7 +57,7 @@ class Draft:
         if pointers is not None:
             for i in self.guessed:
                 workload["objects"][i]["pointers"] = round(pointers, 3)
-            why["workload", "objects"] = f"{self.why['workload', 'objects']}; pointers: as marking took CPU time, by some runs"
+            why["workload", "objects"] = f"{_SIZES.format(self.source)}; pointers: so that marking takes the CPU time recorded"
         _change(raw, why, sets, self.name)
         return replace(self, raw=raw, why=why)
 
@@ -106,7 +108,7 @@ def draft(recorded: Recording, sets: Sequence[str] = ()) -> Draft:
         workload["stack"] = exact_size(int(stacks / goroutines))
         why["workload", "stack"] = f"{recorded.settings.sources['stacks']}: {format_size(round(stacks))} of all"
     workload["objects"] = [_object(kind, goroutines) for kind in found.mix.objects]
-    why["workload", "objects"] = f"sizes: {recorded.sizes.source}; weights: of a billion objects made"
+    why["workload", "objects"] = _SIZES.format(recorded.sizes.source)
     raw["workload"] = workload
     cautions += found.cautions
     if (there := filled(found.lives, length)) < 0.9 and not recorded.cycles:
@@ -114,7 +116,7 @@ def draft(recorded: Recording, sets: Sequence[str] = ()) -> Draft:
     _change(raw, why, sets, recorded.name)
     told = recorded.sizes.pointers is not None
     guessed = () if told else tuple(i for i, kind in enumerate(found.mix.objects) if kind.pointers_ppm == round(GUESS * PPM))
-    return Draft(recorded.name, raw, why, found, tuple([*recorded.cautions, *cautions]), guessed)
+    return Draft(recorded.name, raw, why, found, (*recorded.cautions, *cautions), recorded.sizes.source, guessed)
 
 
 def described(found: Fit, recorded: Recording) -> list[str]:

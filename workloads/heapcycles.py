@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import median
 
 import numpy as np
 
@@ -140,7 +139,9 @@ def mark_cost(cycles: Sequence[Seen]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What cycles come to: how many began by themselves; medians of these, bytes; bytes allocated a second.
+    """What cycles come to: how many began by themselves; means over time of these, bytes; bytes allocated a second.
+
+    Over time: a cycle counts as long as it was since the one before, so that the many of a small heap do not outweigh.
 
     ``gc_share``: of the CPU time of all Ps, the collector's without idle marking; None where it is not told.
     """
@@ -159,13 +160,14 @@ def figures(cycles: Sequence[Seen], procs: int, *, whole: bool) -> Figures:
     if not own:
         raise ValueError("no cycle began by itself")
     nbytes, seconds = allocated(cycles, whole=whole)
+    since = np.diff([0.0 if whole else own[0].begin - 1e-9, *(one.begin for one in own)])
     cpu = [one.cpu for one in cycles if one.cpu is not None]
     begun = 0.0 if whole else cycles[0].begin
     return Figures(
         cycles=len(own),
-        trigger=median(one.heap0 for one in own),
-        marked=median(one.heap2 for one in own),
-        goal=median(one.goal for one in own if one.goal),
+        trigger=float(np.average([one.heap0 for one in own], weights=since)),
+        marked=float(np.average([one.heap2 for one in own], weights=since)),
+        goal=float(np.average([one.goal for one in own], weights=since)),
         rate=nbytes / seconds if seconds > 0 else 0.0,
         gc_share=sum(cpu) / (procs * (cycles[-1].end - begun)) if cpu and cycles[-1].end > begun else None,
     )
