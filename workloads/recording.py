@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,11 +28,10 @@ from workloads.gotrace_model import Trace, TraceError
 from workloads.gotrace_objects import find_objects
 from workloads.heapcycles import Seen, of_line, of_trace
 from workloads.pprof import HeapProfile, read_profile
+from workloads.recorded_files import LOG, PROFILE, RECORD, TRACE
 from workloads.scenario_values import gogc_text, limit
 from workloads.sizetable import Row, measure, read_size_table
 
-RECORD, TRACE, LOG, PROFILE = "record.json", "trace", "gctrace.txt", "heap.pb.gz"
-"""Files of a directory of `allocsim record`."""
 DEFAULT_TABLE = Path(__file__).parent / "data" / "json.csv"
 _MIB = 1 << 20
 _HEAD = 1 << 20  # bytes looked at to tell a kind of file
@@ -90,15 +90,6 @@ class Recording:
     sizes: Sizes
     settings: Settings
     cautions: tuple[str, ...]
-
-
-def trace_of(path: Path) -> Path:
-    """The trace in a directory of `allocsim record`, or the path itself; ValueError if the directory has none."""
-    if not (path / RECORD).is_file():
-        return path
-    if not (path / TRACE).is_file():
-        raise ValueError(f"{path}: holds no trace; record one with `allocsim record`, without --no-trace")
-    return path / TRACE
 
 
 def _kind(path: Path) -> str:
@@ -226,7 +217,7 @@ def _percent(lines: Sequence[GcLine]) -> int | None:
     None where heaps are too small for whole MiB to tell.
     """
     found = []
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         marked = before.heap[2] + 0.5
         if before.heap[2] >= 8 and line.number == before.number + 1:
             found.append(100 * (line.goal + 0.5 - marked) / (marked + before.stacks + before.globals))
