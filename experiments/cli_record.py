@@ -91,7 +91,7 @@ def fit_(
         _check_source(source)
     name = f"{Path(os.path.abspath(sources[0])).name.split('.')[0] or 'fitted'}.toml"
     target = _free_file(output if output is not None else name, sources, force)
-    announce_compile(modules=("pump", "streams_fill"))
+    announce_compile(modules=("pump", "streams_fill", "gotrace_wire", "gotrace_merge"))
     from experiments.fit import fit, table
 
     found = fit(sources, sets=sets, seconds=seconds, simulate=not no_run, tell=lambda line: _say(f"fit: {line}"))
@@ -100,14 +100,10 @@ def fit_(
         _say(f"warning: {caution}")
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
-    else:
-        _table(table(found))
-    _say(f"fit: written to {target}; run it with allocsim run {_path(target)}")
-
-
-def _path(target: Path) -> str:
-    """A path that `run` does not take for the name of a shipped scenario."""
-    return visible(target)
+    elif rows := table(found):
+        _table(rows)
+        click.echo("\n* met: what the program computes, and a guessed share of pointers, were chosen for that.")
+    _say(f"fit: written to {target}; run it with allocsim run {target}")
 
 
 def _check_source(name: str) -> None:

@@ -42,13 +42,17 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Fitted:
-    """A scenario file, and, if it was run, the figures of record and run; ``recorded`` is None without cycles."""
+    """A scenario file, and, if it was run, the figures of record and run; ``recorded`` is None without cycles.
+
+    ``met``: the figures that are equal because they were made to be.
+    """
 
     text: str
     cautions: tuple[str, ...]
     recorded: Figures | None
     simulated: Figures | None
     rates: tuple[float, float] | None  # bytes a second wanted and simulated
+    met: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of ``allocsim fit --json``."""
@@ -57,6 +61,7 @@ class Fitted:
             "cautions": list(self.cautions),
             "recorded": asdict(self.recorded) if self.recorded else None,
             "simulated": asdict(self.simulated) if self.simulated else None,
+            "met": list(self.met),
         }
 
 
@@ -77,20 +82,20 @@ def fit(
         raise InputError(str(error)) from None
     head = described(first.fit, recorded)
     if not simulate:
-        return Fitted(first.text(head), first.cautions, None, None, None)
+        return Fitted(first.text(head), first.cautions, None, None, None, ())
     found, result, rate, unmet = _calibrated(first, recorded, sets, tell)
     cautions = [*first.cautions, *unmet]
     seen, whole = _up_to(recorded, result), recorded.whole
     simulated = of_simulated(result.cycles, result.scenario.version, exact=recorded.exact)
     procs = result.scenario.gomaxprocs
-    global DEBUG; DEBUG = (seen, simulated)
+    met = ("rate", *(["gc_share"] if first.guessed and recorded.cycles else []))
     try:
         ours = figures(simulated, procs, whole=True) if recorded.cycles else None
         theirs = figures(seen, procs, whole=whole) if recorded.cycles else None
     except ValueError as error:
         cautions.append(f"record and run cannot be compared: {error}")
         ours = theirs = None
-    return Fitted(found.text(head), tuple(cautions), theirs, ours, (first.fit.rate, rate))
+    return Fitted(found.text(head), tuple(cautions), theirs, ours, (first.fit.rate, rate), met)
 
 
 def _up_to(recorded: Recording, result: Result) -> list[Any]:
@@ -189,9 +194,9 @@ def table(found: Fitted) -> list[tuple[str, str, str, str]]:
         theirs, ours = asdict(found.recorded), asdict(found.simulated)
         for name, label in NAMES.items():
             unit = 100 if name == "gc_share" else 1 / _MB if name != "cycles" else 1
-            rows.append(_row(label, theirs[name], ours[name], unit))
+            rows.append(_row(f"{label}{' *' if name in found.met else ''}", theirs[name], ours[name], unit))
     elif found.rates is not None:
-        rows.append(_row(NAMES["rate"], *found.rates, 1 / _MB))
+        rows.append(_row(f"{NAMES['rate']} *", *found.rates, 1 / _MB))
     return rows if len(rows) > 1 else []
 
 

@@ -45,7 +45,8 @@ class Plan:
 
 def godebug(users: str, wanted: Mapping[str, str]) -> str:
     """A GODEBUG with our keys added to the user's, whose own values stay unless they switch ours off."""
-    keys = dict(part.split("=", 1) if "=" in part else (part, "") for part in users.split(",") if part)
+    parts = (part.partition("=") for part in users.split(",") if part)
+    keys = {key: value for key, _, value in parts}
     keys |= {key: value for key, value in wanted.items() if keys.get(key, "0") in ("0", "")}
     return ",".join(f"{key}={value}" for key, value in keys.items())
 

@@ -185,12 +185,14 @@ def fit(cycles: Sequence[Seen], sizes: Sizes, facts: Facts, *, whole: bool) -> F
     if len(cycles) < 2 or nbytes <= 0 or seconds <= 0:
         raise ValueError(f"{len(cycles)} cycles do not tell how much was allocated; record a longer run")
     rate, cautions = nbytes / seconds, []
-    if whole:
-        lives, error = live_curves([one.begin for one in cycles], [one.live for one in cycles], rate, cycles[-1].end)
+    own = [one for one in cycles if not one.forced and one.live > 0]
+    if whole and own:
+        lives, error = live_curves([one.begin for one in own], [one.live for one in own], rate, cycles[-1].end)
     else:
         mean = sum(one.live for one in cycles) / len(cycles)
         lives, error = _steady(mean, rate, cycles[-1].end - cycles[0].begin), 0.0
-        cautions.append("the record begins in the middle of a run: its live heap is taken to be as high on average all the time")
+        if not whole:
+            cautions.append("the record begins in the middle of a run: its live heap is taken to be what it is on average")
     if error > 0.1:
         cautions.append(f"the live heap rises and falls: the scenario's smooth one is off by {100 * error:.0f} %, the median")
     made = _made(sizes, facts)

@@ -16,7 +16,7 @@ A gctrace line has whole MiB, cut: half of one is added to each, so that means o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -83,9 +83,15 @@ def of_simulated(cycles: Sequence[Cycle], version: str, *, exact: bool) -> list[
     for cycle in cycles:
         seen = of_line(gc_line(cycle, version))
         if exact:
-            heaps = (float(nbytes) for nbytes in (cycle.heap0, cycle.heap1, cycle.heap2, cycle.heap_goal))
-            begin, end = cycle.t_sweep_term / SEC, cycle.t_end / SEC
-            seen = Seen(seen.number, begin, end, *heaps, seen.forced, seen.clock, seen.cpu, seen.dedicated, seen.idle)
+            seen = replace(
+                seen,
+                begin=cycle.t_sweep_term / SEC,
+                end=cycle.t_end / SEC,
+                heap0=float(cycle.heap0),
+                heap1=float(cycle.heap1),
+                heap2=float(cycle.heap2),
+                goal=float(cycle.heap_goal),
+            )
         found.append(seen)
     return found
 
@@ -107,12 +113,35 @@ def of_trace(trace: Trace) -> list[Seen]:
         end = int(ends[after])
         at = int(np.searchsorted(told, end)) - 2  # the last before is what was marked
         goal = int(np.searchsorted(goals, one.begin)) - 1
-        heap1 = int(trace.a[told[at]]) if at >= 0 else one.heap_live
-        seconds = [(int(trace.time_ns[row]) - first) / _NS for row in (one.begin, end)]
-        aim = float(trace.a[goals[goal]]) if goal >= 0 else 0.0
-        heap1 = max(heap1, one.heap_live)
-        found.append(Seen(number, *seconds, one.heap_live, heap1, one.marked, aim, one.forced))
+        heap1 = int(trace.a[told[at]]) if at >= 0 else 0
+        found.append(
+            Seen(
+                number=number,
+                begin=(int(trace.time_ns[one.begin]) - first) / _NS,
+                end=(int(trace.time_ns[end]) - first) / _NS,
+                heap0=float(one.heap_live),
+                heap1=float(max(heap1, one.heap_live)),
+                heap2=float(one.marked),
+                goal=float(trace.a[goals[goal]]) if goal >= 0 else 0.0,
+                forced=one.forced,
+            )
+        )
     return found
+
+
+def joined(told: Sequence[Seen], traced: Sequence[Seen]) -> tuple[list[Seen], bool]:
+    """A log's cycles with the heaps of a trace of the same run, where they fit on each other; whether nearly all do."""
+
+    def fits(offset: int) -> list[int]:
+        pairs = zip(told[offset:], traced, strict=False)
+        return [offset + i for i, (a, b) in enumerate(pairs) if a.heap0 // _MIB == b.heap0 // _MIB]
+
+    offset = max(range(max(len(told) - len(traced), 0) + 1), key=lambda one: len(fits(one)))
+    found = list(told)
+    for i in fits(offset):
+        one = traced[i - offset]
+        found[i] = replace(told[i], heap0=one.heap0, heap1=one.heap1, heap2=one.heap2, goal=one.goal or told[i].goal)
+    return found, 10 * len(fits(offset)) >= 8 * len(told)
 
 
 def allocated(cycles: Sequence[Seen], *, whole: bool) -> tuple[float, float]:

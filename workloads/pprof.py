@@ -124,16 +124,16 @@ def _signed(value: int) -> int:
 
 def _message(value: int | bytes) -> dict[int, int | bytes]:
     """The last value of each field of a message without repeated ones."""
-    if isinstance(value, int):
-        raise ValueError("a number in place of a message")
-    return dict(fields(value))
+    if isinstance(value, bytes):
+        return dict(fields(value))
+    raise ValueError("a number in place of a message")
 
 
 def _integer(message: dict[int, int | bytes], number: int) -> int:
     value = message.get(number, 0)
-    if not isinstance(value, int):
-        raise ValueError("bytes in place of a number")
-    return _signed(value)
+    if isinstance(value, int):
+        return _signed(value)
+    raise ValueError("bytes in place of a number")
 
 
 def parse_profile(data: bytes) -> HeapProfile:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,7 @@ from workloads.gctrace_log import GcLog, gctrace_part, read_log
 from workloads.gotrace import read_trace
 from workloads.gotrace_model import Trace, TraceError
 from workloads.gotrace_objects import find_objects
-from workloads.heapcycles import Seen, of_line, of_trace
+from workloads.heapcycles import Seen, joined, of_line, of_trace
 from workloads.pprof import HeapProfile, read_profile
 from workloads.recorded_files import LOG, PROFILE, RECORD, TRACE
 from workloads.scenario_values import gogc_text, limit
@@ -35,7 +35,7 @@ from workloads.sizetable import Row, measure, read_size_table
 DEFAULT_TABLE = Path(__file__).parent / "data" / "json.csv"
 _MIB = 1 << 20
 _HEAD = 1 << 20  # bytes looked at to tell a kind of file
-_AT_START = _MIB  # a trace whose heap is below that when it is first told began with its program
+_LEAST_GOAL = 4 << 20  # the first cycle's, with GOGC=100 (mgcpacer.go:defaultHeapMinimum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,9 @@ def gather(sources: Sequence[str | os.PathLike[str]], seconds: float | None = No
         _tell_log(log, settings, str(files["log"].name), cautions)
     if trace is not None:
         settings.tell("the trace", procs=trace.gomaxprocs or None, version=_trace_version(trace))
-    cycles, whole, exact, cycles_from = _cycles(log, trace)
+    cycles, whole, exact, cycles_from = _cycles(log, trace, settings.gogc)
+    while cycles and cycles[-1].forced:
+        cycles.pop()  # a test's end: what it held is gone
     if profile is not None and not cycles:
         settings.tell("the profile", seconds=profile.duration_ns / 1e9 or None)
         if settings.seconds is None:
@@ -189,7 +191,8 @@ def _readable_trace(path: Path, cautions: list[str], *, alone: bool) -> Trace | 
 
 
 def _trace_version(trace: Trace) -> str:
-    return f"go{trace.go_version}"
+    """Go's version by a trace's header, which says 1.26 for Go 1.27 too."""
+    return "go1.27" if trace.go_version == "1.26" else f"go{trace.go_version}"
 
 
 def _tell_log(log: GcLog, settings: Settings, source: str, cautions: list[str]) -> None:
@@ -225,23 +228,20 @@ def _percent(lines: Sequence[GcLine]) -> int | None:
     return int(percent) if percent > 0 else None
 
 
-def _cycles(log: GcLog | None, trace: Trace | None) -> tuple[list[Seen], bool, bool, str]:
-    """Cycles, whether from the program's start on, whether to the byte, who told them: a log's with a trace's heaps if
-    both have as many; else the log's, else the trace's.
+def _cycles(log: GcLog | None, trace: Trace | None, gogc: str | None) -> tuple[list[Seen], bool, bool, str]:
+    """Cycles, whether from the program's start on, whether to the byte, who told them: a log's, with a trace's heaps if
+    that has nearly all of them; else the trace's.
     """
-    told = [of_line(line) for line in log.lines] if log is not None else []
-    whole = log is not None and log.lines[0].number == 1
     traced = of_trace(trace) if trace is not None else []
-    if told and len(told) == len(traced):
-        pairs = zip(told, traced, strict=True)
-        both = [replace(a, heap0=b.heap0, heap1=b.heap1, heap2=b.heap2, goal=b.goal or a.goal) for a, b in pairs]
-        return both, whole, True, "the log, heaps to the byte from the trace"
-    if told:
-        return told, whole, False, "the log"
-    if trace is not None:
-        heaps = trace.a[trace.kind == t.HEAP_ALLOC]
-        return traced, bool(len(heaps) and heaps[0] < _AT_START), True, "the trace"
-    return [], False, False, ""
+    if log is not None:
+        told, whole = [of_line(line) for line in log.lines], log.lines[0].number == 1
+        both, nearly = joined(told, traced)
+        return (both, whole, True, "the log, heaps to the byte from the trace") if nearly else (told, whole, False, "the log")
+    if not traced:
+        return [], False, False, ""
+    percent = percent_of(gogc)
+    least = _LEAST_GOAL * (percent if isinstance(percent, int) else 100) // 100
+    return traced, 0 < traced[0].goal <= least, True, "the trace"
 
 
 def _sizes(
