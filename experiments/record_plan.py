@@ -12,13 +12,14 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.errors import InputError
 
-GO_HINT = "install Go from https://go.dev/dl, or with pip install 'allocsim[go]', and put its bin folder in PATH"
+GO_HINT = "install it from https://go.dev/dl and put its bin folder in PATH, or pip install 'allocsim[go]'"
 MEMPROFILERATE = 64 << 10  # mean bytes between two samples: eight times as many as Go's own, some percent of the time
 _TRACED = 22  # the first minor version with allocation events in its traces
 _MAGIC = b"\xff Go buildinf:"
@@ -55,6 +56,8 @@ def find_command(command: Sequence[str]) -> str:
     """Where the command is; InputError says what is missing."""
     name = command[0]
     found = shutil.which(name)
+    if found is None and name == "go":
+        found = shutil.which(name, path=str(Path(sys.executable).parent))  # what allocsim[go] brings
     if found is not None:
         return found
     if name == "go":
@@ -72,7 +75,7 @@ def plan(command: Sequence[str], folder: Path, environment: Mapping[str, str], *
     version = _go_version(found) if verb is not None else build_version(Path(found))
     wanted = {"gctrace": "1"} | ({"traceallocfree": "1"} if trace else {})
     settings = godebug(environment.get("GODEBUG", ""), wanted)
-    made = Plan("program", [*command], dict(environment), settings, version, {})
+    made = Plan("program", [found, *arguments], dict(environment), settings, version, {})
     if trace and (minor := minor_version(version)) is not None and minor < _TRACED:
         made.notes.append(f"{version} has no allocation events: no trace is made, only Go 1.{_TRACED} and later can")
         trace = False

@@ -18,7 +18,7 @@ from sim.metrics.gctrace import GC_FORCED
 from workloads.gctrace_log import MAX_LINE, gctrace_part
 
 _CHUNK = 1 << 16
-_MAYBE = re.compile(r"(?<![\w.])g(?:c(?: .*)?)?$|^GC[ a-z]*$")
+_MAYBE = re.compile(r"(?<![\w.])g(?:c(?: .*)?)?$")
 _POLL = 0.1  # seconds
 _PATIENCE = 10.0  # seconds that an answer may take longer than asked for
 
@@ -28,32 +28,43 @@ class Splitter:
 
     def __init__(self, kept: BinaryIO, passed: BinaryIO) -> None:
         self._kept, self._passed = kept, passed
+        self._before = ""  # the end of what was passed on of the line under way
         self._held = ""
         self.cycles = 0
 
     def feed(self, data: bytes) -> None:
         """More output."""
         *lines, rest = (self._held + data.decode("utf-8", "surrogateescape")).split("\n")
-        passed = "".join(self._line(line) for line in lines)
-        maybe = _MAYBE.search(rest) if len(rest) <= MAX_LINE else None
-        self._held = "" if maybe is None else rest[maybe.start() :]
-        self._pass(passed + (rest if maybe is None else rest[: maybe.start()]))
+        passed = []
+        for line in lines:
+            passed.append(self._line(line))
+            self._before = ""
+        at = self._maybe(rest)
+        self._held = rest[at:]
+        self._before = (self._before + rest[:at])[-1:]
+        self._pass("".join([*passed, rest[:at]]))
 
     def end(self) -> None:
         """No more: what is held back goes where it belongs."""
-        rest, self._held = self._held, ""
-        passed = self._line(rest)
-        self._pass(passed.removesuffix("\n"))
+        self._pass(self._line(self._held).removesuffix("\n"))
+        self._held = ""
         self._kept.flush()
+
+    def _maybe(self, rest: str) -> int:
+        """Where a line of gctrace may begin in one that has not ended."""
+        if not self._before and rest and GC_FORCED.startswith(rest):
+            return 0
+        found = _MAYBE.search(self._before + rest) if len(rest) <= MAX_LINE else None
+        return len(rest) if found is None else found.start() - len(self._before)
 
     def _line(self, line: str) -> str:
         """Keep a line of gctrace; what is to be passed on of it."""
-        part = gctrace_part(line)
-        if part is None and line.strip() != GC_FORCED:
+        part = gctrace_part(self._before + line)
+        if part is None and (self._before or line != GC_FORCED):
             return f"{line}\n"
         found = part if part is not None else line
         self.cycles += part is not None
-        self._kept.write(f"{found.rstrip()}\n".encode("utf-8", "surrogateescape"))
+        self._kept.write(f"{found}\n".encode("utf-8", "surrogateescape"))
         return line[: line.index(found)]
 
     def _pass(self, text: str) -> None:
@@ -130,6 +141,8 @@ class Fetcher:
             with self._opener.open(address, timeout=length + _PATIENCE) as answer, part.open("wb") as stream:
                 while data := answer.read(_CHUNK):
                     stream.write(data)
+                if answer.length:
+                    raise OSError(f"{answer.length} bytes are missing")
             part.replace(self._folder / name)
         except urllib.error.HTTPError as error:
             self.notes.append(f"{address}: {error.code} {error.reason}; import net/http/pprof and serve http.DefaultServeMux there")

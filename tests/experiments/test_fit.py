@@ -1,0 +1,95 @@
+"""Fits of real recordings: the scenario collects as the program did; and the command as a person meets it."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from experiments.fit import fit, table
+from sim.jit import PLAIN
+from workloads.scenario import load
+
+ROOT = Path(__file__).parent.parent.parent
+DATA = ROOT / "tests" / "data" / "recorded"
+JSON, CHURN = DATA / "json-go1.27.3-P1", DATA / "churn-go1.27.3-P1"
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
+
+
+def allocsim(*arguments, cwd):
+    command = [sys.executable, "-m", "experiments.cli", "fit", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.skipif(PLAIN, reason="millions of allocations")
+@pytest.mark.parametrize(("name", "sets"), [(JSON, []), (CHURN, ["duration=300ms"])], ids=["json", "churn"])
+def test_the_scenario_collects_as_the_real_program_did(name, sets):
+    found = fit([f"{name}.log", f"{name}.pb.gz"], sets=["version=go1.27", *sets])
+    theirs, ours = found.recorded, found.simulated
+    assert theirs.cycles > 10 and ours.cycles == pytest.approx(theirs.cycles, rel=0.1)
+    for figure in ("trigger", "marked", "goal"):
+        assert getattr(ours, figure) == pytest.approx(getattr(theirs, figure), rel=0.05)
+    assert ours.rate == pytest.approx(theirs.rate, rel=0.03)
+    assert found.met == ("rate", "gc_share") and len(table(found)) == 7
+
+
+def test_the_file_is_a_scenario_that_says_where_numbers_come_from(tmp_path):
+    run = allocsim(f"{JSON}.log", f"{JSON}.pb.gz", "--no-run", "--set", "gogc=200", "-o", "own.toml", cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (0, "")
+    assert "warning: a profile does not tell pointers" in run.stderr and "run it with allocsim run own.toml" in run.stderr
+    text = (tmp_path / "own.toml").read_text()
+    assert "gogc = 200  # as set" in text and "gomaxprocs = 1  # json-go1.log" not in text
+    assert f"gomaxprocs = 1  # {JSON.name}.log" in text and "sizes: the heap profile" in text
+    scenario = load(tmp_path / "own.toml")
+    assert (scenario.gogc, scenario.gomaxprocs, scenario.workload.goroutines) == (200, 1, 1)
+    assert tomllib.loads(text)["run"]["duration"].endswith("ms")
+
+
+@pytest.mark.skipif(PLAIN, reason="a million allocations")
+def test_a_profile_alone_meets_its_rate(tmp_path):
+    run = allocsim(f"{JSON}.pb.gz", "--seconds", "1.5", "--set", "duration=100ms", "--json", cwd=tmp_path)
+    answer = json.loads(run.stdout)
+    assert answer["recorded"] is None and answer["met"] == ["rate"]
+    assert (tmp_path / f"{JSON.name.split('.')[0]}.toml").read_text() == answer["scenario"]
+    assert any("Go version" in line for line in answer["cautions"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["nothing"], "nothing: no such file; name one that exists"),
+        (["folder"], "folder: is a directory without record.json"),
+        (["text"], "text: is no gctrace log, execution trace or heap profile"),
+        ([f"{JSON}.pb.gz"], "does not tell how long the program ran; add --seconds, or a gctrace log"),
+        ([f"{JSON}.log", f"{CHURN}.log"], "is a second log, after"),
+        ([f"{JSON}.log", "-o", "text"], "text: exists already; name another file with -o, or replace it with --force"),
+        ([f"{JSON}.log", "-o", "no/x.toml"], "there is no directory no; make it first"),
+        ([f"{JSON}.log", "--set", "gogc=many"], "runtime.gogc: 'many' is not allowed"),
+        ([f"{JSON}.log", "--set", "nonsense=1"], "nonsense: unknown key"),
+        (["one"], "one: 1 cycles do not tell how much was allocated; record a longer run"),
+        (["broken"], "broken/record.json: is no record of a run"),
+        (["trace"], "trace: "),
+    ],
+)
+def test_what_cannot_be_fitted(tmp_path, arguments, fault):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "record.json").write_text("[1]")
+    (tmp_path / "text").write_text("hello\n")
+    (tmp_path / "trace").write_bytes(b"go 1.26 trace\0\0\0nothing")
+    (tmp_path / "one").write_text(Path(f"{JSON}.log").read_text().splitlines()[0] + "\n")
+    before = sorted(tmp_path.rglob("*"))
+    run = allocsim(*arguments, cwd=tmp_path)
+    lines = [line for line in run.stderr.splitlines() if not line.startswith("compiling the")]
+    assert (run.returncode, run.stdout, len(lines)) == (2, "", 1), run.stderr
+    assert fault in lines[0] and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_directory_without_a_trace_is_not_replayed(tmp_path):
+    (tmp_path / "record.json").write_text("{}")
+    command = [sys.executable, "-m", "experiments.cli", "replay", str(tmp_path)]
+    run = subprocess.run(command, env=ENV, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2 and f"{tmp_path}: holds no trace; record a test" in run.stderr
