@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from experiments.errors import InputError
@@ -24,6 +25,7 @@ from workloads.fit_scenario import Draft, described, draft
 from workloads.gotrace_model import TraceError
 from workloads.heapcycles import Figures, allocated, figures, mark_cost, of_simulated
 from workloads.recording import Recording, gather
+from workloads.scenario_record import ScenarioError
 from workloads.spec import Workers
 
 RUNS = 6
@@ -77,32 +79,29 @@ def fit(
     try:
         recorded = gather(sources, seconds)
         first = draft(recorded, sets)
-        first.scenario()
-    except (ValueError, TraceError) as error:
+    except (ScenarioError, TraceError) as error:
         raise InputError(str(error)) from None
+    except ValueError as error:
+        what = str(error)
+        raise InputError(what if any(what.startswith(str(Path(one))) for one in sources) else f"{sources[0]}: {what}") from None
     head = described(first.fit, recorded)
     if not simulate:
         return Fitted(first.text(head), first.cautions, None, None, None, ())
     found, result, rate, unmet = _calibrated(first, recorded, sets, tell)
     cautions = [*first.cautions, *unmet]
-    seen, whole = _up_to(recorded, result), recorded.whole
+    length = (result.scenario.duration_ps or 0) / SEC
+    begun = 0.0 if recorded.whole or not recorded.cycles else recorded.cycles[0].end
+    seen = [one for one in recorded.cycles if one.end - begun <= length * (1 + 1e-9)]
     simulated = of_simulated(result.cycles, result.scenario.version, exact=recorded.exact)
     procs = result.scenario.gomaxprocs
     met = ("rate", *(["gc_share"] if first.guessed and recorded.cycles else []))
     try:
-        ours = figures(simulated, procs, whole=True) if recorded.cycles else None
-        theirs = figures(seen, procs, whole=whole) if recorded.cycles else None
+        ours = figures(simulated, procs, length, whole=True) if recorded.cycles else None
+        theirs = figures(seen, procs, begun + length, whole=recorded.whole) if recorded.cycles else None
     except ValueError as error:
         cautions.append(f"record and run cannot be compared: {error}")
         ours = theirs = None
     return Fitted(found.text(head), tuple(cautions), theirs, ours, (first.fit.rate, rate), met)
-
-
-def _up_to(recorded: Recording, result: Result) -> list[Any]:
-    """The recorded cycles that ended within the length of the run."""
-    length = (result.scenario.duration_ps or 0) / SEC
-    begun = 0.0 if recorded.whole or not recorded.cycles else recorded.cycles[0].end
-    return [one for one in recorded.cycles if one.end - begun <= length * (1 + 1e-9)]
 
 
 @dataclass

@@ -116,6 +116,7 @@ def draft(recorded: Recording, sets: Sequence[str] = ()) -> Draft:
     _change(raw, why, sets, recorded.name)
     told = recorded.sizes.pointers is not None
     guessed = () if told else tuple(i for i, kind in enumerate(found.mix.objects) if kind.pointers_ppm == round(GUESS * PPM))
+    resolve(raw, f"{recorded.name}.toml", recorded.name)  # refuses a wrong set
     return Draft(recorded.name, raw, why, found, (*recorded.cautions, *cautions), recorded.sizes.source, guessed)
 
 

@@ -170,7 +170,7 @@ def mark_cost(cycles: Sequence[Seen]) -> float | None:
 class Figures:
     """What cycles come to: how many began by themselves; means over time of these, bytes; bytes allocated a second.
 
-    Over time: a cycle counts as long as it was since the one before, so that the many of a small heap do not outweigh.
+    Over time: each instant counts for the cycle whose beginning is nearest, so that the many of a small heap do not outweigh.
 
     ``gc_share``: of the CPU time of all Ps, the collector's without idle marking; None where it is not told.
     """
@@ -183,13 +183,14 @@ class Figures:
     gc_share: float | None
 
 
-def figures(cycles: Sequence[Seen], procs: int, *, whole: bool) -> Figures:
-    """The figures of some cycles, up to the end of the last; ValueError if none began by itself."""
+def figures(cycles: Sequence[Seen], procs: int, until: float, *, whole: bool) -> Figures:
+    """The figures of some cycles, heaps up to an instant; ValueError if none began by itself."""
     own = [one for one in cycles if not one.forced]
     if not own:
         raise ValueError("no cycle began by itself")
     nbytes, seconds = allocated(cycles, whole=whole)
-    since = np.diff([0.0 if whole else own[0].begin - 1e-9, *(one.begin for one in own)])
+    nearest = [(a.begin + b.begin) / 2 for a, b in pairwise(own)]
+    since = np.diff([0.0 if whole else own[0].begin, *nearest, max(until, own[-1].end)])
     cpu = [one.cpu for one in cycles if one.cpu is not None]
     begun = 0.0 if whole else cycles[0].begin
     return Figures(

@@ -190,7 +190,7 @@ class Handler(BaseHTTPRequestHandler):
 
     cut = False
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self.send_response(200)
         cut = self.cut and "trace" in self.path
         body = self.path.encode()

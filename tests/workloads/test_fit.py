@@ -49,16 +49,16 @@ def test_live_is_marked_but_for_what_was_allocated_meanwhile():
 
 def test_figures_weigh_cycles_by_their_time():
     cycles = [cycle(1, 0.1, 10, 10, 5, 20), cycle(2, 0.4, 30, 30, 6, 60), cycle(3, 0.5, 7, 7, 6, 60, forced=True)]
-    found = figures(cycles, 1, whole=True)
+    found = figures(cycles, 1, 0.5, whole=True)
     assert (found.cycles, found.gc_share) == (2, None)
-    assert found.trigger == pytest.approx((10 * 0.1 + 30 * 0.3) / 0.4)
+    assert found.trigger == pytest.approx((10 * 0.25 + 30 * 0.25) / 0.5)
     with pytest.raises(ValueError, match="began by itself"):
-        figures(cycles[2:], 1, whole=True)
+        figures(cycles[2:], 1, 0.5, whole=True)
 
 
 def test_the_cpu_share_is_without_idle_marking():
     line = parse_gctrace("gc 1 @0.980s 5%: 0+20+0 ms clock, 1.0+2.0/3.0/30+4.0 ms cpu, 4->5->1 MB, 5 MB goal, 0 MB stacks, 0 MB globals, 2 P")
-    assert figures([of_line(line)], 2, whole=True).gc_share == pytest.approx(0.010 / (2 * 1.0))
+    assert figures([of_line(line)], 2, 1.0, whole=True).gc_share == pytest.approx(0.010 / (2 * 1.0))
 
 
 def test_a_trace_s_heaps_are_put_to_the_log_s_cycles():
