@@ -28,12 +28,22 @@ def trace_in(name: str) -> str:
 
 
 @click.command("record", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
-@click.option("-o", "--output", metavar="DIR", help="Keep what is gathered in DIR, a new directory [default: NAME.record].")
-@click.option("--pprof", "url", metavar="URL", help="Where the command serves net/http/pprof: fetch trace and heap profile.")
 @click.option(
-    "--seconds", type=click.FloatRange(0.1, _MAX_SECONDS), default=_SECONDS, show_default=True, help="With --pprof: of trace."
+    "-o", "--output", metavar="DIR", help="Keep what is gathered in DIR, a new directory [default: NAME.record]."
 )
-@click.option("--no-trace", is_flag=True, help="No trace: the program runs as fast as ever, but nothing tells pointers.")
+@click.option(
+    "--pprof", "url", metavar="URL", help="Where the command serves net/http/pprof: fetch trace and heap profile."
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, _MAX_SECONDS),
+    default=_SECONDS,
+    show_default=True,
+    help="With --pprof: of trace.",
+)
+@click.option(
+    "--no-trace", is_flag=True, help="No trace: the program runs as fast as ever, but nothing tells pointers."
+)
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD [ARG]...")
 def record_(output: str | None, url: str | None, seconds: float, no_trace: bool, command: tuple[str, ...]) -> None:
     """Run a Go test or program and gather gctrace lines, a trace and a heap profile for `replay` and `fit`.
@@ -66,11 +76,22 @@ def _size(path: Path) -> str:
 
 @click.command("fit")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("-o", "--output", metavar="FILE", help="Where to write the scenario [default: NAME.toml in this directory].")
-@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A value of the scenario that is known better; repeatable.")
 @click.option(
-    "--seconds", type=click.FloatRange(0.001, 1e7), metavar="N", help="How long the program ran, for a heap profile alone."
+    "-o", "--output", metavar="FILE", help="Where to write the scenario [default: NAME.toml in this directory]."
+)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A value of the scenario that is known better; repeatable.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.001, 1e7),
+    metavar="N",
+    help="How long the program ran, for a heap profile alone.",
 )
 @click.option("--no-run", is_flag=True, help="Write the scenario only: rates are then an estimate.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -144,7 +165,9 @@ def _write(target: Path, text: str) -> None:
     """Write a file whole or not at all."""
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, prefix=".allocsim-", delete=False) as stream:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, prefix=".allocsim-", delete=False
+        ) as stream:
             temporary = Path(stream.name)
             stream.write(text)
         umask = os.umask(0)

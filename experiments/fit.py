@@ -83,7 +83,9 @@ def fit(
         raise InputError(str(error)) from None
     except ValueError as error:
         what = str(error)
-        raise InputError(what if any(what.startswith(str(Path(one))) for one in sources) else f"{sources[0]}: {what}") from None
+        raise InputError(
+            what if any(what.startswith(str(Path(one))) for one in sources) else f"{sources[0]}: {what}"
+        ) from None
     head = described(first.fit, recorded)
     if not simulate:
         return Fitted(first.text(head), first.cautions, None, None, None, ())

@@ -80,7 +80,9 @@ def record(command: Sequence[str], output: str | None, *, url: str | None, secon
         shutil.rmtree(folder, ignore_errors=True)
         if not isinstance(error, OSError):
             raise
-        raise InputError(f"{error.filename or target}: {error.strerror}; make room or name another directory with -o") from error
+        raise InputError(
+            f"{error.filename or target}: {error.strerror}; make room or name another directory with -o"
+        ) from error
     try:
         folder.rename(target)
     except OSError as error:
@@ -102,7 +104,9 @@ def _run(made: Plan, folder: Path, fetcher: Fetcher | None) -> tuple[int, int]:
         try:
             child = subprocess.Popen(made.argv, env=made.environment, stderr=stderr)
         except OSError as error:
-            raise InputError(f"{made.argv[0]}: cannot be run ({error.strerror}); name a program of this machine") from None
+            raise InputError(
+                f"{made.argv[0]}: cannot be run ({error.strerror}); name a program of this machine"
+            ) from None
         forward_to(child)
         if made.fifo is None:
             assert child.stderr is not None

@@ -64,7 +64,9 @@ def find_command(command: Sequence[str]) -> str:
         raise InputError(f"go: no such command; {GO_HINT}")
     if "/" in name and Path(name).is_file():
         raise InputError(f"{name}: is not executable; make it so with chmod +x, or build it with go build")
-    raise InputError(f"{name}: no such command; name a program, go test or go run (a program of this folder is ./{name})")
+    raise InputError(
+        f"{name}: no such command; name a program, go test or go run (a program of this folder is ./{name})"
+    )
 
 
 def plan(command: Sequence[str], folder: Path, environment: Mapping[str, str], *, trace: bool) -> Plan:
@@ -112,7 +114,8 @@ def _go_command(made: Plan, arguments: Sequence[str], verb: int, folder: Path, *
     script = folder / "exec.sh"
     runner = f"{users} " if users else ""
     script.write_text(
-        f'#!/bin/sh\nGODEBUG={shlex.quote(made.godebug)} exec {runner}"$@" 2>{shlex.quote(str(made.fifo))}\n', encoding="utf-8"
+        f'#!/bin/sh\nGODEBUG={shlex.quote(made.godebug)} exec {runner}"$@" 2>{shlex.quote(str(made.fifo))}\n',
+        encoding="utf-8",
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     made.remove += [script, made.fifo]

@@ -98,7 +98,9 @@ class Fetcher:
     def check_free(self) -> None:
         """InputError if something answers before the program is there."""
         if self._answers():
-            raise InputError(f"{self.base}: answers already, before the command runs; stop what is there, or name another port")
+            raise InputError(
+                f"{self.base}: answers already, before the command runs; stop what is there, or name another port"
+            )
 
     def start(self) -> None:
         """Begin."""
@@ -109,7 +111,9 @@ class Fetcher:
         self._stop.set()
         self._thread.join(_PATIENCE)
         if not self.done.is_set() and not self.notes:
-            self.notes.append(f"{self.base}/debug/pprof/ has not answered; serve net/http/pprof there, or name where with --pprof")
+            self.notes.append(
+                f"{self.base}/debug/pprof/ has not answered; serve net/http/pprof there, or name where with --pprof"
+            )
 
     def _answers(self) -> bool:
         try:
@@ -145,7 +149,9 @@ class Fetcher:
                     raise OSError(f"{answer.length} bytes are missing")
             part.replace(self._folder / name)
         except urllib.error.HTTPError as error:
-            self.notes.append(f"{address}: {error.code} {error.reason}; import net/http/pprof and serve http.DefaultServeMux there")
+            self.notes.append(
+                f"{address}: {error.code} {error.reason}; import net/http/pprof and serve http.DefaultServeMux there"
+            )
         except Exception as error:  # noqa: BLE001  # whatever a dying server makes of its answer
             part.unlink(missing_ok=True)
             self.notes.append(f"{address}: cut off ({error}); let the program run longer, or fewer --seconds")

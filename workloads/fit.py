@@ -71,7 +71,9 @@ class Fit:
     cautions: tuple[str, ...]
 
 
-def live_curves(times: Sequence[float], live: Sequence[float], rate: float, end: float) -> tuple[tuple[Lives, ...], float]:
+def live_curves(
+    times: Sequence[float], live: Sequence[float], rate: float, end: float
+) -> tuple[tuple[Lives, ...], float]:
     """The live heap at some times as curves, and their median relative error."""
     most = max(live)
     least = end / _LEAST_RUN
@@ -94,7 +96,9 @@ def _curves(t: Any, live: Any, least: float, end: float) -> tuple[list[Lives], f
     weight = 1 / (live + _FLOOR * most)
     amounts, _ = nnls(columns * weight[:, None], live * weight)
     error = float(np.median(np.abs(columns @ amounts - live) * weight))
-    found = [Lives(mean, a, a / mean) for mean, a in zip(means, amounts[:-1].tolist(), strict=True) if a > _SMALL * most]
+    found = [
+        Lives(mean, a, a / mean) for mean, a in zip(means, amounts[:-1].tolist(), strict=True) if a > _SMALL * most
+    ]
     if amounts[-1] > _SMALL * most:
         found.append(Lives(inf, float(amounts[-1]), float(amounts[-1]) / end))
     return found, error
@@ -127,7 +131,11 @@ def shared_out(total: float, wanted: Mapping[int, float], most: Mapping[int, flo
 
 def request(slot: int, facts: Facts, pointers: float) -> int:
     """Bytes to ask for to get such a slot, with a malloc header if pointers need one."""
-    header = facts.malloc_header and pointers > 0 and MIN_SIZE_FOR_MALLOC_HEADER < slot <= facts.max_small_size + MALLOC_HEADER_SIZE
+    header = (
+        facts.malloc_header
+        and pointers > 0
+        and MIN_SIZE_FOR_MALLOC_HEADER < slot <= facts.max_small_size + MALLOC_HEADER_SIZE
+    )
     return slot - MALLOC_HEADER_SIZE if header else slot
 
 
@@ -192,9 +200,13 @@ def fit(cycles: Sequence[Seen], sizes: Sizes, facts: Facts, *, whole: bool) -> F
         mean = sum(one.live for one in cycles) / len(cycles)
         lives, error = _steady(mean, rate, cycles[-1].end - cycles[0].begin), 0.0
         if not whole:
-            cautions.append("the record begins in the middle of a run: its live heap is taken to be what it is on average")
+            cautions.append(
+                "the record begins in the middle of a run: its live heap is taken to be what it is on average"
+            )
     if error > 0.1:
-        cautions.append(f"the live heap rises and falls: the scenario's smooth one is off by {100 * error:.0f} %, the median")
+        cautions.append(
+            f"the live heap rises and falls: the scenario's smooth one is off by {100 * error:.0f} %, the median"
+        )
     made = _made(sizes, facts)
     if not made:
         raise ValueError(f"{sizes.source} tells no sizes; record a longer run")
@@ -256,7 +268,9 @@ def mutators(cycles: Sequence[Seen], procs: int) -> tuple[int, str]:
     dedicated = sum(one.dedicated or 0.0 for one in told) / clock
     if idle < 0.2:
         return procs, "as many as Ps: none was idle during marks"
-    return max(1, round(procs - idle - dedicated)), f"{idle:.1f} Ps were idle during marks, {dedicated:.1f} at work on them"
+    return max(
+        1, round(procs - idle - dedicated)
+    ), f"{idle:.1f} Ps were idle during marks, {dedicated:.1f} at work on them"
 
 
 def filled(lives: Sequence[Lives], end: float) -> float:

@@ -53,11 +53,15 @@ class Draft:
         raw, why = deepcopy(self.raw), dict(self.why)
         workload = raw["workload"]
         workload["think"] = exact_time(think)
-        why["workload", "think"] = f"so that {self.fit.rate / 1e6:.4g} MB a second are allocated, as recorded: by some runs"
+        why["workload", "think"] = (
+            f"so that {self.fit.rate / 1e6:.4g} MB a second are allocated, as recorded: by some runs"
+        )
         if pointers is not None:
             for i in self.guessed:
                 workload["objects"][i]["pointers"] = round(pointers, 3)
-            why["workload", "objects"] = f"{_SIZES.format(self.source)}; pointers: so that marking takes the CPU time recorded"
+            why["workload", "objects"] = (
+                f"{_SIZES.format(self.source)}; pointers: so that marking takes the CPU time recorded"
+            )
         _change(raw, why, sets, self.name)
         return replace(self, raw=raw, why=why)
 
@@ -73,7 +77,9 @@ def _change(raw: Tables, why: Why, sets: Sequence[str], name: str) -> None:
     apply_sets(raw, sets, f"{name}.toml")
     for section, table in raw.items():
         if isinstance(table, dict):
-            why |= {(section, key): "as set" for key, value in table.items() if before.get(section, {}).get(key) != value}
+            why |= {
+                (section, key): "as set" for key, value in table.items() if before.get(section, {}).get(key) != value
+            }
 
 
 def draft(recorded: Recording, sets: Sequence[str] = ()) -> Draft:
@@ -85,7 +91,11 @@ def draft(recorded: Recording, sets: Sequence[str] = ()) -> Draft:
     _change(raw, why, sets, recorded.name)
     known = resolve(raw, f"{recorded.name}.toml", recorded.name)
     facts = VERSIONS[known.version]
-    found = fit(recorded.cycles, recorded.sizes, facts, whole=recorded.whole) if recorded.cycles else fit_rows(recorded.sizes, facts)
+    found = (
+        fit(recorded.cycles, recorded.sizes, facts, whole=recorded.whole)
+        if recorded.cycles
+        else fit_rows(recorded.sizes, facts)
+    )
     goroutines, guess = mutators(recorded.cycles, known.gomaxprocs)
     raw = settings | {"run": {}, "workload": {}}
     seconds = _seconds(recorded)
@@ -94,7 +104,9 @@ def draft(recorded: Recording, sets: Sequence[str] = ()) -> Draft:
     why["run", "duration"] = "as long as the recorded cycles" if recorded.cycles else "as long as the program ran"
     if length < seconds:
         why["run", "duration"] = f"of {seconds:.3g} s recorded: {MAX_MALLOCS // 10**6} million mallocs"
-        cautions.append(f"the scenario is the first {length:.3g} s of {seconds:.3g}; --set duration={seconds:.3g}s for all")
+        cautions.append(
+            f"the scenario is the first {length:.3g} s of {seconds:.3g}; --set duration={seconds:.3g}s for all"
+        )
     workload = {
         "kind": "workers",
         "goroutines": goroutines,
@@ -112,24 +124,32 @@ def draft(recorded: Recording, sets: Sequence[str] = ()) -> Draft:
     raw["workload"] = workload
     cautions += found.cautions
     if (there := filled(found.lives, length)) < 0.9 and not recorded.cycles:
-        cautions.append(f"at the end of the run {100 * there:.0f} % of what lives will be there: lifetimes are as long as the run")
+        cautions.append(
+            f"at the end of the run {100 * there:.0f} % of what lives will be there: lifetimes are as long as the run"
+        )
     _change(raw, why, sets, recorded.name)
     told = recorded.sizes.pointers is not None
-    guessed = () if told else tuple(i for i, kind in enumerate(found.mix.objects) if kind.pointers_ppm == round(GUESS * PPM))
+    guessed = (
+        () if told else tuple(i for i, kind in enumerate(found.mix.objects) if kind.pointers_ppm == round(GUESS * PPM))
+    )
     resolve(raw, f"{recorded.name}.toml", recorded.name)  # refuses a wrong set
     return Draft(recorded.name, raw, why, found, (*recorded.cautions, *cautions), recorded.sizes.source, guessed)
 
 
 def described(found: Fit, recorded: Recording) -> list[str]:
     """What was fitted, in lines for the head of the file."""
-    lines = [f"Fitted by allocsim; formulas: workloads/fit.py. Cycles: {recorded.cycles_from or 'none'}. Sizes: {recorded.sizes.source}."]
+    lines = [
+        f"Fitted by allocsim; formulas: workloads/fit.py. Cycles: {recorded.cycles_from or 'none'}. Sizes: {recorded.sizes.source}."
+    ]
     for one in found.lives:
         if one.seconds == inf:
             lines.append(f"Live: {one.rate / 1e6:.3g} MB more each second, for ever.")
         else:
             lines.append(f"Live: {one.amount / 1e6:.3g} MB of objects with a mean lifetime of {one.seconds:.3g} s.")
     if recorded.cycles:
-        lines.append(f"The rest is garbage within some {GARBAGE} mallocs. Live heap at cycles' beginnings: off by {100 * found.error:.1f} %.")
+        lines.append(
+            f"The rest is garbage within some {GARBAGE} mallocs. Live heap at cycles' beginnings: off by {100 * found.error:.1f} %."
+        )
     return lines
 
 

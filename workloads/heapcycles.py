@@ -34,9 +34,11 @@ _NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One cycle. ``begin``, ``end``: seconds since the program's start, or the trace's. Bytes of heap: ``heap0`` live when it
-    began, ``heap1`` when all was marked, ``heap2`` marked, ``goal``. ``cpu``: seconds of the collector, but for what idle
-    Ps mark, and ``dedicated``, ``idle`` of them, ``clock``: the mark phase; None where that is not told.
+    """One cycle. ``begin``, ``end``: seconds since the program's start, or the trace's.
+
+    Bytes of heap: ``heap0`` live when it began, ``heap1`` when all was marked, ``heap2`` marked, ``goal``. ``cpu``:
+    seconds of the collector, but for what idle Ps mark; ``dedicated`` of them; ``idle``; ``clock``: the mark phase. None
+    where that is not told.
     """
 
     number: int
@@ -170,7 +172,8 @@ def mark_cost(cycles: Sequence[Seen]) -> float | None:
 class Figures:
     """What cycles come to: how many began by themselves; means over time of these, bytes; bytes allocated a second.
 
-    Over time: each instant counts for the cycle whose beginning is nearest, so that the many of a small heap do not outweigh.
+    Over time: each instant counts for the cycle whose beginning is nearest, so that the many of a small heap do not
+    outweigh.
 
     ``gc_share``: of the CPU time of all Ps, the collector's without idle marking; None where it is not told.
     """

@@ -55,7 +55,9 @@ def read_profile(path: str | os.PathLike[str]) -> HeapProfile:
     try:
         return parse_profile(_unpacked(packed))
     except (ValueError, IndexError) as error:
-        raise ValueError(f"{source}: is no heap profile ({error or 'cut short'}); name one of /debug/pprof/heap") from None
+        raise ValueError(
+            f"{source}: is no heap profile ({error or 'cut short'}); name one of /debug/pprof/heap"
+        ) from None
 
 
 def _unpacked(packed: bytes) -> bytes:

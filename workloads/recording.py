@@ -35,12 +35,13 @@ from workloads.sizetable import Row, measure, read_size_table
 DEFAULT_TABLE = Path(__file__).parent / "data" / "json.csv"
 _MIB = 1 << 20
 _HEAD = 1 << 20  # bytes looked at to tell a kind of file
+_GUESS = "half of the objects are full of them at a guess, or as many as the recorded cost of marking asks for"
 _LEAST_GOAL = 4 << 20  # the first cycle's, with GOGC=100 (mgcpacer.go:defaultHeapMinimum)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Sizes of slots that are allocated: a row each. ``pointers``: share of a size's objects that hold some, where told;
+    """Sizes of slots that are allocated: a row each. ``pointers``: share of a size's objects that hold some, if told;
     ``pointer_bytes``: of such an object's bytes, those up to the last one. ``live``: whether the rows tell what lives.
     """
 
@@ -105,7 +106,9 @@ def _kind(path: Path) -> str:
         return "trace"
     if any(gctrace_part(line) is not None for line in head.decode("utf-8", "replace").splitlines()):
         return "log"
-    raise ValueError(f"{path}: is no gctrace log, execution trace or heap profile; name one, or what `allocsim record` wrote")
+    raise ValueError(
+        f"{path}: is no gctrace log, execution trace or heap profile; name one, or what `allocsim record` wrote"
+    )
 
 
 def _files(sources: Iterable[str | os.PathLike[str]], settings: Settings) -> dict[str, Path]:
@@ -123,7 +126,9 @@ def _files(sources: Iterable[str | os.PathLike[str]], settings: Settings) -> dic
             continue
         record = source / RECORD
         if not record.is_file():
-            raise ValueError(f"{source}: is a directory without {RECORD}; name one that `allocsim record` wrote, or a file")
+            raise ValueError(
+                f"{source}: is a directory without {RECORD}; name one that `allocsim record` wrote, or a file"
+            )
         _read_record(record, settings)
         for kind, name in (("log", LOG), ("trace", TRACE), ("profile", PROFILE)):
             path = source / name
@@ -136,7 +141,9 @@ def _read_record(path: Path, settings: Settings) -> None:
     """Take what a record.json tells of settings."""
     try:
         told = json.loads(path.read_text("utf-8"))
-        texts = {name: told.get(key) for name, key in (("version", "go"), ("gogc", "GOGC"), ("memory_limit", "GOMEMLIMIT"))}
+        texts = {
+            name: told.get(key) for name, key in (("version", "go"), ("gogc", "GOGC"), ("memory_limit", "GOMEMLIMIT"))
+        }
         procs, seconds = told.get("GOMAXPROCS"), told.get("seconds")
     except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: is no record of a run ({error}); record it again") from None
@@ -170,7 +177,9 @@ def gather(sources: Sequence[str | os.PathLike[str]], seconds: float | None = No
     if profile is not None and not cycles:
         settings.tell("the profile", seconds=profile.duration_ns / 1e9 or None)
         if settings.seconds is None:
-            raise ValueError(f"{files['profile']}: does not tell how long the program ran; add --seconds, or a gctrace log")
+            raise ValueError(
+                f"{files['profile']}: does not tell how long the program ran; add --seconds, or a gctrace log"
+            )
     sizes = _sizes(trace, profile, cycles, settings, cautions)
     name = Path(os.path.abspath(sources[0])).name.split(".")[0] or "fitted"
     return Recording(name, tuple(cycles), whole, exact, cycles_from, sizes, settings, tuple(cautions))
@@ -211,7 +220,9 @@ def _tell_log(log: GcLog, settings: Settings, source: str, cautions: list[str]) 
         cautions.append(f"{log.damaged} lines that began like gctrace's are damaged and left out")
     forced = sum(line.forced for line in lines)
     if forced:
-        cautions.append(f"the program asked for {forced} of {len(lines)} cycles (runtime.GC), which the scenario has not")
+        cautions.append(
+            f"the program asked for {forced} of {len(lines)} cycles (runtime.GC), which the scenario has not"
+        )
 
 
 def _percent(lines: Sequence[GcLine]) -> int | None:
@@ -236,7 +247,11 @@ def _cycles(log: GcLog | None, trace: Trace | None, gogc: str | None) -> tuple[l
     if log is not None:
         told, whole = [of_line(line) for line in log.lines], log.lines[0].number == 1
         both, nearly = joined(told, traced)
-        return (both, whole, True, "the log, heaps to the byte from the trace") if nearly else (told, whole, False, "the log")
+        return (
+            (both, whole, True, "the log, heaps to the byte from the trace")
+            if nearly
+            else (told, whole, False, "the log")
+        )
     if not traced:
         return [], False, False, ""
     percent = percent_of(gogc)
@@ -260,11 +275,15 @@ def _sizes(
         assert seconds is not None
         found = profile_rows(profile, seconds)
         if not found:
-            raise ValueError("the profile has no sample of an allocation; record a longer run, or a lower memprofilerate")
-        cautions.append("a profile does not tell pointers: half of the objects are taken to be full of them")
+            raise ValueError(
+                "the profile has no sample of an allocation; record a longer run, or a lower memprofilerate"
+            )
+        cautions.append(f"a profile does not tell pointers: {_GUESS}")
         return Sizes(found, "the heap profile", live=any(row.live for row in found))
     rows = read_size_table(DEFAULT_TABLE).rows
-    cautions.append("a gctrace log does not tell sizes: those of a program that decodes JSON are taken, half of them pointers")
+    cautions.append(
+        f"a gctrace log does not tell sizes: those of a program that decodes JSON are taken; nor pointers: {_GUESS}"
+    )
     return Sizes(rows, f"workloads/data/{DEFAULT_TABLE.name}, for want of better")
 
 

@@ -1,9 +1,6 @@
 """Fits of real recordings: the scenario collects as the program did; and the command as a person meets it."""
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -17,12 +14,20 @@ from workloads.scenario import load
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests" / "data" / "recorded"
 JSON, CHURN, OLD = (DATA / f"{name}-P1" for name in ("json-go1.27.3", "churn-go1.27.3", "json-go1.19.8"))
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
 
 
-def allocsim(*arguments, cwd):
-    command = [sys.executable, "-m", "experiments.cli", "fit", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=120, check=False)
+@pytest.fixture
+def fit_command(tmp_path, monkeypatch, capsys):
+    """The command in a folder of its own: exit status, stdout, and stderr but for the line about the first compile."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main(["fit", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return caught.value.code, out, [line for line in err.splitlines() if not line.startswith("compiling the")]
+
+    return run
 
 
 @pytest.mark.skipif(PLAIN, reason="millions of allocations")
@@ -37,10 +42,10 @@ def test_the_scenario_collects_as_the_real_program_did(name, version):
     assert found.met == ("rate", "gc_share") and len(table(found)) == 7
 
 
-def test_the_file_is_a_scenario_that_says_where_numbers_come_from(tmp_path):
-    run = allocsim(f"{JSON}.log", f"{JSON}.pb.gz", "--no-run", "--set", "gogc=200", "-o", "own.toml", cwd=tmp_path)
-    assert (run.returncode, run.stdout) == (0, "")
-    assert "warning: a profile does not tell pointers" in run.stderr and "run it with allocsim run own.toml" in run.stderr
+def test_the_file_is_a_scenario_that_says_where_numbers_come_from(tmp_path, fit_command):
+    status, out, err = fit_command(f"{JSON}.log", f"{JSON}.pb.gz", "--no-run", "--set", "gogc=200", "-o", "own.toml")
+    assert (status, out) == (0, "")
+    assert "warning: a profile does not tell pointers" in err[0] and "run it with allocsim run own.toml" in err[-1]
     text = (tmp_path / "own.toml").read_text()
     assert "gogc = 200  # as set" in text and "gomaxprocs = 1  # json-go1.log" not in text
     assert f"gomaxprocs = 1  # {JSON.name}.log" in text and "sizes: the heap profile" in text
@@ -50,9 +55,9 @@ def test_the_file_is_a_scenario_that_says_where_numbers_come_from(tmp_path):
 
 
 @pytest.mark.skipif(PLAIN, reason="a million allocations")
-def test_a_profile_alone_meets_its_rate(tmp_path):
-    run = allocsim(f"{JSON}.pb.gz", "--seconds", "1.5", "--set", "duration=100ms", "--json", cwd=tmp_path)
-    answer = json.loads(run.stdout)
+def test_a_profile_alone_meets_its_rate(tmp_path, fit_command):
+    _, out, _ = fit_command(f"{JSON}.pb.gz", "--seconds", "1.5", "--set", "duration=100ms", "--json")
+    answer = json.loads(out)
     assert answer["recorded"] is None and answer["met"] == ["rate"]
     assert (tmp_path / f"{JSON.name.split('.')[0]}.toml").read_text() == answer["scenario"]
     assert any("Go version" in line for line in answer["cautions"])
@@ -68,14 +73,14 @@ def test_a_profile_alone_meets_its_rate(tmp_path):
         ([f"{JSON}.log", f"{CHURN}.log"], "is a second log, after"),
         ([f"{JSON}.log", "-o", "text"], "text: exists already; name another file with -o, or replace it with --force"),
         ([f"{JSON}.log", "-o", "no/x.toml"], "there is no directory no; make it first"),
-        ([f"{JSON}.log", "--set", "gogc=many"], "runtime.gogc: \"many\" is not allowed"),
+        ([f"{JSON}.log", "--set", "gogc=many"], 'runtime.gogc: "many" is not allowed'),
         ([f"{JSON}.log", "--set", "nonsense=1"], "nonsense: unknown key"),
         (["one"], "one: 1 cycles do not tell how much was allocated; record a longer run"),
         (["broken"], "broken/record.json: is no record of a run"),
         (["trace"], "trace: "),
     ],
 )
-def test_what_cannot_be_fitted(tmp_path, monkeypatch, capsys, arguments, fault):
+def test_what_cannot_be_fitted(tmp_path, fit_command, arguments, fault):
     (tmp_path / "folder").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "record.json").write_text("[1]")
@@ -83,17 +88,13 @@ def test_what_cannot_be_fitted(tmp_path, monkeypatch, capsys, arguments, fault):
     (tmp_path / "trace").write_bytes(b"go 1.26 trace\0\0\0nothing")
     (tmp_path / "one").write_text(Path(f"{JSON}.log").read_text().splitlines()[0] + "\n")
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as caught:
-        main(["fit", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if not line.startswith("compiling the")]
-    assert (caught.value.code, out, len(lines)) == (2, "", 1), err
+    status, out, lines = fit_command(*arguments)
+    assert (status, out, len(lines)) == (2, "", 1), lines
     assert fault in lines[0] and sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_directory_without_a_trace_is_not_replayed(tmp_path):
+def test_a_directory_without_a_trace_is_not_replayed(tmp_path, capsys):
     (tmp_path / "record.json").write_text("{}")
-    command = [sys.executable, "-m", "experiments.cli", "replay", str(tmp_path)]
-    run = subprocess.run(command, env=ENV, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert run.returncode == 2 and f"{tmp_path}: holds no trace; record a test" in run.stderr
+    with pytest.raises(SystemExit) as caught:
+        main(["replay", str(tmp_path)])
+    assert caught.value.code == 2 and f"{tmp_path}: holds no trace; record a test" in capsys.readouterr().err

@@ -105,7 +105,11 @@ def test_the_user_s_own_flags_stay(fake_go, tmp_path):
     made = planned("go test -C sub -trace my.out -memprofile=m.prof -exec qemu -o x . -args -trace=no", tmp_path)
     assert made.argv[1:5] == ["test", "-C", "sub", "-exec"]
     assert not any(one.startswith((f"-trace={tmp_path}", "-memprofile=/", "-memprofilerate")) for one in made.argv)
-    assert made.argv.count("-o") == 1 and "qemu" not in made.argv and 'exec qemu "$@"' in (tmp_path / "exec.sh").read_text()
+    assert (
+        made.argv.count("-o") == 1
+        and "qemu" not in made.argv
+        and 'exec qemu "$@"' in (tmp_path / "exec.sh").read_text()
+    )
     assert {name: str(path) for name, path in made.outputs.items()} == {"trace": "my.out", "heap.pb.gz": "m.prof"}
 
 
@@ -119,7 +123,9 @@ def test_an_old_go_makes_no_trace(fake_go, tmp_path):
 def test_the_binary_of_a_test_gets_test_flags(tmp_path):
     script(tmp_path / "x.test", "")
     made = planned(f"{tmp_path}/x.test -test.run One", tmp_path)
-    assert made.kind == "test" and f"-test.trace={tmp_path}/trace" in made.argv and made.argv[-2:] == ["-test.run", "One"]
+    assert (
+        made.kind == "test" and f"-test.trace={tmp_path}/trace" in made.argv and made.argv[-2:] == ["-test.run", "One"]
+    )
     assert made.environment["GODEBUG"] == "x=1,gctrace=1,traceallocfree=1"
 
 
@@ -137,10 +143,14 @@ def test_a_program_is_recorded_whatever_its_exit_status(tmp_path):
         tmp_path / "program",
         f"echo out; echo $GODEBUG $1 >&2; printf '%s' '{LINES[0]}' >&2; echo more >&2; printf '%s' '{LINES[1]}' >&2; exit 3",
     )
-    run = allocsim("record", "-o", "dir", "--", program, "-v", cwd=tmp_path, env={**ENV, "GODEBUG": "y=2", "GOGC": "50"})
+    run = allocsim(
+        "record", "-o", "dir", "--", program, "-v", cwd=tmp_path, env={**ENV, "GODEBUG": "y=2", "GOGC": "50"}
+    )
     assert (run.returncode, run.stdout) == (3, "out\n")
     assert run.stderr.startswith("y=2,gctrace=1,traceallocfree=1 -v\nmore\nallocsim: record: ")
-    assert run.stderr.splitlines()[-1].startswith("allocsim: record: 2 collections; the command ended with exit status 3; kept in dir")
+    assert run.stderr.splitlines()[-1].startswith(
+        "allocsim: record: 2 collections; the command ended with exit status 3; kept in dir"
+    )
     told = json.loads((tmp_path / "dir" / "record.json").read_text())
     assert (told["status"], told["GOGC"], told["command"][1:], told["files"]) == (3, "50", ["-v"], ["gctrace.txt"])
     assert (tmp_path / "dir" / "gctrace.txt").read_text() == LINES[0] + LINES[1]
@@ -150,9 +160,20 @@ def test_a_program_is_recorded_whatever_its_exit_status(tmp_path):
 
 
 def test_an_interrupt_goes_to_the_command_and_what_was_gathered_is_kept(tmp_path):
-    program = script(tmp_path / "program", f"trap 'echo bye; exit 0' INT; printf '%s' '{LINES[0]}' >&2; echo up; while :; do sleep 0.05; done")
+    program = script(
+        tmp_path / "program",
+        f"trap 'echo bye; exit 0' INT; printf '%s' '{LINES[0]}' >&2; echo up; while :; do sleep 0.05; done",
+    )
     command = [sys.executable, "-m", "experiments.cli", "record", "-o", "dir", "--", str(program)]
-    child = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    child = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert child.stdout is not None and child.stdout.readline() == "up\n"
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=20)
@@ -165,7 +186,10 @@ def test_an_interrupt_goes_to_the_command_and_what_was_gathered_is_kept(tmp_path
     [
         (["nowhere"], "nowhere: no such command; name a program"),
         (["./plain"], "./plain: is not executable; make it so with chmod +x"),
-        (["--pprof", "ftp://x", "--", "true"], "--pprof ftp://x: is no address; write one such as http://localhost:6060"),
+        (
+            ["--pprof", "ftp://x", "--", "true"],
+            "--pprof ftp://x: is no address; write one such as http://localhost:6060",
+        ),
         (["--seconds", "0", "--", "true"], "see allocsim record --help"),
         ([], "see allocsim record --help"),
     ],
@@ -246,15 +270,28 @@ def test_real_go(tmp_path):
         go = find_go()
     except NoGo as why:
         pytest.skip(str(why))
-    env = {**ENV, "PATH": f"{go.parent}:{os.environ['PATH']}", "GOMAXPROCS": "1", "GOTOOLCHAIN": "local", "GOPROXY": "off"}
-    env |= {"GOCACHE": str(tmp_path / "cache"), "GOPATH": str(tmp_path / "path"), "GOFLAGS": "-mod=mod", "GOWORK": "off"}
+    env = {
+        **ENV,
+        "PATH": f"{go.parent}:{os.environ['PATH']}",
+        "GOMAXPROCS": "1",
+        "GOTOOLCHAIN": "local",
+        "GOPROXY": "off",
+    }
+    env |= {
+        "GOCACHE": str(tmp_path / "cache"),
+        "GOPATH": str(tmp_path / "path"),
+        "GOFLAGS": "-mod=mod",
+        "GOWORK": "off",
+    }
     if (standing := os.path.expanduser("~/.cache/go-build")) and os.path.isdir(standing):
         env["GOCACHE"] = standing
     package = tmp_path / "package"
     package.mkdir()
     for name in ("go.mod", "main.go", "record_test.go"):
         (package / name).write_bytes((PROGRAM / name).read_bytes())
-    run = allocsim("record", "-o", tmp_path / "dir", "--", "go", "test", "-v", "-run", "TestDocuments", ".", cwd=package, env=env)
+    run = allocsim(
+        "record", "-o", tmp_path / "dir", "--", "go", "test", "-v", "-run", "TestDocuments", ".", cwd=package, env=env
+    )
     assert run.returncode == 0, run.stderr
     assert "--- PASS: TestDocuments" in run.stdout and "gc 1 @" not in run.stdout + run.stderr
     told = json.loads((tmp_path / "dir" / "record.json").read_text())

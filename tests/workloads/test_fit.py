@@ -57,7 +57,9 @@ def test_figures_weigh_cycles_by_their_time():
 
 
 def test_the_cpu_share_is_without_idle_marking():
-    line = parse_gctrace("gc 1 @0.980s 5%: 0+20+0 ms clock, 1.0+2.0/3.0/30+4.0 ms cpu, 4->5->1 MB, 5 MB goal, 0 MB stacks, 0 MB globals, 2 P")
+    line = parse_gctrace(
+        "gc 1 @0.980s 5%: 0+20+0 ms clock, 1.0+2.0/3.0/30+4.0 ms cpu, 4->5->1 MB, 5 MB goal, 0 MB stacks, 0 MB globals, 2 P"
+    )
     assert figures([of_line(line)], 2, 1.0, whole=True).gc_share == pytest.approx(0.010 / (2 * 1.0))
 
 
@@ -88,7 +90,9 @@ def test_what_the_rate_cannot_make_is_not_asked_for():
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=8).filter(lambda p: sum(m for _, m in p) > 1),
+    st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=8).filter(
+        lambda p: sum(m for _, m in p) > 1
+    ),
     st.floats(0, 1),
 )
 def test_shares_stay_within_bounds_and_add_up(pairs, part):
@@ -145,7 +149,9 @@ def test_sizes_alone_live_as_long_as_little_says():
     assert recorded.cycles == () and recorded.settings.seconds == 1.5
     found = fit_rows(recorded.sizes, FACTS)
     workload = Workers(1, found.mix)
-    assert live_bytes(workload, FACTS) == pytest.approx(sum(float(r.live) * r.size for r in recorded.sizes.rows), rel=0.02)
+    assert live_bytes(workload, FACTS) == pytest.approx(
+        sum(float(r.live) * r.size for r in recorded.sizes.rows), rel=0.02
+    )
 
 
 def test_rows_of_a_profile_are_its_samples_by_size():
@@ -153,7 +159,9 @@ def test_rows_of_a_profile_are_its_samples_by_size():
 
     profile = read_profile(DATA / "json-go1.19.8-P1.pb.gz")
     rows = profile_rows(profile, 2.0)
-    assert sum(row.rate * row.size for row in rows) * 2 == pytest.approx(sum(s.alloc_objects * s.size for s in profile.samples))
+    assert sum(row.rate * row.size for row in rows) * 2 == pytest.approx(
+        sum(s.alloc_objects * s.size for s in profile.samples)
+    )
     assert sum(row.live for row in rows) == sum(s.inuse_objects for s in profile.samples)
 
 

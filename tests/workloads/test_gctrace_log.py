@@ -42,7 +42,10 @@ def test_crlf_and_forced_cycles():
     ("lines", "fault"),
     [
         (["hello\n"], "log: no line of GODEBUG=gctrace=1"),
-        (["gc 1 @0.031s 0%: 0.011+0.21+0.008 ms clock, 0.1+0/0/0+0 ms cpu, 4->4->0 MB, 5 MB goal, 8 P\n"], "of Go 1.18 or later"),
+        (
+            ["gc 1 @0.031s 0%: 0.011+0.21+0.008 ms clock, 0.1+0/0/0+0 ms cpu, 4->4->0 MB, 5 MB goal, 8 P\n"],
+            "of Go 1.18 or later",
+        ),
         ([LINES[0], LINES[1], LINES[0]], "log, line 3: cycle 1 after cycle 2: two programs wrote this log"),
     ],
 )

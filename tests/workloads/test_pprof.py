@@ -65,7 +65,11 @@ def test_samples_are_those_that_protobuf_reads(path):
     found = read_profile(path)
     told = [(s.stack, s.size, s.alloc_objects, s.alloc_space, s.inuse_objects, s.inuse_space) for s in found.samples]
     assert told == list(expected(message)) and len(told) > 3
-    assert (found.period, found.time_ns, found.duration_ns) == (message.period, message.time_nanos, message.duration_nanos)
+    assert (found.period, found.time_ns, found.duration_ns) == (
+        message.period,
+        message.time_nanos,
+        message.duration_nanos,
+    )
 
 
 def test_packed_and_single_numbers_are_the_same():
