@@ -20,7 +20,7 @@ _MAX_SECONDS = 86_400.0
 
 
 def trace_in(name: str) -> str:
-    """The trace in a directory that `allocsim record` wrote; the name itself if it is none. InputError if there is none."""
+    """The trace in a directory that `allocsim record` wrote, or the name itself; InputError if there is no trace."""
     try:
         return str(trace_of(Path(name))) if name and "\0" not in name else name
     except ValueError as error:

@@ -5,9 +5,9 @@ the recorded one: from an estimate, each run corrects it by the difference of th
 
     think += goroutines * bytes a malloc * (1 / recorded rate - 1 / simulated rate),
 
-until the rates are within `CLOSE`, or after `RUNS` runs. Where nothing tells which objects hold pointers, but a log tells
-the CPU time of collections, the share of those that do is adjusted likewise, so that marking a byte takes as long as
-recorded. Nothing else is adjusted to what a run showed.
+until the rates are within `CLOSE`, or after `RUNS` runs. Where nothing tells which objects hold pointers, but a log
+tells the CPU time of collections, the share of those that do is adjusted likewise, so that marking a byte takes as long
+as recorded. Nothing else is adjusted to what a run showed.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def fit(
     simulate: bool = True,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Fitted:
-    """Fit a scenario to what some sources recorded, and run it unless told not to; InputError if they cannot be used."""
+    """Fit a scenario to what some sources recorded, and run it unless told not to; InputError if that cannot be."""
     try:
         recorded = gather(sources, seconds)
         first = draft(recorded, sets)
@@ -110,7 +110,7 @@ def fit(
 class _Tuner:
     """What a run shows, and what to change for it: the think time, and the share of pointers where that is a guess.
 
-    ``rate``: bytes a second wanted; ``cost``: seconds that marking a byte should take, None if pointers are told or that
+    ``rate``: bytes a second wanted; ``cost``: seconds that marking a byte should take, None if pointers are told, or it
     is not. ``seen``: the last share of pointers, and what marking a byte took with it.
     """
 
@@ -183,8 +183,8 @@ def _unmet(found: Draft, rate: float, tuner: _Tuner) -> Iterator[str]:
     if tuner.cost is not None and tuner.seen is not None and abs(tuner.seen[1] / tuner.cost - 1) > 5 * CLOSE:
         share, ours = tuner.seen
         yield (
-            f"collecting takes {ours * _MB * 1e3:.2g} ms of CPU time for each MB marked, {tuner.cost * _MB * 1e3:.2g} in the"
-            f" record, with {100 * share:.0f} % of the objects full of pointers"
+            f"collecting takes {ours * _MB * 1e3:.2g} ms of CPU time for each MB marked, {tuner.cost * _MB * 1e3:.2g}"
+            f" in the record, with {100 * share:.0f} % of the objects full of pointers"
         )
 
 

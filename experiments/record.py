@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ _SETTINGS = ("GOGC", "GOMEMLIMIT", "GOMAXPROCS")
 
 @dataclass(frozen=True)
 class Recorded:
-    """What `record` did: exit status of the command, the directory, the record.json in it, and what is missing there."""
+    """What `record` did: exit status of the command, the directory, its record.json, and what is missing there."""
 
     status: int
     directory: Path
@@ -126,17 +126,27 @@ def _run(made: Plan, folder: Path, fetcher: Fetcher | None) -> tuple[int, int]:
 
 
 @contextmanager
-def _signals() -> Iterator[Any]:
+def _signals() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
     """A context in which SIGINT and SIGTERM are a child's: forwarded, but for a Ctrl-C that its terminal sends it too."""
-    child: list[subprocess.Popen[bytes]] = []
+    children: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []  # signals that came before the child was known
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if child and not (number == signal.SIGINT and _in_foreground()):
-            child[0].send_signal(number)
+        if number == signal.SIGINT and _in_foreground():
+            return
+        if children:
+            children[0].send_signal(number)
+        else:
+            early.append(number)
+
+    def forward_to(child: subprocess.Popen[bytes]) -> None:
+        children.append(child)
+        for number in early:
+            child.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield child.append
+        yield forward_to
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -29,8 +29,9 @@ _HEAD = 64 << 20  # bytes of a program that are searched
 
 @dataclass(slots=True)
 class Plan:
-    """A command to be run. ``kind``: "go", "test" (a compiled one) or "program". ``outputs``: what it will write, by the
-    name it is kept under. ``fifo``: where the program's stderr arrives if not on its own. ``remove``: what is not kept.
+    """A command to be run. ``kind``: "go", "test" (a compiled one) or "program".
+
+    ``outputs``: what it will write, by the name it is kept under. ``fifo``: where the program's stderr arrives if not on its own. ``remove``: what is not kept.
     """
 
     kind: str
@@ -175,7 +176,7 @@ def _go_version(go: str) -> str | None:
 
 
 def build_version(program: Path) -> str | None:
-    """The Go version that a program was built with, out of its build information (debug/buildinfo); None if it has none."""
+    """The Go version that a program was built with, by its build information (debug/buildinfo); None if it has none."""
     try:
         with program.open("rb") as stream:
             head = stream.read(_HEAD)

@@ -1,4 +1,4 @@
-"""What a recorded program says on stderr, and what it serves: gctrace lines are kept, everything else goes on at once."""
+"""What a recorded program says on stderr, and what it serves: gctrace lines are kept, all else goes on at once."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ _SMALL = 1e-3  # of the whole: less than that is left out
 
 @dataclass(frozen=True, slots=True)
 class Lives:
-    """Long-lived objects: live bytes ``amount`` in the end, of mean lifetime ``seconds``; inf: for ever, and ``rate`` alone."""
+    """Long-lived objects: ``amount`` live bytes in the end, of mean lifetime ``seconds``; inf: for ever."""
 
     seconds: float
     amount: float
@@ -59,8 +59,8 @@ class Lives:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """``rate``: bytes a second; ``mallocs``: objects a second; ``live``: the live heap as curves; ``error``: median relative
-    error of them. ``mix``: without think time, lifetimes in mallocs of the whole program.
+    """``rate``: bytes a second; ``mallocs``: objects a second; ``lives``: the live heap as curves; ``error``: their median
+    relative one. ``mix``: without think time, lifetimes in mallocs of the whole program.
     """
 
     rate: float
@@ -105,7 +105,7 @@ def _curves(t: Any, live: Any, least: float, end: float) -> tuple[list[Lives], f
 
 
 def shared_out(total: float, wanted: Mapping[int, float], most: Mapping[int, float]) -> dict[int, float]:
-    """``total`` shared out in proportion to what is wanted, to nobody more than ``most``; all of these if they are less."""
+    """``total`` shared out in proportion to what is wanted, to nobody more than ``most``; if that is less, all of it."""
     keys = [key for key in wanted if most[key] > 0]
     room = sum(most[key] for key in keys)
     if total >= room * (1 - 1e-9):

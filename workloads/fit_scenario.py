@@ -139,7 +139,8 @@ def draft(recorded: Recording, sets: Sequence[str] = ()) -> Draft:
 def described(found: Fit, recorded: Recording) -> list[str]:
     """What was fitted, in lines for the head of the file."""
     lines = [
-        f"Fitted by allocsim; formulas: workloads/fit.py. Cycles: {recorded.cycles_from or 'none'}. Sizes: {recorded.sizes.source}."
+        "Fitted by allocsim; formulas: workloads/fit.py.",
+        f"Cycles: {recorded.cycles_from or 'none'}. Sizes: {recorded.sizes.source}.",
     ]
     for one in found.lives:
         if one.seconds == inf:
@@ -148,7 +149,7 @@ def described(found: Fit, recorded: Recording) -> list[str]:
             lines.append(f"Live: {one.amount / 1e6:.3g} MB of objects with a mean lifetime of {one.seconds:.3g} s.")
     if recorded.cycles:
         lines.append(
-            f"The rest is garbage within some {GARBAGE} mallocs. Live heap at cycles' beginnings: off by {100 * found.error:.1f} %."
+            f"The rest is garbage within some {GARBAGE} mallocs. These curves are off by {100 * found.error:.1f} %, the median."
         )
     return lines
 

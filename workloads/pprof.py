@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class HeapProfile:
-    """``period``: mean bytes between two samples. ``time_ns``: when it was written (Unix). ``duration_ns``: mostly 0."""
+    """``period``: mean bytes between two samples. ``time_ns``: of writing, Unix. ``duration_ns``: mostly 0."""
 
     samples: tuple[Sample, ...]
     period: int
