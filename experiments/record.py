@@ -127,7 +127,7 @@ def _run(made: Plan, folder: Path, fetcher: Fetcher | None) -> tuple[int, int]:
 
 @contextmanager
 def _signals() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """A context in which SIGINT and SIGTERM are a child's: forwarded, but for a Ctrl-C that its terminal sends it too."""
+    """A context in which SIGINT and SIGTERM are a child's: forwarded, but for a Ctrl-C that it gets anyhow."""
     children: list[subprocess.Popen[bytes]] = []
     early: list[int] = []  # signals that came before the child was known
 
@@ -187,7 +187,7 @@ def _gather(made: Plan, folder: Path, begun: float) -> Iterator[str]:
 def _missing(made: Plan, folder: Path, cycles: int, url: str | None, *, trace: bool) -> Iterator[str]:
     """What is not there and how to get it, a line each."""
     if not cycles:
-        yield "no collection was printed: the command is no Go program, drops its environment, or ended before it collected"
+        yield "no collection was printed: the command is no Go program, drops its environment, or never collected"
     if made.kind == "program" and url is None:
         yield "no trace or heap profile: a program that serves net/http/pprof is asked for them with --pprof URL"
     elif trace and made.kind != "program" and TRACE in made.outputs and not (folder / TRACE).exists():

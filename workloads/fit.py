@@ -59,8 +59,8 @@ class Lives:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """``rate``: bytes a second; ``mallocs``: objects a second; ``lives``: the live heap as curves; ``error``: their median
-    relative one. ``mix``: without think time, lifetimes in mallocs of the whole program.
+    """``rate``: bytes a second; ``mallocs``: objects a second; ``lives``: the live heap as curves; ``error``: their
+    median relative one. ``mix``: without think time, lifetimes in mallocs of the whole program.
     """
 
     rate: float
@@ -105,7 +105,7 @@ def _curves(t: Any, live: Any, least: float, end: float) -> tuple[list[Lives], f
 
 
 def shared_out(total: float, wanted: Mapping[int, float], most: Mapping[int, float]) -> dict[int, float]:
-    """``total`` shared out in proportion to what is wanted, to nobody more than ``most``; if that is less, all of it."""
+    """``total`` shared out in proportion to what is wanted, to nobody more than ``most``, which may be all."""
     keys = [key for key in wanted if most[key] > 0]
     room = sum(most[key] for key in keys)
     if total >= room * (1 - 1e-9):

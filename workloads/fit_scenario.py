@@ -149,7 +149,7 @@ def described(found: Fit, recorded: Recording) -> list[str]:
             lines.append(f"Live: {one.amount / 1e6:.3g} MB of objects with a mean lifetime of {one.seconds:.3g} s.")
     if recorded.cycles:
         lines.append(
-            f"The rest is garbage within some {GARBAGE} mallocs. These curves are off by {100 * found.error:.1f} %, the median."
+            f"The rest is garbage within some {GARBAGE} mallocs. The curves' median error: {100 * found.error:.1f} %."
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""Recording programs: shell scripts that speak like the Go runtime, a small HTTP server, and real Go if there is one."""
+"""Recording programs: shell scripts that speak like the Go runtime, a small HTTP server, and real Go where it is."""
 
 import io
 import json
@@ -141,7 +141,8 @@ def test_the_version_in_a_binary(tmp_path):
 def test_a_program_is_recorded_whatever_its_exit_status(tmp_path):
     program = script(
         tmp_path / "program",
-        f"echo out; echo $GODEBUG $1 >&2; printf '%s' '{LINES[0]}' >&2; echo more >&2\nprintf '%s' '{LINES[1]}' >&2; exit 3",
+        f"echo out; echo $GODEBUG $1 >&2; printf '%s' '{LINES[0]}' >&2; echo more >&2\n"
+        f"printf '%s' '{LINES[1]}' >&2; exit 3",
     )
     run = allocsim(
         "record", "-o", "dir", "--", program, "-v", cwd=tmp_path, env={**ENV, "GODEBUG": "y=2", "GOGC": "50"}

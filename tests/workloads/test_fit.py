@@ -58,7 +58,7 @@ def test_figures_weigh_cycles_by_their_time():
 
 def test_the_cpu_share_is_without_idle_marking():
     line = parse_gctrace(
-        "gc 1 @0.980s 5%: 0+20+0 ms clock, 1.0+2.0/3.0/30+4.0 ms cpu, 4->5->1 MB, 5 MB goal, 0 MB stacks, 0 MB globals, 2 P"
+        "gc 1 @0.980s 5%: 0+20+0 ms clock, 1+2.0/3.0/30+4 ms cpu, 4->5->1 MB, 5 MB goal, 0 MB stacks, 0 MB globals, 2 P"
     )
     assert figures([of_line(line)], 2, 1.0, whole=True).gc_share == pytest.approx(0.010 / (2 * 1.0))
 
