@@ -37,15 +37,15 @@ def trace_in(name: str) -> str:
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, _MAX_SECONDS),
-    default=_SECONDS,
-    show_default=True,
-    help="With --pprof: of trace.",
+    help=f"With --pprof: of trace [default: {_SECONDS:g}].",
 )
 @click.option(
     "--no-trace", is_flag=True, help="No trace: the program runs as fast as ever, but nothing tells pointers."
 )
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD [ARG]...")
-def record_(output: str | None, url: str | None, seconds: float, no_trace: bool, command: tuple[str, ...]) -> None:
+def record_(
+    output: str | None, url: str | None, seconds: float | None, no_trace: bool, command: tuple[str, ...]
+) -> None:
     """Run a Go test or program and gather gctrace lines, a trace and a heap profile for `replay` and `fit`.
 
     CMD is `go test PACKAGE` (one package), `go run`, the binary of a test, or a program; its output and exit status are
@@ -55,7 +55,9 @@ def record_(output: str | None, url: str | None, seconds: float, no_trace: bool,
 
     if not command[0]:
         raise InputError("'': is no command; write it after --, as in allocsim record -- go test ./mypackage")
-    found = record(command, output, url=url, seconds=seconds, trace=not no_trace)
+    if seconds is not None and url is None:
+        raise click.UsageError("--seconds goes with --pprof alone")
+    found = record(command, output, url=url, seconds=seconds or _SECONDS, trace=not no_trace)
     for note in found.notes:
         _say(f"record: {note}")
     where = output if output is not None else found.directory.name

@@ -147,8 +147,7 @@ def _calibrated(
         tell(f"running the scenario, {i + 1} of at most {RUNS} times ...")
         scenario = now.scenario()
         workload = scenario.workload
-        if not isinstance(workload, Workers):
-            raise InputError(f"{first.name}.toml: workload.kind: a fit is of kind workers; leave it as it is")
+        assert isinstance(workload, Workers)
         result = run(scenario)
         think, rate = tuner.think(result, workload)
         pointers = tuner.pointers(result, share)

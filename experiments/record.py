@@ -35,8 +35,6 @@ from experiments.record_streams import Fetcher, Splitter, pump, wait_for
 from experiments.result import free_directory
 from workloads.recorded_files import ALLOCS, LOG, PROFILE, RECORD, TRACE
 
-SECONDS = 5.0
-"""How long a trace is fetched of a server if nothing is said."""
 _DRAIN = 2.0  # seconds that output may come after the command's end, from what it left behind
 _SETTINGS = ("GOGC", "GOMEMLIMIT", "GOMAXPROCS")
 

@@ -31,8 +31,8 @@ _HEAD = 64 << 20  # bytes of a program that are searched
 class Plan:
     """A command to be run. ``kind``: "go", "test" (a compiled one) or "program".
 
-    ``outputs``: what it will write, by the name it is kept under. ``fifo``: where the program's stderr arrives if not on
-    its own. ``remove``: what is not kept.
+    ``outputs``: what it will write, by the name it is kept under. ``fifo``: where the program's stderr arrives if not
+    on its own. ``remove``: what is not kept.
     """
 
     kind: str

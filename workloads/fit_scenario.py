@@ -10,16 +10,17 @@ from math import inf
 from typing import Any
 
 from sim.go.params import VERSIONS
-from sim.units import SEC, format_size
+from sim.units import SEC
 from workloads.fit import GARBAGE, GUESS, Fit, filled, fit, fit_rows, mutators
 from workloads.recording import Recording, limit_of, model_version, percent_of
 from workloads.scenario import apply_sets
-from workloads.scenario_record import Scenario, exact_size, exact_time
+from workloads.scenario_record import Scenario, ScenarioError, exact_size, exact_time
 from workloads.scenario_schema import resolve
-from workloads.spec import PPM, Lifetime, Objects
+from workloads.scenario_values import MAX_STACK
+from workloads.spec import PPM, Lifetime, Objects, Workers
 
-MAX_MALLOCS = 20_000_000
-"""Mallocs that a fitted scenario makes at most if nothing is said: two seconds of ours, or some more."""
+MAX_MALLOCS = 10_000_000
+"""Mallocs that a fitted scenario makes at most if nothing is said: a second of ours, or some more."""
 _MALLOC = 40_000  # picoseconds that a malloc takes, about, before anything is run
 _GLOBALS = 1 << 20  # bytes from which on lines tell them
 _WIDTH = 110
@@ -85,55 +86,65 @@ def _change(raw: Tables, why: Why, sets: Sequence[str], name: str) -> None:
 def draft(recorded: Recording, sets: Sequence[str] = ()) -> Draft:
     """The scenario of a recording. ValueError, or ScenarioError for a wrong set, of one line."""
     raw, why, cautions = _settings(recorded)
-    settings = deepcopy(raw)
-    raw["workload"] = {"kind": "workers", "goroutines": 1, "objects": [{"size": "16B"}]}
-    raw["run"] = {"mallocs": 1}
-    _change(raw, why, sets, recorded.name)
-    known = resolve(raw, f"{recorded.name}.toml", recorded.name)
+    known, guess = _known(recorded, raw, sets)
     facts = VERSIONS[known.version]
-    found = (
-        fit(recorded.cycles, recorded.sizes, facts, whole=recorded.whole)
-        if recorded.cycles
-        else fit_rows(recorded.sizes, facts)
-    )
-    goroutines, guess = mutators(recorded.cycles, known.gomaxprocs)
-    raw = settings | {"run": {}, "workload": {}}
+    if recorded.cycles:
+        found = fit(recorded.cycles, recorded.sizes, facts, whole=recorded.whole)
+    else:
+        found = fit_rows(recorded.sizes, facts)
+    cautions += found.cautions
     seconds = _seconds(recorded)
     length = min(seconds, MAX_MALLOCS / found.mallocs)
-    raw["run"]["duration"] = _time(length)
+    raw["run"] = {"duration": _time(length)}
     why["run", "duration"] = "as long as the recorded cycles" if recorded.cycles else "as long as the program ran"
     if length < seconds:
         why["run", "duration"] = f"of {seconds:.3g} s recorded: {MAX_MALLOCS // 10**6} million mallocs"
-        cautions.append(
-            f"the scenario is the first {length:.3g} s of {seconds:.3g}; --set duration={seconds:.3g}s for all"
-        )
-    workload = {
+        whole = f"--set duration={seconds:.3g}s for all"
+        cautions.append(f"the scenario is the first {length:.3g} s of {seconds:.3g}; {whole}")
+    if not recorded.cycles and (there := filled(found.lives, length)) < 0.9:
+        cautions.append(f"lifetimes are as long as the run: {100 * there:.0f} % of what lives will be there at its end")
+    assert isinstance(known.workload, Workers)
+    raw["workload"] = _workload(recorded, found, known.workload.goroutines)
+    why["workload", "goroutines"] = guess
+    why["workload", "think"] = f"an estimate, for {found.mallocs:.4g} mallocs and {found.rate / 1e6:.4g} MB a second"
+    why["workload", "objects"] = _SIZES.format(recorded.sizes.source)
+    if "stack" in raw["workload"]:
+        why["workload", "stack"] = f"all stacks, by {recorded.settings.sources['stacks']}"
+    objects = raw["workload"]["objects"]
+    _change(raw, why, sets, recorded.name)
+    resolve(raw, f"{recorded.name}.toml", recorded.name)  # refuses a wrong set
+    guessed: tuple[int, ...] = ()
+    if recorded.sizes.pointers is None and raw["workload"].get("objects") is objects:
+        guessed = tuple(i for i, kind in enumerate(found.mix.objects) if kind.pointers_ppm == round(GUESS * PPM))
+    return Draft(recorded.name, raw, why, found, (*recorded.cautions, *cautions), recorded.sizes.source, guessed)
+
+
+def _known(recorded: Recording, settings: Tables, sets: Sequence[str]) -> tuple[Scenario, str]:
+    """A scenario with the settings of a recording and those set, and why it has so many goroutines."""
+    raw = deepcopy(settings) | {"run": {"mallocs": 1}}
+    goroutines, guess = 1, ""
+    for _ in range(2):  # how many goroutines there are depends on how many Ps are set
+        raw["workload"] = {"kind": "workers", "goroutines": goroutines, "objects": [{"size": "16B"}]}
+        apply_sets(raw, [one for one in sets if "objects" not in one.partition("=")[0]], f"{recorded.name}.toml")
+        known = resolve(raw, f"{recorded.name}.toml", recorded.name)
+        goroutines, guess = mutators(recorded.cycles, known.gomaxprocs)
+    if not isinstance(known.workload, Workers):
+        raise ScenarioError(f"{recorded.name}.toml: workload.kind: a fit is of kind workers; leave it as it is")
+    return known, guess
+
+
+def _workload(recorded: Recording, found: Fit, goroutines: int) -> Tables:
+    """The table of the workload."""
+    workload: Tables = {
         "kind": "workers",
         "goroutines": goroutines,
         "think": exact_time(max(round(goroutines * SEC / found.mallocs) - _MALLOC, 0)),
         "think_dist": "exponential",
     }
-    why["workload", "goroutines"] = guess
-    why["workload", "think"] = f"an estimate, for {found.mallocs:.4g} mallocs and {found.rate / 1e6:.4g} MB a second"
     stacks = recorded.settings.stacks or 0
     if stacks >= _GLOBALS:
-        workload["stack"] = exact_size(int(stacks / goroutines))
-        why["workload", "stack"] = f"{recorded.settings.sources['stacks']}: {format_size(round(stacks))} of all"
-    workload["objects"] = [_object(kind, goroutines) for kind in found.mix.objects]
-    why["workload", "objects"] = _SIZES.format(recorded.sizes.source)
-    raw["workload"] = workload
-    cautions += found.cautions
-    if (there := filled(found.lives, length)) < 0.9 and not recorded.cycles:
-        cautions.append(
-            f"at the end of the run {100 * there:.0f} % of what lives will be there: lifetimes are as long as the run"
-        )
-    _change(raw, why, sets, recorded.name)
-    told = recorded.sizes.pointers is not None
-    guessed = (
-        () if told else tuple(i for i, kind in enumerate(found.mix.objects) if kind.pointers_ppm == round(GUESS * PPM))
-    )
-    resolve(raw, f"{recorded.name}.toml", recorded.name)  # refuses a wrong set
-    return Draft(recorded.name, raw, why, found, (*recorded.cautions, *cautions), recorded.sizes.source, guessed)
+        workload["stack"] = exact_size(min(int(stacks / goroutines), MAX_STACK))
+    return workload | {"objects": [_object(kind, goroutines) for kind in found.mix.objects]}
 
 
 def described(found: Fit, recorded: Recording) -> list[str]:

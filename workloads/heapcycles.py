@@ -37,8 +37,8 @@ class Seen:
     """One cycle. ``begin``, ``end``: seconds since the program's start, or the trace's.
 
     Bytes of heap: ``heap0`` live when it began, ``heap1`` when all was marked, ``heap2`` marked, ``goal``. Seconds,
-    None where they are not told: ``cpu`` of the collector, but for what idle Ps mark; ``dedicated`` of them; ``idle``; and
-    ``clock``, how long marking was.
+    None where they are not told: ``cpu`` of the collector, but for what idle Ps mark; ``dedicated`` of them;
+    ``idle``; and ``clock``, how long marking was.
     """
 
     number: int

@@ -192,6 +192,7 @@ def test_an_interrupt_goes_to_the_command_and_what_was_gathered_is_kept(tmp_path
             "--pprof ftp://x: is no address; write one such as http://localhost:6060",
         ),
         (["--seconds", "0", "--", "true"], "see allocsim record --help"),
+        (["--seconds", "1", "--", "true"], "--seconds goes with --pprof alone"),
         ([], "see allocsim record --help"),
     ],
 )

@@ -188,3 +188,16 @@ def test_garbage_hardly_lives():
 def test_the_percentage_is_read_off_the_goals():
     for name in ("churn-go1.27.3-P1", "json-go1.19.8-P1"):
         assert gather([DATA / f"{name}.log"]).settings.gogc == "100"
+
+
+def test_what_is_set_is_what_the_fit_goes_by():
+    """Goroutines that are set share the lifetimes out among them; objects that are set are left alone."""
+    recorded = gather([DATA / "json-go1.27.3-P1.log", DATA / "json-go1.27.3-P1.pb.gz"])
+    one, four = draft(recorded), draft(recorded, ["goroutines=4", "gomaxprocs=4"])
+    mean = one.raw["workload"]["objects"][0]["lifetime"]["ops"]
+    assert four.raw["workload"]["objects"][0]["lifetime"]["ops"] == pytest.approx(mean / 4, abs=1)
+    assert four.why["workload", "goroutines"] == "as set" and four.guessed
+    own = draft(recorded, ['workload.objects=[{size = "32B"}]'])
+    assert own.guessed == () and own.with_values(7000, 0.9, []).raw["workload"]["objects"] == [{"size": "32B"}]
+    with pytest.raises(ValueError, match="workload.kind: a fit is of kind workers|workload"):
+        draft(recorded, ["workload.kind=service"])
