@@ -33,7 +33,7 @@ from scipy.optimize import nnls
 from sim.go.params import Facts
 from sim.go.sizeclasses import MALLOC_HEADER_SIZE, MIN_SIZE_FOR_MALLOC_HEADER
 from workloads.estimate import slot_bytes
-from workloads.heapcycles import Seen, allocated
+from workloads.heapcycles import Seen, allocated, quarters
 from workloads.recording import Sizes
 from workloads.sizetable import Row, mix_of
 from workloads.spec import PPM, Lifetime, Mix, Objects
@@ -45,6 +45,7 @@ GUESS = 0.5
 _LEAST_RUN = 200  # lifetimes from this part of the run on
 _FLOOR = 0.02  # of the largest live heap: errors are relative to what is live and this
 _WEIGHTS = 10**9
+_UNEVEN = 1.3  # between rates of a quarter of the run each: more is said
 _SMALL = 1e-3  # of the whole: less than that is left out
 
 
@@ -181,7 +182,7 @@ def _objects(
         ]
         parts = tuple((size, size, weight) for size, weight in sizes if weight)
         if parts:
-            weight = sum(weight for _, _, weight in parts)
+            weight = min(sum(weight for _, _, weight in parts), _WEIGHTS)
             ppm = round(pointers * PPM), round(pointer_bytes * PPM)
             found.append(Objects(weight, parts, *ppm, lifetime))
     return found
@@ -207,6 +208,10 @@ def fit(cycles: Sequence[Seen], sizes: Sizes, facts: Facts, *, whole: bool) -> F
         cautions.append(
             f"the live heap rises and falls: the scenario's smooth one is off by {100 * error:.0f} %, the median"
         )
+    parts = quarters(cycles)
+    if max(parts) > _UNEVEN * min(parts):
+        told = ", ".join(f"{part / 1e6:.3g}" for part in parts)
+        cautions.append(f"the program allocates {told} MB a second in the quarters of its time, the scenario evenly")
     made = _made(sizes, facts)
     if not made:
         raise ValueError(f"{sizes.source} tells no sizes; record a longer run")

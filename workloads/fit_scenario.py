@@ -74,13 +74,12 @@ class Draft:
 
 def _change(raw: Tables, why: Why, sets: Sequence[str], name: str) -> None:
     """Carry out sets, and say so in the comments."""
-    before = deepcopy(raw)
+    before, named = deepcopy(raw), {one.partition("=")[0].strip().split(".")[-1] for one in sets}
     apply_sets(raw, sets, f"{name}.toml")
     for section, table in raw.items():
         if isinstance(table, dict):
-            why |= {
-                (section, key): "as set" for key, value in table.items() if before.get(section, {}).get(key) != value
-            }
+            changed = {key for key, value in table.items() if before.get(section, {}).get(key) != value}
+            why |= {(section, key): "as set" for key in changed | (named & set(table))}
 
 
 def draft(recorded: Recording, sets: Sequence[str] = ()) -> Draft:

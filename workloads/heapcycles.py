@@ -161,6 +161,14 @@ def allocated(cycles: Sequence[Seen], *, whole: bool) -> tuple[float, float]:
     return nbytes, seconds
 
 
+def quarters(cycles: Sequence[Seen]) -> list[float]:
+    """Bytes allocated a second in each quarter of the time between the first cycle's end and the last one's."""
+    ends = [one.end for one in cycles]
+    made = np.cumsum([0.0, *(max(b.heap1 - a.heap2, 0.0) for a, b in pairwise(cycles))])
+    at = np.interp(np.linspace(ends[0], ends[-1], 5), ends, made)
+    return [float(x) for x in np.diff(at) / max((ends[-1] - ends[0]) / 4, 1e-9)]
+
+
 def mark_cost(cycles: Sequence[Seen]) -> float | None:
     """CPU seconds of collecting, by whoever did it, for each byte marked; None where it is not told."""
     told = [one for one in cycles if one.cpu is not None and one.idle is not None]

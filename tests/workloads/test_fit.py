@@ -1,5 +1,6 @@
 """The parts of a fit against what they must give: curves, shares, Little's law."""
 
+from dataclasses import replace
 from math import exp, inf
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sim.metrics.gctrace import parse_gctrace
 from workloads.estimate import live_bytes, slot_bytes
 from workloads.fit import GARBAGE, fit, fit_rows, live_curves, mutators, request, shared_out
 from workloads.fit_scenario import draft
-from workloads.heapcycles import Seen, allocated, figures, joined, of_line
+from workloads.heapcycles import Seen, allocated, figures, joined, of_line, quarters
 from workloads.recording import gather, model_version, profile_rows
 from workloads.spec import Workers
 
@@ -41,6 +42,20 @@ def test_allocation_is_what_cycles_add_up_to():
     gap = [one for one in steady() if one.number not in (10, 11, 12)]
     nbytes, shorter = allocated(gap, whole=False)
     assert nbytes / shorter == pytest.approx(100 * MB) and shorter == pytest.approx(seconds - 4 * seconds / 49)
+
+
+def test_uneven_allocation_is_told_by_quarters_and_said():
+    assert quarters(steady()) == pytest.approx([100 * MB] * 4, rel=0.02)
+    slow = [replace(one, begin=one.begin * 2, end=one.end * 2) for one in steady(n=25)]
+    late = [
+        replace(one, begin=one.begin + slow[-1].end, end=one.end + slow[-1].end, number=25 + i)
+        for i, one in enumerate(steady(), 1)
+    ]
+    parts = quarters([*slow, *late])
+    assert parts[0] == pytest.approx(50 * MB, rel=0.05) and parts[3] == pytest.approx(100 * MB, rel=0.05)
+    sizes = gather([DATA / "json-go1.27.3-P1.log"]).sizes
+    told = [fit(cycles, sizes, FACTS, whole=True).cautions for cycles in (steady(), [*slow, *late])]
+    assert told[0] == () and "MB a second in the quarters of its time, the scenario evenly" in told[1][-1]
 
 
 def test_live_is_marked_but_for_what_was_allocated_meanwhile():
