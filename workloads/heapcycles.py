@@ -205,7 +205,7 @@ def figures(cycles: Sequence[Seen], procs: int, until: float, *, whole: bool) ->
     cpu = [one.cpu for one in cycles if one.cpu is not None]
     begun = 0.0 if whole else cycles[0].begin
     return Figures(
-        cycles=len(own),
+        cycles=len(own) - (not whole and own[0] is cycles[0]),  # that one is where the time begins
         trigger=float(np.average([one.heap0 for one in own], weights=since)),
         marked=float(np.average([one.heap2 for one in own], weights=since)),
         goal=float(np.average([one.goal for one in own], weights=since)),
