@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from experiments import cli_record
 from experiments.errors import InputError, visible
 from experiments.progress import Bar, announce_compile, stoppable
 from sim import __version__
@@ -42,6 +43,10 @@ _SUFFIX = ".alloctrace"
 @click.version_option(__version__, prog_name="allocsim", message="%(prog)s %(version)s")
 def app() -> None:
     """Simulate Go's memory allocator and hold it against recordings of the real one."""
+
+
+for _command in cli_record.COMMANDS:
+    app.add_command(_command)
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -194,12 +199,12 @@ def _checked(name: str) -> Callable[[click.Context, click.Parameter, str | None]
 def replay(trace: str, gc: str | None, as_json: bool, **settings: Any) -> None:
     """Replay a recorded trace: how many addresses does the model hand out as recorded, and how do its collections go?
 
-    TRACE is a raw execution trace, raw or .xz, or a file that `allocsim import` wrote.
+    TRACE is a raw execution trace, raw or .xz, a file that `allocsim import` wrote, or a directory of `allocsim record`.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if given and gc != "free":
         raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} goes with --gc free alone")
-    source = _readable(trace)
+    source = _readable(cli_record.trace_in(trace))
     announce_compile(*_TRACES, ("gotrace_wire", "gotrace_merge", "replay_kernel", *(["pump"] if gc == "free" else [])))
     from experiments.replay import replay as run
     from experiments.replay_free import replay_free

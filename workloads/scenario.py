@@ -44,14 +44,21 @@ def load(path_or_name: str | Path, sets: Sequence[str] = (), seed: int | None = 
     path = _find(file)
     raw = _parse(_read(path, file), file)
     _make_absolute(raw, path.parent)
-    from workloads.scenario_schema import SECTIONS, resolve
+    from workloads.scenario_schema import resolve
 
-    for one in sets:
-        _set(raw, one, SECTIONS, file)
+    apply_sets(raw, sets, file)
     if seed is not None:
         _assign(raw, ["run", "seed"], seed, file)
     _make_absolute(raw, Path())
     return resolve(raw, file, path.stem)
+
+
+def apply_sets(raw: dict[str, Any], sets: Sequence[str], file: str) -> None:
+    """Change tables by texts ``key=value``, as `load` takes them; ScenarioError names ``file``."""
+    from workloads.scenario_schema import SECTIONS
+
+    for one in sets:
+        _set(raw, one, SECTIONS, file)
 
 
 def _find(name: str) -> Path:

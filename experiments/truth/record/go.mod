@@ -1,0 +1,3 @@
+module allocsim/record
+
+go 1.19
