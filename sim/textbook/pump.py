@@ -327,4 +327,3 @@ def pump(h: Any, k: Any, limit: Any) -> Any:
             else:
                 assign(h, k, t)
             time = times(k)[t]
-'''
