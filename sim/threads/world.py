@@ -127,7 +127,8 @@ class ThreadWorld:
             if reason == NEED_ROOM:
                 self._make_room(int(t))
                 continue
-            self.now = int(self.clock.arrays["times"][t]) if reason == FINISHED else limit
+            if reason == FINISHED or limit < NEVER:
+                self.now = self.clock_of(int(t)) if reason == FINISHED else limit
             return int(t) if reason == FINISHED else None
 
     def close(self) -> None:
