@@ -30,7 +30,14 @@ HANDOFF = 70_001
 PRICES = {name: 1000 * (5 + i) + 7 * i for i, name in enumerate(STEPS)}
 BUDGET = 1536 << 10  # of all caches
 FACTS = [name for name in TCMALLOC.names if name.startswith("fact_")]
-SCALARS = ["heap_pages", "scavenge_counter", "release_index", "race_counter", "next_memory_steal", "unclaimed_cache_space"]
+SCALARS = [
+    "heap_pages",
+    "scavenge_counter",
+    "release_index",
+    "race_counter",
+    "next_memory_steal",
+    "unclaimed_cache_space",
+]
 
 
 def operations(seed, t):
@@ -60,7 +67,9 @@ def mixed(seed, t, n=1600):
     burst = np.repeat(rng.random(n // 100), 100)
     ops["kind"] = rng.choice([ALLOC, DEAD, COMPUTE], n, p=[0.45, 0.45, 0.1])
     ops["kind"] = np.where(ops["kind"] == COMPUTE, COMPUTE, np.where(rng.random(n) < burst, ALLOC, DEAD))
-    sizes = rng.choice([24, 64, 200, 1000, 3072, 9000, 32000, 150_000, 300_000], n, p=[0.2, 0.2, 0.15, 0.1, 0.1, 0.1, 0.1, 0.03, 0.02])
+    sizes = rng.choice(
+        [24, 64, 200, 1000, 3072, 9000, 32000, 150_000, 300_000], n, p=[0.2, 0.2, 0.15, 0.1, 0.1, 0.1, 0.1, 0.03, 0.02]
+    )
     ops["arg"] = np.where(ops["kind"] == COMPUTE, rng.integers(0, 300_000, n), sizes - rng.integers(0, 20, n))
     shared = rng.random(n) < 0.2
     ops["flags"] = SHARED * shared | TOUCH * (rng.random(n) < 0.5)
