@@ -9,7 +9,8 @@ from sim.tcmalloc.pump import pump
 from sim.tcmalloc.sizeclasses import MAX_SIZE
 from sim.tcmalloc.stages import NUM_LOCKS, PAGE_HEAP_LOCK
 from sim.tcmalloc.state import MAX_PAGES
-from sim.threads.world import LockFigures, ThreadPrices, ThreadWorld
+from sim.threads.prices import ThreadPrices
+from sim.threads.world import LockFigures, ThreadWorld
 
 
 class TCMallocWorld(ThreadWorld):

@@ -7,7 +7,8 @@ from sim.textbook.malloc import MAX_REQUEST
 from sim.textbook.prices import CAUSES, FREE, STEPS
 from sim.textbook.pump import NUM_LOCKS, pump
 from sim.textbook.state import BASES, NUM_REGIONS
-from sim.threads.world import LockFigures, ThreadPrices, ThreadWorld
+from sim.threads.prices import ThreadPrices
+from sim.threads.world import LockFigures, ThreadWorld
 
 _OS_PAGE = 4096
 

@@ -6,7 +6,7 @@ first; `submit` and `wake` give one something to do. Nothing here is random: the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,25 +15,9 @@ import numpy as np
 from sim.jit import PLAIN, Tables, address_of
 from sim.metrics.histogram import BUCKETS, Summary, bucket_of_int, summarize
 from sim.threads.clock import FINISHED, NEED_ROOM, rest, submit, wake
+from sim.threads.prices import ThreadPrices
 from sim.threads.state import LOG_FREE, NEVER, new_tables
 from sim.units import throw
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadPrices:
-    """Prices of a model of threads on a machine, integer picoseconds.
-
-    ``steps``: by the model's own names. ``handoff``: of a lock to one who waited. ``slice``, ``switch``: of threads that
-    share a CPU. ``wake``: of an idle thread. ``assumed``: those nobody measured, with the reason.
-    """
-
-    machine: str
-    steps: Mapping[str, int]
-    handoff: int
-    slice: int
-    switch: int
-    wake: int
-    assumed: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Oracle:
         for t in reversed(range(THREADS)):
             self.heap.new_cache(t)
         self.locks = [Lock() for _ in range(NUM_CLASSES + 1)]
-        self.events, self.now = [], 0
+        self.events, self.parked, self.now = [], {}, 0
         self.own, self.shared = [{} for _ in range(THREADS)], {}
         self.log, self.waited = [], 0
         self.seen = {}  # sums of facts
@@ -111,8 +111,6 @@ class Oracle:
                 heapq.heappush(self.events, (self.now + delay, 1, t, task))
             else:
                 self.parked[t] = task
-
-    parked: dict = {}
 
     def step(self, room, *args):
         """Do something to the rooms: what it returned, and the facts it added."""

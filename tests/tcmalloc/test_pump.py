@@ -12,10 +12,9 @@ import pytest
 from sim.ops import ALLOC, COMPUTE, DEAD, NO_OBJ, OP
 from sim.tcmalloc.check import check
 from sim.tcmalloc.heap import TCMalloc
-from sim.tcmalloc.prices import STEPS
 from sim.tcmalloc.world import TCMallocWorld
+from sim.threads.prices import ThreadPrices
 from sim.threads.state import NEVER
-from sim.threads.world import ThreadPrices
 from sim.units import Throw
 from tests.tcmalloc import clock_oracle
 from tests.tcmalloc.clock_oracle import BUDGET, HANDOFF, PRICES, THREADS, operations, state

@@ -9,8 +9,8 @@ from sim.ops import ALLOC, COMPUTE, DEAD, NO_OBJ, OP, SHARED, TOUCH
 from sim.textbook.check import check
 from sim.textbook.prices import STEPS
 from sim.textbook.world import TextbookWorld
+from sim.threads.prices import ThreadPrices
 from sim.threads.state import NEVER
-from sim.threads.world import ThreadPrices
 from tests.textbook.oracle import BASES, RUN, oracle
 
 PRICES = {name: 1000 * (5 + i) + 7 * i for i, name in enumerate(STEPS)}
