@@ -16,7 +16,7 @@ from sim.jit import PLAIN, Tables, address_of
 from sim.metrics.histogram import BUCKETS, Summary, bucket_of_int, summarize
 from sim.threads.clock import FINISHED, NEED_ROOM, rest, submit, wake
 from sim.threads.prices import ThreadPrices
-from sim.threads.state import LOG_FREE, NEVER, new_tables
+from sim.threads.state import LOG_FREE, NEVER, NOBODY, new_tables
 from sim.units import throw
 
 
@@ -103,6 +103,15 @@ class ThreadWorld:
     def clock_of(self, t: int) -> int:
         """What the clock of a thread says; NEVER if it is idle or waits for its CPU."""
         return int(self.clock.arrays["times"][t])
+
+    def without_cpu(self, t: int) -> int:
+        """Picoseconds that a thread had something to do and was not on its CPU, or on its way there, so far."""
+        row = self.clock.arrays["threads"][t]
+        return int(row["queued_time"]) + int(row["switch_time"])
+
+    def all_idle(self) -> bool:
+        """Whether no thread has anything to do."""
+        return bool((self.clock.arrays["cpus"]["running"] == NOBODY).all())
 
     def advance(self, limit: int) -> int | None:
         """Let time pass to ``limit``, or until a thread is at the end of its batch: that thread, else None."""
