@@ -58,7 +58,9 @@ def main() -> None:
     for name, (mallocs, make) in worlds().items():
         rate(make, 1, 1000)
         best = [max(rate(make, n, mallocs) for _ in range(_REPETITIONS)) for n in PS]
-        click.echo(f"{name:15}" + "".join(f"  {n} threads {value / 1e6:6.2f} M/s" for n, value in zip(PS, best, strict=True)))
+        click.echo(
+            f"{name:15}" + "".join(f"  {n} threads {value / 1e6:6.2f} M/s" for n, value in zip(PS, best, strict=True))
+        )
 
 
 if __name__ == "__main__":

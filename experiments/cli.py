@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from experiments.cli_compare import compare
 from experiments.errors import InputError, visible
 from experiments.progress import Bar, announce_compile, stoppable
 from sim import __version__
@@ -43,6 +44,8 @@ _SUFFIX = ".alloctrace"
 def app() -> None:
     """Simulate Go's memory allocator and hold it against recordings of the real one."""
 
+
+app.add_command(compare)
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _TRACES = ("the allocator", "20 s")

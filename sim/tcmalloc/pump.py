@@ -33,6 +33,7 @@ from sim.tcmalloc.malloc import pages_of, room_is_short
 from sim.tcmalloc.sizeclasses import (
     MAX_SIZE,
     class_to_pages,
+    class_to_size,
     size_class,
 )
 from sim.tcmalloc.stages import (
@@ -113,7 +114,7 @@ def run_ops(h: Any, k: Any, t: Any, limit: Any) -> None:
     pos = th.pos
     nops = pos if k[0].closing else th.nops
     stop = min(limit, th.slice_end)
-    mallocs, frees, touched = np.int64(0), np.int64(0), np.int64(0)
+    mallocs, frees, touched, asked, given = np.int64(0), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     stage = np.int64(DONE)
     while pos < nops:
         if time >= stop:
@@ -133,6 +134,8 @@ def run_ops(h: Any, k: Any, t: Any, limit: Any) -> None:
                 break
             time += pop_price
             mallocs += 1
+            asked += op.arg
+            given += class_to_size[cl]
             note(k, t, time, LOG_MALLOC, obj, pop_price)
             if op["flags"] & TOUCH and reaches[cl]:
                 faults = touch_price(h, k, obj, op.arg)
@@ -176,6 +179,8 @@ def run_ops(h: Any, k: Any, t: Any, limit: Any) -> None:
     th.malloc_time += mallocs * pop_price
     th.free_time += frees * push_price
     th.touch_time += touched
+    th.asked_bytes += asked
+    th.given_bytes += given
 
 
 @jit

@@ -52,7 +52,7 @@ from sim.tcmalloc.sizeclasses import (
     num_objects_to_move,
     objects_per_span,
 )
-from sim.tcmalloc.span import address, touch
+from sim.tcmalloc.span import address, allocated_size, touch
 from sim.tcmalloc.state import SLOT_BITS, free_lists, shared_variables, spans, variables
 from sim.tcmalloc.state import threads as caches
 from sim.tcmalloc.thread_cache import (
@@ -469,7 +469,7 @@ def place(h: Any, k: Any, t: Any) -> None:
     """A malloc that took more than a pop is complete; its variable comes next. Nobody else sees this."""
     th = threads(k)[t]
     op = ops_at(th.ops, th.nops)[th.pos]
-    finish_malloc(k, t, th.obj, LOG_MALLOC)
+    finish_malloc(k, t, th.obj, LOG_MALLOC, op.arg, allocated_size(h, th.obj))
     if op["flags"] & TOUCH:
         faults = touch_price(h, k, th.obj, op.arg)
         th.touch_time += faults

@@ -180,7 +180,7 @@ def new(h: Any, k: Any, t: Any) -> None:
     th.spent[GROWTH] += grown
     th.spent[FIRST_TOUCH] += faults
     hold(k, t, np.int64(0), price[_MALLOC] + search + split + grown + faults, LOCK_WAIT)
-    finish_malloc(k, t, th.obj, LOG_MALLOC)
+    finish_malloc(k, t, th.obj, LOG_MALLOC, op.arg, blocks(h)[block_of(h, th.obj)].bytes)
     if op["flags"] & TOUCH and untouched(k, address(h, th.obj), max(op.arg, np.int64(1))) > 0:
         th.stage = WRITE
     else:

@@ -129,11 +129,14 @@ def enter_call(k: Any, t: Any, first: Any, end: Any) -> Any:
 
 
 @jit
-def finish_malloc(k: Any, t: Any, obj: Any, kind: Any) -> None:
-    """A malloc that did more than the shortest path is complete."""
+def finish_malloc(k: Any, t: Any, obj: Any, kind: Any, asked: Any, given: Any) -> None:
+    """A malloc that did more than the shortest path is complete: bytes asked for, and those of its object."""
     took = enter_call(k, t, np.int64(0), k[0].first_free_cause)
-    threads(k)[t].malloc_time += took
-    threads(k)[t].mallocs += 1
+    th = threads(k)[t]
+    th.malloc_time += took
+    th.mallocs += 1
+    th.asked_bytes += asked
+    th.given_bytes += given
     note(k, t, times(k)[t], kind, obj, took)
 
 

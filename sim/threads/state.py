@@ -59,6 +59,8 @@ THREAD = np.dtype(
         # what it did with its time
         ("mallocs", "i8"),
         ("frees", "i8"),
+        ("asked_bytes", "i8"),  # by its mallocs, and what they were given for that
+        ("given_bytes", "i8"),
         ("malloc_time", "i8"),
         ("free_time", "i8"),
         ("compute_time", "i8"),

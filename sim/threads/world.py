@@ -148,6 +148,16 @@ class ThreadWorld:
         """Mallocs so far."""
         return int(self.clock.arrays["threads"]["mallocs"].sum())
 
+    @property
+    def asked_bytes(self) -> int:
+        """Bytes that mallocs asked for so far."""
+        return int(self.clock.arrays["threads"]["asked_bytes"].sum())
+
+    @property
+    def given_bytes(self) -> int:
+        """Bytes of the objects or blocks that they were given."""
+        return int(self.clock.arrays["threads"]["given_bytes"].sum())
+
     def latency_counts(self) -> tuple[Any, list[int], list[int]]:
         """Histograms of mallocs and frees by cause: (causes x buckets, total times, longest)."""
         fields, arrays = self.fields, self.clock.arrays
