@@ -11,6 +11,14 @@ from experiments.errors import InputError
 from experiments.progress import announce_compile
 
 
+LISTS = ("first-fit", "next-fit", "best-fit", "segregated-fit")
+ORDERS = ("address", "lifo")
+MODELS = (
+    *("go1.14", "go1.19", "go1.27", "tcmalloc", "bump", *LISTS),
+    *(f"{policy}:{order}" for policy in LISTS for order in ORDERS),
+)
+
+
 @click.command("compare", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--scenario", default="api-service", show_default=True, help="A shipped scenario, or a TOML file.")
@@ -35,19 +43,18 @@ def compare(
     """
     from workloads.scenario import ScenarioError, load
 
+    for model in models:
+        if model not in MODELS:
+            raise InputError(f"{model}: no such model; known are {', '.join(MODELS)}")
     if output is not None and Path(output).exists():
         raise InputError(f"{output}: is there already; name a new directory")
     try:
         chosen = load(scenario, sets, seed)
     except ScenarioError as error:
         raise InputError(str(error)) from None
-    announce_compile()
+    announce_compile("the allocators", "two minutes", ("pump", "thread_pump", "lock_pump", "streams_fill"))
     from experiments import compare as experiment
-    from experiments.compare_models import known_models
 
-    for model in models:
-        if model not in known_models():
-            raise InputError(f"{model}: no such model; known are {', '.join(known_models())}")
     found = experiment.compare(models, chosen, thread_machine, lambda model: click.echo(f"running {model}", err=True))
     if as_json:
         click.echo(json.dumps(experiment.as_json(chosen, found), indent=2))

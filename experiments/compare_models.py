@@ -6,7 +6,7 @@ Dead objects are freed at once there, in Go when the collector has found them.
 
 Bytes. *Footprint*: what the heap has of the system and has not given back; metadata apart. *Live*: slots or blocks of
 objects that are not dead. *Internal* fragmentation: what objects were given beyond what they asked for, of what they asked
-for; over all mallocs of the run. *Idle*: the part of the footprint in which no live object is, the mean over time: free
+for; over all mallocs of the run (of Go's, asked for is what the workload's shares come to). *Idle*: the part of the footprint in which no live object is, the mean over time: free
 memory, external fragmentation, caches, and in Go what is dead and not collected yet.
 """
 
@@ -27,7 +27,7 @@ from sim.tcmalloc.sizeclasses import PAGE_SIZE
 from sim.tcmalloc.stats import numeric_properties
 from sim.tcmalloc.world import TCMallocWorld
 from sim.textbook.check import check as check_textbook
-from sim.textbook.heap import ORDERS, POLICIES
+from sim.textbook.heap import ORDERS
 from sim.textbook.world import TextbookWorld
 from sim.threads.state import NEVER
 from sim.threads.world import ThreadWorld
@@ -72,11 +72,6 @@ class Outcome:
     causes: tuple[Cause, ...]
     memory: tuple[tuple[int, ...], ...]  # time_ps, footprint, resident, live
     assumed: dict[str, str]
-
-
-def known_models() -> list[str]:
-    """Names that a model may have."""
-    return [*VERSIONS, TCMALLOC, *POLICIES, *(f"{p}:{order}" for p in POLICIES if p != "bump" for order in ORDERS)]
 
 
 def simulate(model: str, scenario: Scenario, thread_machine: str) -> Outcome:
@@ -148,7 +143,7 @@ def _asked(scenario: Scenario) -> float:
 
 
 def world_of(model: str, scenario: Scenario, machine: str) -> ThreadWorld:
-    """The world of a model of threads in which nothing has happened yet; InputError for an unknown model."""
+    """The world of a model of threads in which nothing has happened yet."""
     workload = scenario.workload
     assert not isinstance(workload, Recorded)
     n = scenario.gomaxprocs if isinstance(workload, Service) else workload.goroutines
@@ -156,8 +151,6 @@ def world_of(model: str, scenario: Scenario, machine: str) -> ThreadWorld:
     if model == TCMALLOC:
         return TCMallocWorld(n, load_thread_machine(machine, "tcmalloc"), scenario.seed, cpus=cpus)
     policy, _, order = model.partition(":")
-    if model not in known_models():
-        raise InputError(f"{model}: no such model; known are {', '.join(known_models())}")
     prices = load_thread_machine(machine, "textbook")
     chosen = None if policy == "bump" else order or ORDERS[0]
     return TextbookWorld(policy, n, prices, scenario.seed, order=chosen, cpus=cpus)

@@ -1,6 +1,6 @@
 """The stages of TCMalloc's calls: each does one thing that other threads can see, prices it, and says what comes next.
 
-`pump` runs them when their threads' turns come; its docstring says what follows what, and which register holds what.
+`thread_pump` runs them when their threads' turns come; its docstring says what follows what, and which register holds what.
 """
 
 from __future__ import annotations
