@@ -1,7 +1,7 @@
 """How fast the models of threads are: ``python -m experiments.bench_threads``, simulated mallocs a second of wall time.
 
-The mix and the number of mallocs are those of `bench`, a thread and a CPU for each P of it; best of three, streams made and
-everything recorded. The first run of each, which compiles, does not count.
+The mix and the number of mallocs are those of `bench`, a thread and a CPU for each P of it; best of three, streams made
+and everything recorded. The first run of each, which compiles, does not count.
 """
 
 from __future__ import annotations

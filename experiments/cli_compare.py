@@ -10,7 +10,6 @@ import click
 from experiments.errors import InputError
 from experiments.progress import announce_compile
 
-
 LISTS = ("first-fit", "next-fit", "best-fit", "segregated-fit")
 ORDERS = ("address", "lifo")
 MODELS = (

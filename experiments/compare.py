@@ -1,7 +1,8 @@
 """The same stream and seed through several allocators, side by side: ``allocsim compare``.
 
-Common random numbers: sizes, lifetimes, think times and arrivals are the same to the byte for every model, so what differs
-is the allocators' doing. One table, and with ``-o`` the same as CSV with what each model's memory was over time, and a plot.
+Common random numbers: sizes, lifetimes, think times and arrivals are the same to the byte for every model, so what
+differs is the allocators' doing. One table, and with ``-o`` the same as CSV with what each model's memory was over
+time, and a plot.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def report(scenario: Scenario, outcomes: Sequence[Outcome]) -> Iterator[str]:
         shown = sorted((c for c in one.causes if c.time_share >= _LEAST_SHARE), key=lambda c: -c.time_share)
         yield f"{one.model}: " + ", ".join(f"{c.name.replace('_', ' ')} {100 * c.time_share:.1f} %" for c in shown)
     yield ""
-    yield "Times are of mallocs; lock waits of both mallocs and frees. footprint, resident: peaks of the heap. internal: bytes"
+    yield "Times are of mallocs; lock waits of mallocs and frees. footprint, resident: peaks of the heap. internal: bytes"
     yield "given beyond those asked for. idle: part of the footprint without a live object, mean over time."
     yield f"Assumed, not measured: {', '.join(sorted({name for one in outcomes for name in one.assumed}))}."
 

@@ -1,13 +1,14 @@
 """One scenario on one allocator, whichever it is: what `compare` puts side by side.
 
-Go's versions run goroutines (`run`); TCMalloc and the textbook allocators run the same streams on threads: a worker is a
-thread, a service's requests go to a pool of GOMAXPROCS threads, and there are as many CPUs as Go's Ps can use at once.
-Dead objects are freed at once there, in Go when the collector has found them.
+Go's versions run goroutines (`run`); TCMalloc and the textbook allocators run the same streams on threads: a worker is
+a thread, a service's requests go to a pool of GOMAXPROCS threads, and there are as many CPUs as Go's Ps can use at
+once. Dead objects are freed at once there, in Go when the collector has found them.
 
 Bytes. *Footprint*: what the heap has of the system and has not given back; metadata apart. *Live*: slots or blocks of
-objects that are not dead. *Internal* fragmentation: what objects were given beyond what they asked for, of what they asked
-for; over all mallocs of the run (of Go's, asked for is what the workload's shares come to). *Idle*: the part of the footprint in which no live object is, the mean over time: free
-memory, external fragmentation, caches, and in Go what is dead and not collected yet.
+objects that are not dead. *Internal* fragmentation: what objects were given beyond what they asked for, of what they
+asked for; over all mallocs of the run (of Go's, asked for is what the workload's shares come to). *Idle*: the part of
+the footprint in which no live object is, the mean over time: free memory, external fragmentation, caches, and in Go
+what is dead and not collected yet.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Outcome:
 
 
 def simulate(model: str, scenario: Scenario, thread_machine: str) -> Outcome:
-    """Run a scenario on a model; the world's invariants are checked at its end. InputError says what does not go together."""
+    """Run a scenario on a model, and check its invariants at the end. InputError says what does not go together."""
     if isinstance(scenario.workload, Recorded):
         raise InputError(
             f"{scenario.name}: a recorded trace is what Go's allocator was asked; give workers or a service"

@@ -1,8 +1,9 @@
 """Prices of allocators that threads call, of one machine: read from a TOML file and checked.
 
-A file is TOML of schema 1: who the machine is, then a price for every step of the clock's side (``threads``) and of each
-model, ``{ ns, source }`` if it comes from a measurement, ``{ ns, reason }`` if nobody measured it. Unknown keys, missing
-prices and negative numbers are refused with an `InputError` of one line that names file, key and what would be right.
+A file is TOML of schema 1: who the machine is, then a price for every step of the clock's side (``threads``) and of
+each model, ``{ ns, source }`` if it comes from a measurement, ``{ ns, reason }`` if nobody measured it. Unknown keys,
+missing prices and negative numbers are refused with an `InputError` of one line that names file, key and what would be
+right.
 """
 
 from __future__ import annotations

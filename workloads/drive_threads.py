@@ -1,8 +1,8 @@
 """Threads that run a workload on an allocator: the same streams of operations that goroutines run, to the byte.
 
-Workers: a thread for each goroutine of the workload. A service: a pool of threads; a request goes to the idle thread of the
-lowest number, which has to be woken, or waits, first come, first served, for the first thread that is done. Response times
-count from the intended arrival, so that a late start is in them (no coordinated omission).
+Workers: a thread for each goroutine of the workload. A service: a pool of threads; a request goes to the idle thread of
+the lowest number, which has to be woken, or waits, first come, first served, for the first thread that is done.
+Response times count from the intended arrival, so that a late start is in them (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Worker:
 
 
 class WorkerLoad:
-    """Workers that are running on a world with a thread for each of them; together they make so many mallocs, or no end."""
+    """Workers running on a world with a thread for each of them; together they make so many mallocs, or no end."""
 
     def __init__(self, world: ThreadWorld, workers: Workers, mallocs: int | None) -> None:
         self.world = world

@@ -1,6 +1,7 @@
 """The stages of TCMalloc's calls: each does one thing that other threads can see, prices it, and says what comes next.
 
-`thread_pump` runs them when their threads' turns come; its docstring says what follows what, and which register holds what.
+`thread_pump` runs them when their threads' turns come; its docstring says what follows what, and which register holds
+what.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ _POPULATE_TOUCH, _FIRST_TOUCH = STEP["populate_touch"], STEP["first_touch"]
 
 
 def _tails() -> Any:
-    """By class: whether an object may reach into a 4 KiB page in which none begins, so that cutting did not touch it."""
+    """By class: whether an object may reach into a 4 KiB page in which none begins, and which cutting did not touch."""
     found = np.zeros(NUM_CLASSES, np.uint8)
     for cl in range(1, NUM_CLASSES):
         size, n = int(class_to_size[cl]), int(objects_per_span[cl])

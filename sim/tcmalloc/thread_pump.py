@@ -1,23 +1,23 @@
 """TCMalloc on the clock, compiled: threads run ahead where nobody sees it, and take their turns where somebody does.
 
 A thread's own list, its variables and the objects it holds are its own: a hit, a push, a compute, the program's first
-touch of an object are done ahead of the other threads. All else is a *stage*, done when the thread has the lowest clock:
-one hold of a class lock or of pageheap_lock, one look at another class for a slot, one test of a budget that another
-thread might steal from, one assignment of a variable of the whole program's.
+touch of an object are done ahead of the other threads. All else is a *stage*, done when the thread has the lowest
+clock: one hold of a class lock or of pageheap_lock, one look at another class for a slot, one test of a budget that
+another thread might steal from, one assignment of a variable of the whole program's.
 
 A fetch is: class lock; if that found nothing, pageheap_lock for a span, cutting it without a lock, class lock. Giving
 back is for each chain: class lock, where it goes into a slot or its objects go to their spans; pageheap_lock for each
 span that is whole by that, class lock for the rest; and where a slot has to come from another class, a look at that
 class and its lock first. Registers: ``obj`` the object of the call, ``cl`` its class or the one that a scavenge is at,
-``chain`` objects in hand, ``span`` a span just made or whole, ``left`` objects to give back after the chain, ``drop`` how
-many a scavenge wanted of the list, ``after`` what giving back is part of, ``donor`` and ``force`` the class asked for a
-slot, ``rest`` what is left of the slot's chain.
+``chain`` objects in hand, ``span`` a span just made or whole, ``left`` objects to give back after the chain, ``drop``
+how many a scavenge wanted of the list, ``after`` what giving back is part of, ``donor`` and ``force`` the class asked
+for a slot, ``rest`` what is left of the slot's chain.
 
 A call that is more than a pop or a push pays what such calls were measured to take in all, the pop or push in it
 included. Waiting for a lock comes on top.
 
-The test whether a cache is over its budget is ahead of the others only where no thief could change its answer: a cache of
-up to 512 KiB is never stolen from. Caches are made before the threads start and are there when they end.
+The test whether a cache is over its budget is ahead of the others only where no thief could change its answer: a cache
+of up to 512 KiB is never stolen from. Caches are made before the threads start and are there when they end.
 """
 
 from __future__ import annotations

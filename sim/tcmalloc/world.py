@@ -5,10 +5,10 @@ from __future__ import annotations
 from sim.tcmalloc.heap import DEFAULT_OVERALL_CACHE_SIZE, TCMalloc, pages_of
 from sim.tcmalloc.malloc import MAX_REQUEST
 from sim.tcmalloc.prices import CAUSES, FREE, STEPS
-from sim.tcmalloc.thread_pump import pump
 from sim.tcmalloc.sizeclasses import MAX_SIZE
 from sim.tcmalloc.stages import NUM_LOCKS, PAGE_HEAP_LOCK
 from sim.tcmalloc.state import MAX_PAGES
+from sim.tcmalloc.thread_pump import pump
 from sim.threads.prices import ThreadPrices
 from sim.threads.world import LockFigures, ThreadWorld
 

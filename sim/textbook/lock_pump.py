@@ -1,8 +1,8 @@
 """The textbook allocators on the clock, compiled: one lock around each malloc and each free.
 
 A thread computes and changes its own variables ahead of the others. All else is a turn: a hold of the lock, which lasts
-for what the rooms say was done under it (each free block looked at, splits, merges, growth); an assignment of a variable
-of the whole program's; the program's first touch of pages, since objects of several threads may lie in one.
+for what the rooms say was done under it (each free block looked at, splits, merges, growth); an assignment of a
+variable of the whole program's; the program's first touch of pages, since objects of several threads may lie in one.
 
 Memory comes to stand behind a 4 KiB page when it is first written: by the program, or by the allocator under its lock.
 That writes a block's header when it hands the block out, header and links of what a split left, links and the size at

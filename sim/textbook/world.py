@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sim.textbook.heap import DEFAULT_ALIGN_BYTES, DEFAULT_GROW_BYTES, Textbook
+from sim.textbook.lock_pump import NUM_LOCKS, pump
 from sim.textbook.malloc import MAX_REQUEST
 from sim.textbook.prices import CAUSES, FREE, STEPS
-from sim.textbook.lock_pump import NUM_LOCKS, pump
 from sim.textbook.state import BASES, NUM_REGIONS
 from sim.threads.prices import ThreadPrices
 from sim.threads.world import LockFigures, ThreadWorld

@@ -1,7 +1,8 @@
 """What threads of any model do on the clock: take their turns, hold locks, share CPUs, enter what their calls took.
 
-*Turns*. The thread with the lowest (clock, number) goes next, and does one thing that others can see: one hold of a lock,
-one look at or one assignment of something shared. What nobody else sees it does ahead of the others (the model's pump).
+*Turns*. The thread with the lowest (clock, number) goes next, and does one thing that others can see: one hold of a
+lock, one look at or one assignment of something shared. What nobody else sees it does ahead of the others (the model's
+pump).
 
 *Locks* are FIFO. A thread that arrives at time a is granted the lock at a, or if it is held then at its release and a
 hand-off later; it holds it for what the rooms say was done under it. So a hold is one turn: the lock is free again at
@@ -9,9 +10,9 @@ grant + hold, and whoever arrives later, in time, finds that. What a hold does t
 waiting thread spins: it keeps its CPU.
 
 *CPUs*. A thread is pinned to a CPU. Where a CPU has several, the ready ones take turns round robin: at the end of its
-slice a thread goes to the queue's end, if there is a queue, between two operations or in the middle of a compute. Inside
-a malloc or a free it is not descheduled, so no holder of a lock ever is: that is kinder than a real system. The switch
-is the next thread's to pay.
+slice a thread goes to the queue's end, if there is a queue, between two operations or in the middle of a compute.
+Inside a malloc or a free it is not descheduled, so no holder of a lock ever is: that is kinder than a real system. The
+switch is the next thread's to pay.
 
 Left out: locks that put waiters to sleep, cost of cache lines that a lock's last holder wrote but for the hand-off,
 migration between CPUs.
@@ -214,8 +215,10 @@ def end_slice(k: Any, t: Any) -> None:
 
 @entry(types.UniTuple(int64, 3)(clock_type, int64, int64, numba.from_dtype(OP)[::1], int64))
 def submit(k: Any, t: Any, address: Any, ops: Any, longest: Any) -> Any:
-    """Give a thread that is at the end of its batch the next one: (operation that may not be run, -1 = all may; variables
-    of its own that it names; of the whole program's). An allocation is of 0 to ``longest`` bytes."""
+    """Give a thread that is at the end of its batch the next one; an allocation is of 0 to ``longest`` bytes.
+
+    (operation that may not be run, -1 = all may; variables of its own that it names; those of the whole program's).
+    """
     own, shared = np.int64(0), np.int64(0)
     for i in range(len(ops)):
         op = ops[i]

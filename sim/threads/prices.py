@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class ThreadPrices:
     """Prices of a model of threads on a machine, integer picoseconds.
 
-    ``steps``: by the model's own names. ``handoff``: of a lock to one who waited. ``slice``, ``switch``: of threads that
-    share a CPU. ``wake``: of an idle thread. ``assumed``: those nobody measured, with the reason.
+    ``steps``: by the model's own names. ``handoff``: of a lock to one who waited. ``slice``, ``switch``: of threads
+    that share a CPU. ``wake``: of an idle thread. ``assumed``: those nobody measured, with the reason.
     """
 
     machine: str

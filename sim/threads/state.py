@@ -2,12 +2,12 @@
 
 A model has two headers: its rooms' own, which knows no clock, and this one. Times are integer picoseconds.
 
-A *thread* runs batches of operations (sim/ops.py). Its clock stands in ``times``, NEVER while it has no CPU or nothing to
-do; ``stage`` says what it does when its turn comes. The registers are those of the operation in progress, which may take
-several locks one after the other and let other threads come in between; each model says how it uses them.
+A *thread* runs batches of operations (sim/ops.py). Its clock stands in ``times``, NEVER while it has no CPU or nothing
+to do; ``stage`` says what it does when its turn comes. The registers are those of the operation in progress, which may
+take several locks one after the other and let other threads come in between; each model says how it uses them.
 
-A *lock* is a word: the time from which on it is free. Whoever comes first gets it first, since arrivals are dealt with in
-the order of time.
+A *lock* is a word: the time from which on it is free. Whoever comes first gets it first, since arrivals are dealt with
+in the order of time.
 
 A *cause* is where the time of a malloc or a free goes; a model numbers its own: 0 is all of a malloc, then a malloc's,
 then all of a free, then a free's.

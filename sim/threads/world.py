@@ -1,7 +1,7 @@
 """A program of threads on one clock, whatever its allocator: batches in, time passes, what was seen.
 
-A subclass brings a heap of its rooms, its pump and its table of steps and causes. Threads are numbered from 0 and idle at
-first; `submit` and `wake` give one something to do. Nothing here is random: the same calls give the same run.
+A subclass brings a heap of its rooms, its pump and its table of steps and causes. Threads are numbered from 0 and idle
+at first; `submit` and `wake` give one something to do. Nothing here is random: the same calls give the same run.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class LockFigures:
 class ThreadWorld:
     """One simulated program of threads.
 
-    ``heap``: its allocator's (`header`, `tables`, `make_variables`). ``clock``: the tables of the clock's side, ``fields``
-    the header of those. ``log_lines``: room for a log of mallocs and frees, for tests.
+    ``heap``: its allocator's (`header`, `tables`, `make_variables`). ``clock``: the tables of the clock's side,
+    ``fields`` the header of those. ``log_lines``: room for a log of mallocs and frees, for tests.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """A slow event simulation of threads on TCMalloc, over the same rooms: what the compiled pump must equal.
 
-Each thread is a generator, written straight from the library's text: a malloc or a free from its beginning to its end, with
-a ``yield`` before whatever it does, so that nothing runs ahead. One loop resumes whoever has the lowest (time, number).
-Locks have holders and queues. Prices are taken from how the rooms' facts differ before and after a step.
+Each thread is a generator, written straight from the library's text: a malloc or a free from its beginning to its end,
+with a ``yield`` before whatever it does, so that nothing runs ahead. One loop resumes whoever has the lowest (time,
+number). Locks have holders and queues. Prices are taken from how the rooms' facts differ before and after a step.
 
 Run as a program (in plain mode, so that Python can call the rooms), it prints what happened as JSON.
 """

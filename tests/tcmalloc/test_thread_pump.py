@@ -184,7 +184,7 @@ def test_throughput_is_that_of_a_closed_queue(nthreads, bound):
 
 
 def test_threads_of_one_cpu_take_turns():
-    """Three threads compute 25 ms each on one CPU, 10 ms a slice and 2 ms a switch: 0 1 2 0 1 2 0 1 2, then in order."""
+    """Three threads compute 25 ms each on one CPU, 10 ms a slice and 2 ms a switch: 0 1 2 0 1 2 0 1 2."""
     ms = 1_000_000_000
     w = world(3, cpus=1)
     w.fields.slice, w.fields.switch = 10 * ms, 2 * ms

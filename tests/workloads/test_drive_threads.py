@@ -61,7 +61,7 @@ def test_fewer_cpus_than_threads_share_them():
 
 
 def test_a_service_of_one_thread_is_m_d_1():
-    """Requests that only compute, Poisson arrivals, no wake: each response as by Lindley's recursion from the arrivals."""
+    """Requests that only compute, Poisson arrivals: each response as by Lindley's recursion, a wake if it was idle."""
     cost, interval, horizon = 60 * US, 100 * US, 400 * MS
     mix = Mix((Objects(1, ((16, 16, 1),), 0, 0, Lifetime("request")),))
     service = Service("poisson", interval, (Phase(cost, 0),), mix)
