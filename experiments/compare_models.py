@@ -4,11 +4,11 @@ Go's versions run goroutines (`run`); TCMalloc and the textbook allocators run t
 a thread, a service's requests go to a pool of GOMAXPROCS threads, and there are as many CPUs as Go's Ps can use at
 once. Dead objects are freed at once there, in Go when the collector has found them.
 
-Bytes. *Footprint*: what the heap has of the system and has not given back; metadata apart. *Live*: slots or blocks of
-objects that are not dead. *Internal* fragmentation: what objects were given beyond what they asked for, of what they
-asked for; over all mallocs of the run (of Go's, asked for is what the workload's shares come to). *Idle*: the part of
-the footprint in which no live object is, the mean over time: free memory, external fragmentation, caches, and in Go
-what is dead and not collected yet.
+Bytes. *Footprint*: what the heap has of the system and has not given back; metadata apart. *Resident*: what memory
+stands behind, in Go that of stacks too. *Live*: slots or blocks of objects that are not dead. *Internal* fragmentation:
+what objects were given beyond what they asked for, of what they asked for; over all mallocs of the run (of Go's, asked
+for is what the workload's shares come to). *Idle*: the part of the footprint in which no live object is, the mean over
+time: free memory, external fragmentation, caches, and in Go what is dead and not collected yet.
 """
 
 from __future__ import annotations
