@@ -82,8 +82,8 @@ def report(scenario: Scenario, outcomes: Sequence[Outcome]) -> Iterator[str]:
         shown = sorted((c for c in one.causes if c.time_share >= _LEAST_SHARE), key=lambda c: -c.time_share)
         yield f"{one.model}: " + ", ".join(f"{c.name.replace('_', ' ')} {100 * c.time_share:.1f} %" for c in shown)
     yield ""
-    yield "Times are of mallocs; lock waits of mallocs and frees. footprint, resident: peaks of the heap. internal: bytes"
-    yield "given beyond those asked for. idle: part of the footprint without a live object, mean over time."
+    yield "Times are of mallocs; lock waits of mallocs and frees. footprint, resident: peaks. internal: bytes given"
+    yield "beyond those asked for. idle: part of the footprint without a live object, mean over time."
     yield f"Assumed, not measured: {', '.join(sorted({name for one in outcomes for name in one.assumed}))}."
 
 
@@ -129,9 +129,8 @@ def _plot(outcomes: Sequence[Outcome]) -> Any:
 
     figure = Figure(figsize=(11, 7), layout="constrained")
     (rate, latency), (memory, causes) = figure.subplots(2, 2)
-    names = [one.model for one in outcomes]
-    rate.barh(names, [one.mallocs_per_second / 1e6 for one in outcomes])
-    rate.set(title="throughput", xlabel="million mallocs a second")
+    rate.barh([one.model for one in outcomes], [one.mallocs_per_second / 1e6 for one in outcomes])
+    rate.set(title="throughput", xlabel="million mallocs a second", xscale="log")
     rate.invert_yaxis()
     for one in outcomes:
         points = [name for name in one.malloc_ns if name != "mean"]
@@ -140,23 +139,29 @@ def _plot(outcomes: Sequence[Outcome]) -> Any:
         (line,) = memory.plot(times, [row[1] / MIB for row in one.memory], label=one.model)
         memory.plot(times, [row[3] / MIB for row in one.memory], ":", color=line.get_color())
     latency.set(title="malloc latency", ylabel="ns", yscale="log")
-    memory.set(title="footprint, and live objects (dotted)", xlabel="ms", ylabel="MiB", ylim=(0, None))
-    for i, one in enumerate(outcomes):
-        left = 0.0
-        for cause in sorted(one.causes, key=lambda c: -c.time_share)[:6]:
-            causes.barh(i, cause.time_share, left=left, color=f"C{hash_of(cause.name)}")
-            if cause.time_share > 0.12:
-                causes.text(
-                    left + cause.time_share / 2, i, cause.name.replace("_", " "), ha="center", va="center", fontsize=7
-                )
-            left += cause.time_share
-    causes.set(title="time of mallocs and frees by cause", yticks=range(len(names)), yticklabels=names, xlim=(0, 1))
-    causes.invert_yaxis()
-    latency.legend(fontsize="small")
-    memory.legend(fontsize="small")
+    memory.set(title="footprint, and live objects (dotted)", xlabel="ms", xscale="log", ylabel="MiB", ylim=(0, None))
+    _bars(causes, outcomes)
+    for axes in (latency, memory, causes):
+        axes.legend(fontsize="x-small")
     return figure
 
 
-def hash_of(name: str) -> int:
-    """A colour's number for a cause: the same in every run."""
-    return sum(name.encode()) % 10
+def _bars(axes: Any, outcomes: Sequence[Outcome]) -> None:
+    """A bar of time for each model, a colour a cause."""
+    from matplotlib import colormaps
+
+    colours = colormaps["tab20"]
+    shown: dict[str, dict[int, float]] = {}
+    for i, one in enumerate(outcomes):
+        for cause in one.causes:
+            if cause.time_share >= 4 * _LEAST_SHARE:
+                shown.setdefault(cause.name.replace("_", " "), {})[i] = cause.time_share
+    left = [0.0] * len(outcomes)
+    for number, (name, shares) in enumerate(shown.items()):
+        places = list(shares)
+        axes.barh(places, list(shares.values()), left=[left[i] for i in places], color=colours(number % 20), label=name)
+        for i in places:
+            left[i] += shares[i]
+    names = [one.model for one in outcomes]
+    axes.set(title="time of mallocs and frees by cause", yticks=range(len(names)), yticklabels=names, xlim=(0, 1.5))
+    axes.invert_yaxis()
