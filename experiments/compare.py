@@ -129,8 +129,9 @@ def _plot(outcomes: Sequence[Outcome]) -> Any:
 
     figure = Figure(figsize=(11, 7), layout="constrained")
     (rate, latency), (memory, causes) = figure.subplots(2, 2)
-    rate.barh([one.model for one in outcomes], [one.mallocs_per_second / 1e6 for one in outcomes])
-    rate.set(title="throughput", xlabel="million mallocs a second", xscale="log")
+    rates = rate.barh([one.model for one in outcomes], [one.mallocs_per_second / 1e6 for one in outcomes])
+    rate.bar_label(rates, fmt="%.3g", padding=2)
+    rate.set(title="throughput", xlabel="million mallocs a second")
     rate.invert_yaxis()
     for one in outcomes:
         points = [name for name in one.malloc_ns if name != "mean"]
