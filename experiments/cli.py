@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments import cli_record
+from experiments import cli_compare, cli_record
 from experiments.errors import InputError, visible
 from experiments.progress import Bar, announce_compile, stoppable
 from sim import __version__
@@ -45,9 +45,8 @@ def app() -> None:
     """Simulate Go's memory allocator and hold it against recordings of the real one."""
 
 
-for _command in cli_record.COMMANDS:
+for _command in (cli_compare.compare, *cli_record.COMMANDS):
     app.add_command(_command)
-
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _TRACES = ("the allocator", "20 s")

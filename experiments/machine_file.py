@@ -127,18 +127,18 @@ class Machine:
 
 def read_machine(path_or_name: str | Path) -> Machine:
     """Read a machine file by path, or one that comes with the program by name; InputError says what is wrong."""
-    text, path = _text(path_or_name)
+    text, path = text_of(path_or_name)
     try:
         document = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML: {error}") from None
-    return _Reader(path).machine(document)
+    return Reader(path).machine(document)
 
 
-def _text(path_or_name: str | Path) -> tuple[str, str]:
-    """The text of a machine file and how to call it in messages."""
+def text_of(path_or_name: str | Path, folder: str = "machines") -> tuple[str, str]:
+    """The text of a machine file, by path or by the name of one in a folder of ours, and how to call it in messages."""
     name = str(path_or_name)
-    packaged = resources.files("experiments") / "machines"
+    packaged = resources.files("experiments") / folder
     is_name = isinstance(path_or_name, str) and not name.endswith(".toml") and "/" not in name
     source = packaged / f"{name}.toml" if is_name else Path(name)
     try:
@@ -158,7 +158,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-class _Reader:
+class Reader:
     """Checks one document; every refusal names the file and the dotted key."""
 
     def __init__(self, path: str) -> None:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = """
     sim sim.units
     sim.jit sim.words sim.ops sim.costs sim.engine sim.metrics
+    sim.threads
     sim.go | sim.tcmalloc | sim.textbook
     workloads
     experiments
@@ -82,7 +83,7 @@ def violations(sources):
             top = name.split(".")[0]
             if top == "simpy" and not within(module, SIMPY):
                 wrong.append(f"{module} may not know simpy")
-            if within(module, "sim.go sim.tcmalloc sim.textbook") and within(name, OUTSIDE):
+            if within(module, "sim.go sim.tcmalloc sim.textbook sim.threads") and within(name, OUTSIDE):
                 wrong.append(f"{module} may not know {name}")
             if top in TOPS:
                 there = place(name)
@@ -137,6 +138,7 @@ def test_no_module_imports_itself_in_a_circle(tree):
         ("sim.go.mspan", "import sim.tcmalloc.span", "sim.go.mspan may not import sim.tcmalloc.span"),
         ("sim.textbook.blocks", "from sim.go import mspan", "sim.textbook.blocks may not import sim.go"),
         ("sim.textbook.heap", "import sim.tcmalloc.heap", "sim.textbook.heap may not import sim.tcmalloc.heap"),
+        ("sim.threads.clock", "from sim.tcmalloc import span", "sim.threads.clock may not import sim.tcmalloc"),
         ("sim.textbook.malloc", "import simpy", "sim.textbook.malloc may not know simpy"),
         ("sim.go.mspan", "import simpy", "sim.go.mspan may not know simpy"),
         ("sim.go.mspan", "def f():\n    import random", "sim.go.mspan may not know random"),

@@ -178,8 +178,8 @@ class TCMalloc:
             ops = ops.view(np.recarray)
         addresses = np.empty(len(ops), np.int64)
         shared = (ops["flags"] & SHARED).astype(bool)
-        self._make_variables(t, int(ops["obj"][~shared].max(initial=-1)) + 1)
-        self.tables.at_least("shared_variables", int(ops["obj"][shared].max(initial=-1)) + 1)
+        own, common = (int(ops["obj"][flagged].max(initial=-1)) + 1 for flagged in (~shared, shared))
+        self.make_variables(t, own, common)
         done = 0
         while True:
             done = run_ops(self.header, t, ops, done, addresses)
@@ -189,11 +189,15 @@ class TCMalloc:
 
     def hold(self, t: int, variable: int, obj: int) -> None:
         """A variable of a thread's own, which holds nothing, holds an object from now on."""
-        self._make_variables(t, variable + 1)
+        self.make_variables(t, variable + 1, 0)
         self.arrays["variables"][int(self.arrays["threads"]["variables"][t]) + variable] = obj
 
-    def _make_variables(self, t: int, n: int) -> None:
-        """A thread has n variables of its own, or more: in a stretch at the end of the table, when they were fewer."""
+    def make_variables(self, t: int, n: int, shared: int) -> None:
+        """A thread has n variables of its own or more, the whole program ``shared``.
+
+        A thread's get a new stretch at the end of the table when they were fewer.
+        """
+        self.tables.at_least("shared_variables", shared)
         had = self._nvariables[t]
         if n <= had:
             return

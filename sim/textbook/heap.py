@@ -154,8 +154,8 @@ class Textbook:
             ops = ops.view(np.recarray)
         addresses = np.empty(len(ops), np.int64)
         shared = (ops["flags"] & SHARED).astype(bool)
-        self._make_variables(int(ops["obj"][~shared].max(initial=-1)) + 1)
-        self.tables.at_least("shared_variables", int(ops["obj"][shared].max(initial=-1)) + 1)
+        own, common = (int(ops["obj"][flagged].max(initial=-1)) + 1 for flagged in (~shared, shared))
+        self.make_variables(own, common)
         done = 0
         while True:
             done = run_ops(self.header, t, ops, done, addresses)
@@ -163,8 +163,9 @@ class Textbook:
                 return addresses
             self.make_room()
 
-    def _make_variables(self, n: int) -> None:
-        """Every thread has n variables or more."""
+    def make_variables(self, n: int, shared: int) -> None:
+        """Every thread has n variables of its own or more, the whole program ``shared``."""
+        self.tables.at_least("shared_variables", shared)
         had, nthreads = self.tables.scalar("nvariables"), self.tables.scalar("nthreads")
         if n <= had:
             return

@@ -109,6 +109,6 @@ def test_the_modules_that_are_announced_are_those_with_entries():
     from pathlib import Path
 
     root = Path(progress.__file__).parent.parent
-    for stem in ("pump", "streams_fill", "gotrace_wire", "gotrace_merge", "replay_kernel", "conform_pages", "conform_pacer"):
+    for stem in ("pump", "thread_pump", "lock_pump", "streams_fill", "gotrace_wire", "gotrace_merge", "replay_kernel", "conform_pages", "conform_pacer"):
         (path,) = (p for top in ("sim", "workloads", "experiments") for p in (root / top).rglob(f"{stem}.py"))
         assert "@entry(" in path.read_text()

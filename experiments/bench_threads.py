@@ -1,0 +1,67 @@
+"""How fast the models of threads are: ``python -m experiments.bench_threads``, simulated mallocs a second of wall time.
+
+The mix and the number of mallocs are those of `bench`, a thread and a CPU for each P of it; best of three, streams made
+and everything recorded. The first run of each, which compiles, does not count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import click
+
+from experiments.bench import LIFETIME, MACHINE, OUR_MALLOCS, PS
+from experiments.machine_threads import load_thread_machine
+from sim.tcmalloc.world import TCMallocWorld
+from sim.textbook.world import TextbookWorld
+from sim.threads.state import NEVER
+from sim.threads.world import ThreadWorld
+from sim.units import throw
+from workloads.drive_threads import WorkerLoad
+from workloads.mixes import ten_sizes
+from workloads.spec import Workers
+
+_TEXTBOOK = (("bump", None), ("first-fit", "lifo"), ("segregated-fit", "lifo"))
+_TEXTBOOK_MALLOCS = 1_000_000
+_REPETITIONS = 3
+
+
+def worlds() -> dict[str, tuple[int, Callable[[int], ThreadWorld]]]:
+    """By name of a model: mallocs to run, and how its world of so many threads is made."""
+    prices = load_thread_machine(MACHINE, "tcmalloc")
+    found: dict[str, tuple[int, Callable[[int], ThreadWorld]]] = {
+        "tcmalloc": (OUR_MALLOCS, lambda n: TCMallocWorld(n, prices, 1))
+    }
+    simple = load_thread_machine(MACHINE, "textbook")
+    for policy, order in _TEXTBOOK:
+
+        def make(n: int, policy: str = policy, order: str | None = order) -> ThreadWorld:
+            return TextbookWorld(policy, n, simple, 1, order=order)
+
+        found[policy] = (_TEXTBOOK_MALLOCS, make)
+    return found
+
+
+def rate(make: Callable[[int], ThreadWorld], nthreads: int, mallocs: int) -> float:
+    """Simulated mallocs a second of wall time of one run."""
+    begun = time.perf_counter()
+    world = make(nthreads)
+    if not WorkerLoad(world, Workers(nthreads, ten_sizes(LIFETIME)), mallocs).advance(NEVER):
+        throw("the workers are not at their end")
+    return world.mallocs / (time.perf_counter() - begun)
+
+
+@click.command()
+def main() -> None:
+    """Measure, and print a line for each model."""
+    for name, (mallocs, make) in worlds().items():
+        rate(make, 1, 1000)
+        best = [max(rate(make, n, mallocs) for _ in range(_REPETITIONS)) for n in PS]
+        click.echo(
+            f"{name:15}" + "".join(f"  {n} threads {value / 1e6:6.2f} M/s" for n, value in zip(PS, best, strict=True))
+        )
+
+
+if __name__ == "__main__":
+    main()
