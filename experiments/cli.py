@@ -15,7 +15,6 @@ import os
 import signal
 import stat
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments import cli_compare, cli_record
+from experiments import cli_compare, cli_measure, cli_record
 from experiments.errors import InputError, visible
+from experiments.output import atomic, writable
 from experiments.progress import Bar, announce_compile, stoppable
 from sim import __version__
 from sim.units import Throw
@@ -45,7 +45,7 @@ def app() -> None:
     """Simulate Go's memory allocator and hold it against recordings of the real one."""
 
 
-for _command in (cli_compare.compare, *cli_record.COMMANDS):
+for _command in (cli_compare.compare, cli_measure.calibrate, *cli_record.COMMANDS):
     app.add_command(_command)
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -154,7 +154,7 @@ def import_(trace: str, output: str | None, force: bool) -> None:
 
     with _about(source, gotrace.TraceError):
         recorded = gotrace.read_trace(source)
-    with _atomic(target) as temporary:
+    with atomic(target) as temporary:
         gotrace.save(recorded, temporary)
     rows = [(name.replace("_", " "), f"{count:,}") for name, count in recorded.counts().items()]
     rows.append(("not understood", f"{sum(recorded.unknown.values()):,}"))
@@ -353,38 +353,10 @@ def _imported_name(source: Path) -> str:
 
 
 def _writable(path: Path, source: Path, force: bool) -> Path:
-    """The path of an output; InputError, before any work, where writing it would fail or lose something."""
-    folder = path.parent
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory; name a file in it with -o")
-    if path.exists():
-        if path.samefile(source):
-            raise InputError(f"{path}: is the trace itself; name another file with -o")
-        if not path.is_file():
-            raise InputError(f"{path}: is not a plain file; name another with -o")
-        if not force:
-            raise InputError(f"{path}: exists already; name another file with -o, or replace it with --force")
-    if not folder.is_dir():
-        raise InputError(f"{path}: there is no directory {folder}; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: directory {folder} is not writable; name another with -o")
-    return path
-
-
-@contextmanager
-def _atomic(target: Path) -> Iterator[Path]:
-    """A temporary path beside ``target`` that becomes it at the end, or is gone if the body fails."""
-    folder = Path(tempfile.mkdtemp(prefix=".allocsim-", dir=target.parent))
-    temporary = folder / target.name
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    except OSError as error:
-        why = error.strerror or error
-        raise InputError(f"{target}: cannot be written ({why}); make room or name another file with -o") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-        folder.rmdir()
+    """The path of an output that is not its own source."""
+    if path.exists() and path.samefile(source):
+        raise InputError(f"{path}: is the trace itself; name another file with -o")
+    return writable(path, force)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from experiments.errors import InputError
-from experiments.machine_file import LOCK_STEPS, Machine, Reading, Table, read_machine
+from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
 from experiments.machine_gc import mark_prices, pauses, sweep_prices
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, LockPrices, Price, Prices
@@ -60,7 +60,6 @@ from sim.go.sizeclasses import (
 from sim.go.stack import STACK_CACHE_SIZE, STACK_GUARD, STACK_MIN
 from sim.go.state import ARENA_PAGES, BLOCK_ENTRIES, CHUNK_PAGES, NUM_SIZE_CLASSES, PAGE_SIZE, SUMMARY_LEVELS
 
-KINDS = ("scan", "noscan")  # index: the low bit of a span class
 OS_PAGE = 4096
 _BITMAP = 32  # bytes of heap per byte of heap bitmap before go1.27: two bits a word
 _LARGEST, _KIB64, _MIB = 32 << 10, 64 << 10, 1 << 20
@@ -79,9 +78,11 @@ def load_machine(path_or_name: str | Path, version: str) -> Prices:
 
 def derive(machine: Machine, version: str) -> Prices:
     """Prices of a Go version from a machine file that was read before; InputError if its tables contradict."""
-    tables = machine.tables[machine.measured(version)]
+    measured_version = machine.measured(version)
+    tables, single = machine.tables[measured_version], machine.steps_of(measured_version)
     facts = VERSIONS[version]
-    steps = _steps(machine, tables, facts) | pauses(tables["mark"])
+    steps = {name: Price(picoseconds(one.ns)) for name, one in single.items()}
+    steps = _steps(machine, tables, facts, steps) | pauses(tables["mark"])
     spans = _Spans(facts, steps)
     base = _refill_fresh(tables["refill"], spans)
     steps["stack_span"] = base
@@ -101,8 +102,8 @@ def derive(machine: Machine, version: str) -> Prices:
             fresh.append(scaled(base, round(at.refill)))
             partial.append(_partial_at(measured[kind], _SIZES[sizeclass]))
     kept, freed = sweep_prices(tables["sweep"], [_LARGEST, *_SIZES[1:]])  # class 0: large objects
-    assumed = {f"lock.{name}": price.reason for name, price in machine.lock.items()}
-    assumed |= {name: price.reason for name, price in machine.steps.items()}
+    singles = {**{f"lock.{name}": one for name, one in machine.lock.items()}, **single}
+    assumed = {name: one.reason for name, one in singles.items() if isinstance(one, Assumed)}
     assumed["stack_span"] = "a refill with a fresh span of 2 KiB slots, the same but for mcentral's sets in it"
     assumed["switch"] = "spawn+run+exit less a reused g and less goroutine_exit, which is assumed"
     return Prices(
@@ -245,9 +246,11 @@ def _arena_pages(facts: Facts) -> int:
     return 2 if facts.inline_mark_bits else 1
 
 
-def _steps(machine: Machine, tables: Mapping[str, Table], facts: Facts) -> dict[str, Price]:
+def _steps(
+    machine: Machine, tables: Mapping[str, Table], facts: Facts, single: Mapping[str, Price]
+) -> dict[str, Price]:
     """All steps but ``tiny``, ``large``, ``goroutine_new`` and those of stacks that are derived from others."""
-    steps = {name: Price(picoseconds(assumed.ns)) for name, assumed in machine.steps.items()}
+    steps = dict(single)
     touch = machine.first_touch
     steps["first_touch"] = steps["meta_touch"] = _measured(touch.row(*machine.small_fault), touch)
     # a 2 MiB page faults once in 512 touches of 4 KiB: its median is about the 99.9th percentile of all
@@ -430,7 +433,7 @@ def _large(tables: Mapping[str, Table], spans: _Spans) -> _Large:
         big = 1000 * table.row("cold", _MIB, kind)["p50"].median - spans.bitmap(_MIB // PAGE_SIZE) * spans.meta
         big -= spans.steps["page_alloc"].mean  # 64 KiB come from the page cache
         slope = max(Fraction(0), (big - small) / (_MIB - _KIB64))
-        bases.append(small - slope * _KIB64)
+        bases.append(max(Fraction(0), small - slope * _KIB64))
         fresh.append(slope)
         sizes = (_KIB64, _MIB, 16 * _MIB)
         cleared = (1000 * table.row("warm", size, kind)["p50"].median - bases[-1] - slope * size for size in sizes)
@@ -441,7 +444,7 @@ def _large(tables: Mapping[str, Table], spans: _Spans) -> _Large:
         loop, row = tables["loop"].row(_LARGEST, "noscan"), table.row("cold", _KIB64, "noscan")
         npages = _LARGEST // PAGE_SIZE
         per_byte = fresh[1] * _LARGEST
-        p50 = (p50 + 1000 * loop["cold_p50"].median - per_byte) / 2
+        p50 = max(Fraction(0), (p50 + 1000 * loop["cold_p50"].median - per_byte) / 2)
         mean = 1000 * loop["cold_loop"].median - spans.cold(_LARGEST, npages, True) - per_byte
         points = [(500, round(p50)), (900, round(p50 + 1000 * (row["p90"].median - row["p50"].median)))]
         price = distribution(points, max(round(mean), least_mean(points)))

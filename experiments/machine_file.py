@@ -1,7 +1,8 @@
 """Machine files: measured tables and assumed prices of one machine, read and checked.
 
 A machine file is TOML of schema 1: who the host is, which versions of Go were measured, their tables as measured, and
-the prices nobody measured, each with its reason. Unknown keys, missing tables, rows of the wrong shape and negative
+single prices: measured by themselves, on the machine or with each version, each with its source, or by nobody, each
+with its reason. Each single price has one place, so that nothing is both measured and assumed. Unknown keys, missing tables, rows of the wrong shape and negative
 numbers are refused with an `InputError` of one line that names file, key and what would be right.
 
 Numbers are exact fractions of a nanosecond (or of the table's unit) from the text on: every machine reads the same.
@@ -24,6 +25,7 @@ from sim.costs import STEPS, LockPrices
 from sim.go.params import VERSIONS
 
 SCHEMA = 1
+KINDS = ("scan", "noscan")  # index: the low bit of a span class
 
 # Columns of the measured tables. Plain names (text) and name# (whole number) together are the key of a row;
 # name= is a number, name~ a reading [median, min, max].
@@ -39,7 +41,11 @@ TABLES = {
     "sweep": "class keep p10~ p50~ p90~ p99~ mean~",
     "mark": "shape objects= procs# gc_wall~ mark_wall= mark_cpu= cpu_rate= wall_rate= per_object= pauses=",
 }
+# What single calls read beyond what they cost, by the clock around them; no price comes from it.
+TIMER = "size# kind loop~ p50~ shift~"
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
+CHECKS = "steal_percent others_percent drift_percent spread_percent"
+_NEGATIVE = Fraction(-1_000_000)  # what the clock adds may be less than nothing, by overlap
 LOCK_STEPS = tuple(field.name for field in fields(LockPrices))
 ASSUMABLE = (
     "page_alloc",
@@ -99,8 +105,22 @@ class Assumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """A price that was measured by itself: nanoseconds, and how."""
+
+    reading: Reading
+    source: str
+
+    @property
+    def ns(self) -> Fraction:
+        """The median."""
+        return self.reading.median
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine file, checked. ``tables`` by measured version; ``alias`` leads from other versions to measured ones."""
+    """A machine file, checked. ``tables`` by measured version, as ``own_steps``, the single prices that depend on it,
+    and ``timers``, where what the clock adds was measured; ``alias`` leads from other versions to measured ones."""
 
     path: str
     name: str
@@ -113,8 +133,14 @@ class Machine:
     small_fault: Key
     huge_fault: Key
     alias: Mapping[str, str]
-    lock: Mapping[str, Assumed]
-    steps: Mapping[str, Assumed]
+    lock: Mapping[str, Assumed | Measured]
+    steps: Mapping[str, Assumed | Measured]
+    own_steps: Mapping[str, Mapping[str, Measured]]
+    timers: Mapping[str, Table]
+
+    def steps_of(self, version: str) -> Mapping[str, Assumed | Measured]:
+        """Single prices of the steps, for a measured version."""
+        return {**self.steps, **self.own_steps[version]}
 
     def measured(self, version: str) -> str:
         """The version whose tables price this one; InputError if there is none."""
@@ -127,7 +153,11 @@ class Machine:
 
 def read_machine(path_or_name: str | Path) -> Machine:
     """Read a machine file by path, or one that comes with the program by name; InputError says what is wrong."""
-    text, path = text_of(path_or_name)
+    return parse_machine(*text_of(path_or_name))
+
+
+def parse_machine(text: str, path: str) -> Machine:
+    """Read the text of a machine file; ``path`` is what messages call it."""
     try:
         document = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
@@ -174,7 +204,8 @@ class Reader:
         wanted = needed.split()
         for name in value:
             if name not in wanted and name not in optional.split():
-                self.refuse(f"{key}.{name}".removeprefix("."), f"unknown key; known are {needed} {optional}".rstrip())
+                known = f"{needed} {optional}".strip()
+                self.refuse(f"{key}.{name}".removeprefix("."), f"unknown key; known are {known}")
         for name in wanted:
             if name not in value:
                 self.refuse(f"{key}.{name}".removeprefix("."), "missing")
@@ -241,13 +272,32 @@ class Reader:
 
     def assumed(self, value: Any, key: str, names: tuple[str, ...]) -> dict[str, Assumed]:
         """Prices nobody measured, each with its reason."""
-        self.keys(value, key, " ".join(names))
+        self.keys(value, key, "", " ".join(names))
         found = {}
-        for name in names:
+        for name in value:
             self.keys(value[name], f"{key}.{name}", "ns reason")
             ns = self.number(value[name]["ns"], f"{key}.{name}.ns")
             found[name] = Assumed(ns, self.word(value[name]["reason"], f"{key}.{name}.reason"))
         return found
+
+    def single(self, value: Any, key: str, names: tuple[str, ...]) -> dict[str, Measured]:
+        """Prices measured by themselves, each with its source."""
+        self.keys(value, key, "", " ".join(names))
+        found = {}
+        for name in value:
+            self.keys(value[name], f"{key}.{name}", "ns source")
+            ns = self.reading(value[name]["ns"], f"{key}.{name}.ns", Fraction(0))
+            found[name] = Measured(ns, self.word(value[name]["source"], f"{key}.{name}.source"))
+        return found
+
+    def once(self, names: tuple[str, ...], assumed: str, places: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse a name that is in none of the places, or in two; ``assumed`` is where it is missing."""
+        for name in names:
+            found = [place for place, prices in places.items() if name in prices]
+            if not found:
+                self.refuse(f"{assumed}.{name}", "missing")
+            if len(found) > 1:
+                self.refuse(f"{found[1]}.{name}", f"is in {found[0]} too; a price has one place")
 
     def fault(self, value: Any, key: str, table: Table) -> Key:
         """The key of a row of first_touch."""
@@ -262,13 +312,15 @@ class Reader:
         if document.get("schema") != SCHEMA:
             self.refuse("schema", f"{_shown(document.get('schema'))} is not {SCHEMA}, the one this program reads")
         versions = [name for name in document if name.startswith("go")]
-        self.keys(document, "", "schema name date host faults assumed first_touch", " ".join(["alias", *versions]))
-        host = self.keys(document["host"], "host", "description cpus huge_pages timer timer_step_ns", "caveats")
+        self.keys(
+            document, "", "schema name date host faults assumed first_touch", " ".join(["alias measured", *versions])
+        )
+        host = self.host(document["host"])
         step = self.number(host["timer_step_ns"], "host.timer_step_ns")  # a reading may lie so far below zero
         first_touch = self.table(document["first_touch"], "first_touch", FIRST_TOUCH, -step)
         faults = self.keys(document["faults"], "faults", "small huge")
-        assumed = self.keys(document["assumed"], "assumed", "lock steps")
         tables = {version: self.version(document[version], version) for version in versions}
+        lock, steps, own_steps = self.prices(document, versions)
         return Machine(
             path=self.path,
             name=self.word(document["name"], "name"),
@@ -281,15 +333,50 @@ class Reader:
             small_fault=self.fault(faults["small"], "faults.small", first_touch),
             huge_fault=self.fault(faults["huge"], "faults.huge", first_touch),
             alias=self.aliases(document.get("alias", {}), tables),
-            lock=self.assumed(assumed["lock"], "assumed.lock", LOCK_STEPS),
-            steps=self.assumed(assumed["steps"], "assumed.steps", ASSUMABLE),
+            lock=lock,
+            steps=steps,
+            own_steps=own_steps,
+            timers={name: self.timer(document[name], name) for name in versions if "timer" in document[name]},
         )
+
+    def host(self, value: Any) -> dict[str, Any]:
+        """Who the host is; ``checks`` are numbers in percent that tell how quiet it was."""
+        host = self.keys(value, "host", "description cpus huge_pages timer timer_step_ns", "caveats checks")
+        for name, number in self.keys(host.get("checks", {}), "host.checks", "", CHECKS).items():
+            self.number(number, f"host.checks.{name}")
+        return host
+
+    def prices(self, document: dict[str, Any], versions: list[str]) -> tuple[Any, Any, Any]:
+        """Single prices: of locks, of steps, and by version of steps that were measured with each."""
+        assumed = self.keys(document["assumed"], "assumed", "lock steps")
+        measured = self.keys(document.get("measured", {}), "measured", "", "lock steps")
+        lock: dict[str, Mapping[str, Any]] = {
+            "assumed.lock": self.assumed(assumed["lock"], "assumed.lock", LOCK_STEPS),
+            "measured.lock": self.single(measured.get("lock", {}), "measured.lock", LOCK_STEPS),
+        }
+        steps: dict[str, Mapping[str, Any]] = {
+            "assumed.steps": self.assumed(assumed["steps"], "assumed.steps", ASSUMABLE),
+            "measured.steps": self.single(measured.get("steps", {}), "measured.steps", ASSUMABLE),
+        }
+        own = {name: self.single(document[name].get("steps", {}), f"{name}.steps", ASSUMABLE) for name in versions}
+        self.once(LOCK_STEPS, "assumed.lock", lock)
+        for version in versions:
+            self.once(ASSUMABLE, "assumed.steps", {**steps, f"{version}.steps": own[version]})
+        return (
+            {**lock["assumed.lock"], **lock["measured.lock"]},
+            {**steps["assumed.steps"], **steps["measured.steps"]},
+            own,
+        )
+
+    def timer(self, value: Any, version: str) -> Table:
+        """What the clock around a single call adds to it."""
+        return self.table(value["timer"], f"{version}.timer", TIMER, _NEGATIVE)
 
     def version(self, value: Any, version: str) -> dict[str, Table]:
         """All tables of one measured version."""
         if version not in VERSIONS:
             self.refuse(version, f"no version known here; known are {', '.join(VERSIONS)}")
-        self.keys(value, version, f"toolchain {' '.join(TABLES)}")
+        self.keys(value, version, f"toolchain {' '.join(TABLES)}", "steps timer")
         return {name: self.table(value[name], f"{version}.{name}", spec) for name, spec in TABLES.items()}
 
     def aliases(self, value: Any, tables: Mapping[str, Any]) -> dict[str, str]:

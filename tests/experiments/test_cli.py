@@ -49,7 +49,7 @@ def refusal(*arguments, cwd):
 def test_help_is_there_for_every_command(tmp_path):
     run = allocsim("--help", cwd=tmp_path)
     assert run.returncode == 0 and run.stderr == ""
-    for command in ("run", "list", "show", "import", "replay", "conform"):
+    for command in ("run", "list", "show", "import", "replay", "conform", "calibrate"):
         assert f"  {command} " in run.stdout
         inner = allocsim(command, "--help", cwd=tmp_path)
         assert inner.returncode == 0 and inner.stdout.startswith(f"Usage: allocsim {command} [OPTIONS]")

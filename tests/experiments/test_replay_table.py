@@ -47,4 +47,4 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
 def test_a_page_that_cannot_be_written_is_one_line_after_the_table(tmp_path):
     result = CliRunner().invoke(main, [str(trace_path(XBENCH)), "-o", str(tmp_path / "nowhere" / "page.md")])
     assert result.exit_code == 2 and XBENCH in result.stdout
-    assert result.stderr.splitlines()[-1].endswith("cannot be written: No such file or directory; name another file")
+    assert result.stderr.splitlines()[-1].endswith("cannot be written (No such file or directory); make room or name another file with -o")

@@ -1,0 +1,219 @@
+"""The machine file that `allocsim calibrate` writes, as TOML text (machine_file.py reads it).
+
+Prices that were not measured, or that came out as nothing, are those assumed for the machine that comes with the
+program, with their reasons. Versions that no toolchain stands for are missing, but go1.14, which is go1.19 with other
+central lists.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from experiments.calibrate_tables import MACHINE, SPECS, Measurements, reading
+from experiments.machine_file import ASSUMABLE, LOCK_STEPS, SCHEMA, TABLES, Assumed, Machine
+
+_PROGRAM = "program truth/calibrate"
+_EACH = "[median, min, max] of {n} processes"
+SOURCES = {
+    "loop": "small: one loop of mallocs, GOGC=off, objects not written; cold = memory never touched, warm = recycled; "
+    "*_loop = mean of the loop by the CPU time of the process, refills and clearing included; p* = per call less the "
+    "timer",
+    "steady": "steady: GOGC=100, no live data, 4 MB heap, GOMAXPROCS=1; refills, sweeping, collection and clearing "
+    "included, by CPU time. No price comes from it: a simulation with a collector has to come out here",
+    "refill": "small: per call less the timer, GOGC=off, by where the span came from (its page number modulo 64, 512, "
+    "8192); class n64 = noscan 64 B, p64 = pointerful; partial = swept spans in which one object is alive; n = calls in "
+    "one process; p90 and mean are medians",
+    "large": "large: per call less the timer, GOGC=off; cold = fresh memory, warm = recycled and cleared",
+    "goroutine": "goroutines, GOMAXPROCS=1: the go statement alone, new g and 2 KiB stack or one off the free list of "
+    "the P",
+    "spawn": "goroutines, GOMAXPROCS=1: go statement, run, exit, in a loop by CPU time",
+    "stack_growth": "goroutines, GOMAXPROCS=1: first call less second call of a recursion that needs so much stack, in "
+    "frames of some 220 B",
+    "stop_the_world": "goroutines, GOMAXPROCS=1, otherwise idle: a round trip of runtime.ReadMemStats",
+    "sweep": "sweep: runtime.sweepone per span; keep = which objects of a span survive",
+    "mark": "mark: a heap of one shape, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
+    "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
+    "of some cycles of one process, the rest medians",
+    "timer": "small: what a pair of clock reads around each malloc adds to its mean beyond the overhead that was taken "
+    "off (shift, below zero where calls overlap otherwise), on recycled memory; blocks of 2048 calls in a loop and call "
+    "by call in turn, medians of blocks; p50 = per call less the timer. No price comes from it",
+    "first_touch": "fault: each 4 KiB page touched once, of a mapping or of one object on the heap; what is shorter "
+    "than the timer itself reads 0",
+}
+_UNITS = {
+    "mark": "see columns: objects in millions, times in ms, rates in MB/s, per object in ns, pauses in us",
+    "first_touch": "ns per 4 KiB page",
+}
+_LOCK_PAIR = (
+    "lock: half of an exchange that takes a free lock's word and one that frees it, each a call, in a loop by CPU time"
+)
+_ASLEEP = "thread asleep for 100 us on another CPU"
+SINGLES = {
+    "acquire": _LOCK_PAIR,
+    "release": _LOCK_PAIR,
+    "procyield": "lock: runtime.procyield(30) in a loop by CPU time",
+    "osyield": "lock: runtime.osyield in a loop by CPU time",
+    "futex_sleep": "futex: both threads on one CPU, from the call of futex wait until the other thread runs; median of "
+    "a process",
+    "futex_wake": f"futex: the call that wakes a {_ASLEEP}; median of a process",
+    "wake_latency": f"futex: from the end of the call that wakes a {_ASLEEP} until that thread runs; median of a process",
+    "madvise": "madvise: MADV_DONTNEED from the top of a touched mapping down, one page less what a page of a run takes",
+    "madvise_page": "madvise: per page what a run of 64 takes longer than one page; medians of a process",
+    "tlb_shootdown": "madvise: what a page takes longer while a second thread of the process runs on another CPU",
+    "os_switch": "futex: both threads on one CPU, futex_sleep less a futex wait that returns at once",
+    "wake_p": "futex: the sum of futex_wake and wake_latency",
+    "profile_sample": "profile: what MemProfileRate=1 adds to a malloc of 64 B ten frames deep; medians of a process",
+    "mark_stack": "stacks: what each of 10000 goroutines parked ten frames deep adds to runtime.GC(), GOMAXPROCS=1",
+}
+_ALIAS = "the structures of go1.19 but for mcentral's two lists behind a mutex, whose hold is the assumed price central"
+_SMALL_FAULT = 200  # nanoseconds: a median touch above this is a fault of its own
+FAULTED = "mmap first touch"
+_HEAP, _HUGE = "go heap first touch", "mmap first touch, huge pages advised"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a file says beside its tables. ``toolchains``: version to what ran."""
+
+    name: str
+    date: str
+    description: str
+    cpus: int
+    huge_pages: str
+    timer: str
+    timer_step_ns: float
+    caveats: Sequence[str]
+    checks: Mapping[str, float]
+    toolchains: Mapping[str, str]
+
+
+def write(about: About, found: Measurements, base: Machine) -> str:
+    """The text of a machine file."""
+    versions = sorted(about.toolchains)
+    # a step has one place: with each version, or with none
+    own = set.intersection(*(set(measured_singles(found, version, "steps")) for version in versions))
+    return "\n".join(
+        [
+            "# Prices of one machine: what `allocsim calibrate` measured on it, as measured, and what it did not, with the",
+            "# reason for each value. A value [a, b, c] is the median of repeated runs with their minimum and maximum; a",
+            "# plain number is a median. Each table says which mode of the program truth/calibrate measured it.",
+            "",
+            f"schema = {SCHEMA}",
+            f"name = {_text(about.name)}",
+            f"date = {_text(about.date)}",
+            "",
+            *_host(about),
+            *_aliases(versions),
+            *_faults(found, versions),
+            *_singles(found, base, own),
+            *_table("first_touch", "first_touch", MACHINE, found),
+            *(line for version in versions for line in _version(version, about.toolchains[version], found, own)),
+        ]
+    )
+
+
+def _text(text: str) -> str:
+    """A text as TOML writes it: as JSON does."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _host(about: About) -> Iterable[str]:
+    yield "[host]"
+    yield f"description = {_text(about.description)}"
+    yield f"cpus = {about.cpus}"
+    yield f"huge_pages = {_text(about.huge_pages)}  # /sys/kernel/mm/transparent_hugepage/enabled"
+    yield f"timer = {_text(about.timer)}"
+    yield f"timer_step_ns = {about.timer_step_ns}"
+    yield "caveats = ["
+    yield from (f"  {_text(caveat)}," for caveat in about.caveats)
+    yield "]"
+    yield ""
+    yield "[host.checks]  # how quiet it was: CPU time of others, drift of a reference loop, median spread of loops"
+    yield from (f"{name} = {value}" for name, value in about.checks.items())
+    yield ""
+
+
+def _aliases(versions: Sequence[str]) -> Iterable[str]:
+    if "go1.19" in versions:
+        yield '[alias."go1.14"]'
+        yield 'prices = "go1.19"'
+        yield f"reason = {_text(_ALIAS)}"
+        yield ""
+
+
+def _faults(found: Measurements, versions: Sequence[str]) -> Iterable[str]:
+    """Which rows tell the two kinds of fault: of the heap where it shows them, else of a mapping."""
+    rows = found.tables[MACHINE, "first_touch"]
+
+    def chosen(small: bool, fallback: str) -> list[str]:
+        heaps = [(_HEAP, version) for version in versions]
+        fits = [key for key in heaps if (median(rows[key]["p50"]) > _SMALL_FAULT) == small]
+        return list(fits[-1] if fits else (fallback, versions[-1]))
+
+    yield "[faults]  # rows of first_touch that tell the system's two kinds of page fault, whoever runs into them"
+    yield f"small = {json.dumps(chosen(True, FAULTED))}"
+    yield f"huge = {json.dumps(chosen(False, _HUGE))}"
+    yield ""
+
+
+def measured_singles(found: Measurements, version: str, table: str) -> dict[str, list[float]]:
+    """Readings of single prices that came out above zero."""
+    return {name: values for name, values in found.singles(version, table).items() if median(values) > 0}
+
+
+def _singles(found: Measurements, base: Machine, own: Collection[str]) -> Iterable[str]:
+    """Single prices of the machine, measured ones and then assumed ones."""
+    for table, key, names, assumed in (
+        ("lock", "lock", LOCK_STEPS, base.lock),
+        ("steps", "steps", ASSUMABLE, base.steps),
+    ):
+        measured = measured_singles(found, MACHINE, table)
+        if measured:
+            yield f"[measured.{key}]"
+            yield from _measured(measured, names)
+        yield f"[assumed.{key}]"
+        for name in names:
+            one = assumed[name]
+            if name not in measured and not (table == "steps" and name in own) and isinstance(one, Assumed):
+                why = _text(f"as for {base.name}: {one.reason}")
+                yield f"{name} = {{ ns = {float(one.ns):g}, reason = {why} }}"
+        yield ""
+
+
+def _measured(prices: Mapping[str, list[float]], names: Sequence[str]) -> Iterable[str]:
+    for name in names:
+        if name in prices:
+            values = prices[name]
+            source = _text(f"{_PROGRAM}, {SINGLES[name]}; {_EACH.format(n=len(values))}")
+            low_to_high = [max(0, number) for number in reading(values)]
+            yield f"{name} = {{ ns = {low_to_high}, source = {source} }}"
+    yield ""
+
+
+def _version(version: str, toolchain: str, found: Measurements, own: Collection[str]) -> Iterable[str]:
+    yield f'["{version}"]'
+    yield f"toolchain = {_text(toolchain)}"
+    yield ""
+    if own:
+        yield f'["{version}".steps]'
+        steps = found.singles(version, "steps")
+        yield from _measured({name: steps[name] for name in own}, ASSUMABLE)
+    for name in [*TABLES, "timer"]:
+        yield from _table(f'"{version}".{name}', name, version, found)
+
+
+def _table(key: str, name: str, version: str, found: Measurements) -> Iterable[str]:
+    count = found.processes(version, name)
+    each = "" if name == "mark" else f"; {_EACH.format(n=count)}"
+    yield f"[{key}]"
+    yield f"source = {_text(f'{_PROGRAM}, {SOURCES[name]}{each}')}"
+    yield f"unit = {_text(_UNITS.get(name, 'ns'))}"
+    yield f"columns = {json.dumps([column.rstrip('#=~') for column in SPECS[name].split()])}"
+    yield "rows = ["
+    for row in found.rows(version, name):
+        yield f"  {json.dumps(row)},"
+    yield "]"
+    yield ""

@@ -1,0 +1,113 @@
+"""What `allocsim calibrate` runs: processes of the program truth/calibrate, each with the tables that it feeds.
+
+Each process begins with a fresh heap. Repetitions take turns between toolchains, so that a machine that gets slower
+gets slower for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from experiments.calibrate_objects import LARGE, SMALL
+from experiments.machine_file import KINDS
+from sim.go.sizeclasses import class_to_allocnpages, class_to_size
+
+_REFILLS = {"noscan": (64, 512, 2048, 8192, 32768), "scan": (64, 512)}
+_PARTIALS = {"noscan": (64, 512, 2048), "scan": (64, 512)}
+_SWEPT = (("n", 16), ("n", 64), ("p", 64), ("n", 1024), ("n", 8192), ("n", 32768))
+SHAPES = (
+    "list16",
+    "list64",
+    "list64shuf",
+    "tree16",
+    "objs64",
+    "objs64shuf",
+    "leaf64",
+    "objs512",
+    "objs2048",
+    "ptrs1M",
+)
+_SLOW = ("list64shuf", "objs64shuf")  # shapes that miss the cache at each object
+_SIZES = [int(size) for size in class_to_size]
+SYSTEM = ("lock", "futex", "madvise")  # modes that know no allocator: one toolchain's program measures them
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured: repetitions, each in processes of its own; MiB of objects up to 64 B, of other small ones,
+    of large ones, of those swept and of those marked; calls of what goroutines do; collections of a shape of heap;
+    seconds that memory is touched for before."""
+
+    processes: int
+    small_mib: int
+    other_mib: int
+    large_mib: int
+    swept_mib: int
+    marked_mib: int
+    singles: int
+    cycles: int
+    touch_seconds: int
+
+
+FULL = Effort(3, 64, 256, 512, 128, 256, 2000, 3, 40)
+QUICK = Effort(2, 64, 64, 128, 32, 64, 1000, 2, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One process: arguments of the program, the tables that it feeds, and how it is run."""
+
+    arguments: tuple[str, ...]
+    tables: tuple[str, ...]
+    procs: int | None = 1  # GOMAXPROCS, None for as many as there are
+    traced: int = 0  # collections at the end whose gctrace line is wanted
+    repeated: bool = True  # in each repetition, or in the first alone
+
+
+def runs(effort: Effort, cpus: int) -> list[Run]:
+    """The processes of one toolchain in one repetition, in order."""
+    return [
+        *(_small(effort, size, kind) for size in SMALL for kind in KINDS),
+        Run(("steady", f"-rounds={effort.cycles}"), ("steady",)),
+        *(_large(effort, size, kind) for size in LARGE for kind in KINDS),
+        Run(("goroutines", f"-rounds={effort.singles}"), ("goroutine", "spawn", "stack_growth", "stop_the_world")),
+        *(_sweep(effort, kind, size) for kind, size in _SWEPT),
+        Run(("stacks",), ("steps",)),
+        Run(("profile",), ("steps",)),
+        Run(("fault", f"-mib={effort.large_mib}"), ("first_touch",)),
+        *(_mark(effort, shape, procs) for procs in range(1, min(cpus, 2) + 1) for shape in SHAPES),
+    ]
+
+
+def system_runs(effort: Effort) -> list[Run]:
+    """The processes that measure the system, in one repetition."""
+    arguments = {"lock": (), "futex": (f"-rounds={effort.singles}",), "madvise": ("-mib=64",)}
+    return [Run((mode, *arguments[mode]), ("lock", "steps"), None) for mode in SYSTEM]
+
+
+def _small(effort: Effort, size: int, kind: str) -> Run:
+    pages = int(class_to_allocnpages[_SIZES.index(size)])
+    mib = effort.small_mib if size <= 64 else effort.other_mib
+    arguments = ["small", f"-size={size}", f"-kind={kind}", f"-mib={mib}", f"-pages={pages}"]
+    tables = ["loop", "timer"]
+    if size in _REFILLS[kind]:
+        arguments.append("-refill")
+        tables.append("refill")
+    if size in _PARTIALS[kind]:
+        arguments.append("-partial")
+    return Run(tuple(arguments), tuple(tables))
+
+
+def _large(effort: Effort, size: int, kind: str) -> Run:
+    return Run(("large", f"-size={size}", f"-kind={kind}", f"-mib={effort.large_mib}"), ("large",))
+
+
+def _sweep(effort: Effort, letter: str, size: int) -> Run:
+    kind = "scan" if letter == "p" else "noscan"
+    return Run(("sweep", f"-size={size}", f"-kind={kind}", f"-mib={effort.swept_mib}"), ("sweep",))
+
+
+def _mark(effort: Effort, shape: str, procs: int) -> Run:
+    cycles = effort.cycles - (shape in _SLOW)
+    arguments = ("mark", f"-shape={shape}", f"-mib={effort.marked_mib}", f"-rounds={cycles}")
+    return Run(arguments, ("mark",), procs, traced=cycles, repeated=False)

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"runtime"
+	"time"
+	"unsafe"
+)
+
+// Objects of one shape of heap: the first word points on, the others are nil pointers.
+type (
+	pair     [2]unsafe.Pointer
+	line     [8]unsafe.Pointer
+	leaf     [8]uint64
+	half     [64]unsafe.Pointer
+	quarter  [255]unsafe.Pointer // 2 KiB with a malloc header
+	pointers [1 << 17]unsafe.Pointer
+)
+
+// xorshift: the next pseudo-random number.
+type xorshift uint64
+
+func (x *xorshift) next(n int) int {
+	*x ^= *x << 13
+	*x ^= *x >> 7
+	*x ^= *x << 17
+	return int(uint64(*x) % uint64(n))
+}
+
+func shuffle(objects []unsafe.Pointer) {
+	random := xorshift(88172645463325252)
+	for i := len(objects) - 1; i > 0; i-- {
+		j := random.next(i + 1)
+		objects[i], objects[j] = objects[j], objects[i]
+	}
+}
+
+// many makes n objects and an array of pointers to them.
+func many(n int, one func() unsafe.Pointer) []unsafe.Pointer {
+	objects := make([]unsafe.Pointer, n)
+	for i := range objects {
+		objects[i] = one()
+	}
+	return objects
+}
+
+// list links n objects in the order given; their first words are written.
+func list(objects []unsafe.Pointer) unsafe.Pointer {
+	for i := 0; i+1 < len(objects); i++ {
+		*(*unsafe.Pointer)(objects[i]) = objects[i+1]
+	}
+	return objects[0]
+}
+
+func tree(depth int) *pair {
+	node := new(pair)
+	if depth > 1 {
+		node[0], node[1] = unsafe.Pointer(tree(depth-1)), unsafe.Pointer(tree(depth-1))
+	}
+	return node
+}
+
+// heap builds a heap of so many bytes; what keeps it alive, and its number of objects.
+func heap(bytes int) (any, int) {
+	of := func(one func() unsafe.Pointer, each int, shuffled bool) ([]unsafe.Pointer, int) {
+		objects := many(bytes/each, one)
+		if shuffled {
+			shuffle(objects)
+		}
+		return objects, len(objects)
+	}
+	pairs := func() unsafe.Pointer { return unsafe.Pointer(new(pair)) }
+	lines := func() unsafe.Pointer { return unsafe.Pointer(new(line)) }
+	switch *shape {
+	case "list16":
+		objects, n := of(pairs, 16, false)
+		return list(objects), n
+	case "list64", "list64shuf":
+		objects, n := of(lines, 64, *shape == "list64shuf")
+		return list(objects), n
+	case "tree16":
+		depth := 1
+		for 16<<(depth+1) <= bytes {
+			depth++
+		}
+		return tree(depth), 1<<depth - 1
+	case "objs64", "objs64shuf":
+		return of(lines, 64+8, *shape == "objs64shuf")
+	case "leaf64":
+		return of(func() unsafe.Pointer { return unsafe.Pointer(new(leaf)) }, 64+8, false)
+	case "objs512":
+		return of(func() unsafe.Pointer { return unsafe.Pointer(new(half)) }, 512+8, false)
+	case "objs2048":
+		return of(func() unsafe.Pointer { return unsafe.Pointer(new(quarter)) }, 2048+8, false)
+	case "ptrs1M":
+		return of(func() unsafe.Pointer { return unsafe.Pointer(new(pointers)) }, 1<<20, false)
+	}
+	panic("no shape " + *shape)
+}
+
+// mark collects a heap of one shape some times. What marking took is told by the runtime (GODEBUG=gctrace=1): the last
+// lines, as many as there are rounds, are those of the rounds.
+func mark() {
+	alive, n := heap(*mib << 20)
+	runtime.GC() // what building it left behind
+	for i := 0; i < *rounds; i++ {
+		runtime.GC()
+	}
+	runtime.ReadMemStats(new(runtime.MemStats)) // waits for the last line to be written
+	row("mark", []any{*shape, runtime.GOMAXPROCS(0)}, map[string]float64{"objects": float64(n)})
+	runtime.KeepAlive(alive)
+}
+
+// parked waits ten frames deep.
+//
+//go:noinline
+func parked(depth int) int {
+	if depth == 0 {
+		blocked()
+		return 0
+	}
+	return parked(depth-1) + 1
+}
+
+// stacks measures what ten thousand parked goroutines add to a collection, each.
+func stacks() {
+	const n = 10_000
+	runtime.GOMAXPROCS(1)
+	without := collection()
+	for i := 0; i < n; i++ {
+		go parked(10)
+		if i%64 == 0 {
+			runtime.Gosched()
+		}
+	}
+	time.Sleep(10 * time.Millisecond)
+	row("steps", []any{"mark_stack"}, map[string]float64{"ns": (collection() - without) / n})
+}
+
+// collection tells how long one takes: the median of some.
+func collection() float64 {
+	runtime.GC()
+	runtime.GC() // the second one finds stacks as large as they are going to be
+	var took []float64
+	for i := 0; i < 2*(*rounds)+1; i++ {
+		took = append(took, spent(runtime.GC))
+	}
+	return median(took)
+}
+
+// profile measures what recording a malloc ten frames deep in the heap profile adds to it.
+func profile() {
+	*size, *kind = 64, "noscan"
+	o := chosen()
+	const n = 1 << 14
+	var with, without []float64
+	for i := 0; i < 2*(*rounds)+1; i++ {
+		runtime.MemProfileRate = 0
+		without = append(without, spent(func() { below(10, func() { o.loop(n) }) })/n)
+		runtime.MemProfileRate = 1
+		with = append(with, spent(func() { below(10, func() { o.loop(n) }) })/n)
+	}
+	runtime.MemProfileRate = 0
+	if records, _ := runtime.MemProfile(nil, true); records == 0 {
+		panic("nothing was recorded")
+	}
+	row("steps", []any{"profile_sample"}, map[string]float64{"ns": median(with) - median(without)})
+}
+
+//go:noinline
+func below(depth int, f func()) int {
+	if depth == 0 {
+		f()
+		return 0
+	}
+	return below(depth-1, f) + 1
+}

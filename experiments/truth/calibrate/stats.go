@@ -1,0 +1,156 @@
+package main
+
+import (
+	"sort"
+	"syscall"
+	"unsafe"
+
+	"allocsim/truth/tsc"
+)
+
+// Of the clock: its ticks a nanosecond, and those that a pair of reads takes by itself.
+var (
+	perNs    float64
+	overhead uint64
+)
+
+// elapsed tells the nanoseconds that f takes.
+func elapsed(f func()) float64 {
+	begin := tsc.Now()
+	f()
+	return float64(tsc.Now()-begin) / perNs
+}
+
+// spent tells the nanoseconds of CPU time that f takes on one P, the collector's with it: what the wall shows where no
+// other process gets in between.
+func spent(f func()) float64 {
+	begin := cpuTime()
+	f()
+	return float64(cpuTime() - begin)
+}
+
+// cpuTime is that of this process so far, in nanoseconds.
+func cpuTime() int64 {
+	const processClock = 2 // CLOCK_PROCESS_CPUTIME_ID
+	var now syscall.Timespec
+	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, processClock, uintptr(unsafe.Pointer(&now)), 0)
+	return now.Nano()
+}
+
+// lost marks a reading during which the system gave the CPU to somebody else.
+const lost = 1 << 31
+
+const suspect = 20_000 // nanoseconds: no reading shorter than this is asked about
+
+var switches int64 // that this process did not want, when it was asked last
+
+// checked is a reading, in ticks, marked if it is lost.
+func checked(ticks uint64) uint32 {
+	if float64(ticks) < suspect*perNs {
+		return uint32(ticks)
+	}
+	var usage syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	before := switches
+	if switches = usage.Nivcsw; switches != before {
+		return uint32(ticks) | lost
+	}
+	return uint32(ticks)
+}
+
+// mapped is anonymous memory outside the heap.
+func mapped(bytes int, flags int) []byte {
+	memory, err := syscall.Mmap(-1, 0, bytes, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE|flags)
+	if err != nil {
+		panic(err)
+	}
+	return memory
+}
+
+// array is a slice of n outside the heap, faulted in.
+func array[T any](n int) []T {
+	var one T
+	return unsafe.Slice((*T)(unsafe.Pointer(&mapped((n+1)*int(unsafe.Sizeof(one)), syscall.MAP_POPULATE)[0])), n)
+}
+
+// sample gathers readings of single calls, in ticks.
+type sample struct {
+	counts [1 << 16]uint32 // of each reading, the overhead taken off
+	beyond []uint64        // readings longer than that
+	n      int
+	sum    uint64
+}
+
+// add takes a reading with the overhead still in it, unless it is lost.
+func (s *sample) add(reading uint32) {
+	if reading&lost != 0 {
+		return
+	}
+	ticks := uint64(reading)
+	if ticks < overhead {
+		ticks = overhead
+	}
+	ticks -= overhead
+	s.n++
+	s.sum += ticks
+	if ticks < uint64(len(s.counts)) {
+		s.counts[ticks]++
+	} else {
+		s.beyond = append(s.beyond, ticks)
+	}
+}
+
+// quantile tells nanoseconds: the least reading that a share q of all does not exceed.
+func (s *sample) quantile(q float64) float64 {
+	left := int(q*float64(s.n) + 0.999999)
+	if left < 1 {
+		left = 1
+	}
+	for ticks, count := range s.counts {
+		if left -= int(count); left <= 0 {
+			return float64(ticks) / perNs
+		}
+	}
+	sort.Slice(s.beyond, func(i, j int) bool { return s.beyond[i] < s.beyond[j] })
+	if left > len(s.beyond) {
+		left = len(s.beyond)
+	}
+	return float64(s.beyond[left-1]) / perNs
+}
+
+func (s *sample) mean() float64 { return float64(s.sum) / float64(s.n) / perNs }
+
+// values are the columns that most tables share.
+func (s *sample) values() map[string]float64 {
+	return map[string]float64{
+		"p10": s.quantile(0.10), "p50": s.quantile(0.50), "p90": s.quantile(0.90), "p99": s.quantile(0.99),
+		"p999": s.quantile(0.999), "max": s.quantile(1), "mean": s.mean(),
+	}
+}
+
+// sampled gathers readings; all of them, if most are lost.
+func sampled(took []uint32) *sample {
+	s := new(sample)
+	for _, ticks := range took {
+		s.add(ticks)
+	}
+	if 2*s.n < len(took) {
+		return whole(took)
+	}
+	return s
+}
+
+// whole gathers readings with those that are lost.
+func whole(took []uint32) *sample {
+	s := new(sample)
+	for _, ticks := range took {
+		s.add(ticks &^ lost)
+	}
+	return s
+}
+
+// median of some numbers, which it sorts.
+func median(numbers []float64) float64 {
+	sort.Float64s(numbers)
+	return (numbers[len(numbers)/2] + numbers[(len(numbers)-1)/2]) / 2
+}

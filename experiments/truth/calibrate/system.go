@@ -1,0 +1,312 @@
+package main
+
+import (
+	"math"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+	_ "unsafe" // for linkname
+
+	"allocsim/truth/tsc"
+)
+
+const (
+	osPage       = 4096
+	hugePage     = 2 << 20
+	advHuge      = 14  // MADV_HUGEPAGE
+	advNoHuge    = 15  // MADV_NOHUGEPAGE
+	futexWait    = 128 // FUTEX_WAIT | FUTEX_PRIVATE_FLAG
+	futexWake    = 129
+	asleep       = 100_000 // nanoseconds until a thread that goes to sleep is taken to be asleep
+	spins        = 30      // PAUSEs in one round of spinning
+	chased       = 1 << 20
+	computations = 20_000_000
+)
+
+//go:linkname procyield runtime.procyield
+func procyield(cycles uint32)
+
+//go:linkname osyield runtime.osyield
+func osyield()
+
+// touched measures the first write, or another one, to each 4 KiB page. Where most of them are no faults, the few that
+// are fault huge pages in, which takes so long that no reading is left out.
+func touched(memory []byte) map[string]float64 {
+	const fault = 200 // nanoseconds that none is shorter than
+	took := array[uint32](len(memory) / osPage)
+	for i := range took {
+		begin := tsc.Now()
+		memory[i*osPage] = 1
+		took[i] = checked(tsc.Now() - begin)
+	}
+	if all := whole(took); all.quantile(0.5) < fault {
+		return all.values()
+	}
+	return sampled(took).values()
+}
+
+// fault measures page faults: of a mapping with small pages, of one with huge pages, of one object on the heap.
+func fault() {
+	bytes := *mib << 20
+	small := mapped(bytes, 0)
+	syscall.Madvise(small, advNoHuge)
+	row("first_touch", []any{"mmap first touch"}, touched(small))
+	row("first_touch", []any{"mmap second touch"}, touched(small))
+	syscall.Munmap(small)
+	huge := mapped(bytes+hugePage, 0)
+	huge = huge[-uintptr(unsafe.Pointer(&huge[0]))%hugePage:][:bytes]
+	syscall.Madvise(huge, advHuge)
+	row("first_touch", []any{"mmap first touch, huge pages advised"}, touched(huge))
+	row("first_touch", []any{"go heap first touch"}, touched(make([]byte, bytes)))
+}
+
+//go:noinline
+func acquire(word *uint32) bool { return atomic.SwapUint32(word, 1) == 0 }
+
+//go:noinline
+func release(word *uint32) { atomic.SwapUint32(word, 0) }
+
+// lock measures the steps of a lock that nobody else wants.
+func lock() {
+	runtime.GOMAXPROCS(1)
+	var word uint32
+	each := func(name string, n int, steps float64, f func()) {
+		row("lock", []any{name}, map[string]float64{"ns": spent(func() {
+			for i := 0; i < n; i++ {
+				f()
+			}
+		}) / float64(n) / steps})
+	}
+	pair := func() {
+		acquire(&word)
+		release(&word)
+	}
+	each("acquire", 1<<22, 2, pair)
+	each("release", 1<<22, 2, pair)
+	each("procyield", 1<<15, 1, func() { procyield(spins) })
+	each("osyield", 1<<15, 1, osyield)
+}
+
+func futexCall(word *uint32, operation, value uintptr) {
+	syscall.RawSyscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(word)), operation, value, 0, 0, 0)
+}
+
+// cpus are those that this process may run on.
+func cpus() []int {
+	var mask [128]uint64
+	syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, unsafe.Sizeof(mask), uintptr(unsafe.Pointer(&mask)))
+	var found []int
+	for cpu := 0; cpu < 64*len(mask); cpu++ {
+		if mask[cpu/64]>>(cpu%64)&1 == 1 {
+			found = append(found, cpu)
+		}
+	}
+	return found
+}
+
+// pin ties this goroutine to a thread and that to a CPU, for good.
+func pin(cpu int) {
+	runtime.LockOSThread()
+	var mask [128]uint64
+	mask[cpu/64] = 1 << (cpu % 64)
+	syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(mask), uintptr(unsafe.Pointer(&mask)))
+}
+
+// futex measures sleeping and waking, of threads tied to CPUs.
+func futex() {
+	runtime.GOMAXPROCS(2)
+	allowed := cpus()
+	sleeping(allowed[0])
+	if len(allowed) > 1 {
+		waking(allowed[0], allowed[1])
+	}
+}
+
+// sleeper sleeps n times until its word is set; before each time it says when it goes to sleep, after it when it runs.
+type sleeper struct {
+	word      uint32
+	turn      uint32 // times it went to sleep
+	went, ran uint64
+}
+
+func (s *sleeper) run(n int) {
+	for i := 0; i < n; i++ {
+		atomic.StoreUint64(&s.went, tsc.Now())
+		atomic.AddUint32(&s.turn, 1)
+		for atomic.LoadUint32(&s.word) == 0 {
+			futexCall(&s.word, futexWait, 0)
+		}
+		atomic.StoreUint64(&s.ran, tsc.Now())
+		atomic.StoreUint32(&s.word, 0)
+	}
+}
+
+// sleeping measures, with both threads on one CPU, from the call until the other thread runs.
+func sleeping(cpu int) {
+	n := uint32(*rounds)
+	s, found, idle := new(sleeper), new(sample), uint32(1)
+	refused := spent(func() {
+		for i := uint32(0); i < n; i++ {
+			futexCall(&idle, futexWait, 0) // the word is another: back at once
+		}
+	}) / float64(n)
+	go func() {
+		pin(cpu)
+		s.run(int(n))
+	}()
+	pin(cpu)
+	for i := uint32(1); i <= n; i++ {
+		for atomic.LoadUint32(&s.turn) < i {
+			osyield()
+		}
+		found.add(uint32(tsc.Now() - atomic.LoadUint64(&s.went)))
+		atomic.StoreUint32(&s.word, 1)
+		futexCall(&s.word, futexWake, 1)
+	}
+	whole := found.quantile(0.5)
+	row("lock", []any{"futex_sleep"}, map[string]float64{"ns": whole})
+	if whole > refused {
+		row("steps", []any{"os_switch"}, map[string]float64{"ns": whole - refused})
+	}
+}
+
+// waking measures, with the threads on two CPUs, the call that wakes and from its end until the other thread runs.
+func waking(cpu, other int) {
+	n := uint32(*rounds)
+	s, calls, latencies := new(sleeper), new(sample), new(sample)
+	go func() {
+		pin(other)
+		s.run(int(n))
+	}()
+	pin(cpu)
+	for i := uint32(1); i <= n; i++ {
+		for atomic.LoadUint32(&s.turn) < i {
+		}
+		for begin := tsc.Now(); float64(tsc.Now()-begin) < asleep*perNs; {
+		}
+		atomic.StoreUint64(&s.ran, 0)
+		atomic.StoreUint32(&s.word, 1)
+		begin := tsc.Now()
+		futexCall(&s.word, futexWake, 1)
+		end := tsc.Now()
+		calls.add(uint32(end - begin))
+		ran := uint64(0)
+		for ran == 0 {
+			ran = atomic.LoadUint64(&s.ran)
+		}
+		if ran < end {
+			ran = end
+		}
+		latencies.add(uint32(ran - end + overhead))
+	}
+	row("lock", []any{"futex_wake"}, map[string]float64{"ns": calls.quantile(0.5)})
+	row("lock", []any{"wake_latency"}, map[string]float64{"ns": latencies.quantile(0.5)})
+	row("steps", []any{"wake_p"}, map[string]float64{"ns": calls.quantile(0.5) + latencies.quantile(0.5)})
+}
+
+// madvise measures giving memory back: runs of one page and of 64, and of one while another thread of this process
+// runs on another CPU.
+func madvise() {
+	const long, enough = 64, 500
+	runtime.GOMAXPROCS(2)
+	memory := mapped(*mib<<20, 0)
+	syscall.Madvise(memory, advNoHuge)
+	allowed := cpus()
+	pin(allowed[0])
+	var ticking uint32 // a clock that goes only while the other thread runs
+	one, many := returned(memory, 1, nil).quantile(0.5), returned(memory, long, nil).quantile(0.5)
+	each := (many - one) / (long - 1)
+	row("steps", []any{"madvise_page"}, map[string]float64{"ns": each})
+	row("steps", []any{"madvise"}, map[string]float64{"ns": one - each})
+	if len(allowed) == 1 {
+		return
+	}
+	go func() {
+		pin(allowed[1])
+		for {
+			atomic.AddUint32(&ticking, 1)
+		}
+	}()
+	for atomic.LoadUint32(&ticking) == 0 {
+		osyield()
+	}
+	if disturbed := returned(memory, 1, &ticking); disturbed.n >= enough {
+		row("steps", []any{"tlb_shootdown"}, map[string]float64{"ns": disturbed.quantile(0.5) - one})
+	}
+}
+
+// returned gives memory back in runs of so many pages, from its top down, and gathers what the calls took: all of
+// them, or those during which the clock of another thread went on.
+func returned(memory []byte, pages int, clock *uint32) *sample {
+	s := new(sample)
+	for at := 0; at < len(memory); at += osPage {
+		memory[at] = 1
+	}
+	var before, after uint32
+	for end := len(memory); end > 0; end -= pages * osPage {
+		run := memory[end-pages*osPage : end]
+		if clock != nil {
+			before = atomic.LoadUint32(clock)
+		}
+		begin := tsc.Now()
+		syscall.RawSyscall(syscall.SYS_MADVISE, uintptr(unsafe.Pointer(&run[0])), uintptr(len(run)), syscall.MADV_DONTNEED)
+		took := tsc.Now() - begin
+		if clock != nil {
+			after = atomic.LoadUint32(clock)
+		}
+		if clock == nil || before != after {
+			s.add(checked(took))
+		}
+	}
+	return s
+}
+
+// reference takes the same time on a machine that has not changed: steps of arithmetic, and of a walk through memory.
+// It tells about the clock, too: its ticks a nanosecond, overhead and step, the least difference of two readings.
+func reference() {
+	step := math.Inf(1)
+	for i := 0; i < 1<<16; i++ {
+		begin := tsc.Now()
+		if off := math.Abs(float64(tsc.Now()-begin) - float64(overhead)); off > 0 && off < step {
+			step = off
+		}
+	}
+	row("clock", []any{runtime.GOARCH}, map[string]float64{"per_ns": perNs, "overhead": float64(overhead), "step": step})
+	x := xorshift(1)
+	compute := elapsed(func() {
+		for i := 0; i < computations; i++ {
+			x.next(3)
+		}
+	})
+	memory := array[uint32](*mib << 18)
+	for i := range memory {
+		memory[i] = uint32(i)
+	}
+	sum := uint32(0)
+	walk := elapsed(func() {
+		for i := 0; i < chased; i++ {
+			sum += memory[(x.next(len(memory))+int(sum&1))%len(memory)]
+		}
+	})
+	row("reference", []any{int(sum & 1)}, map[string]float64{"compute": compute / computations, "memory": walk / chased})
+}
+
+// touch writes to so much memory once, so that the host of a virtual machine has to stand behind it; it ends early when
+// so many rounds of a second have passed.
+func touch() {
+	const piece = 64 << 20
+	s := new(sample)
+	begin := time.Now()
+	for bytes := 0; bytes < *mib<<20 && time.Since(begin) < time.Duration(*rounds)*time.Second; bytes += piece {
+		memory := mapped(piece, 0)
+		syscall.Madvise(memory, advHuge)
+		for at := 0; at < len(memory); at += osPage {
+			begin := tsc.Now()
+			memory[at] = 1
+			s.add(checked(tsc.Now() - begin))
+		}
+	}
+	row("touch", []any{"touch"}, map[string]float64{"mib": float64(s.n * osPage >> 20), "mean": s.mean()})
+}
