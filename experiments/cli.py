@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from experiments.cli_validate import validate
 from experiments.errors import InputError, visible
 from experiments.progress import Bar, announce_compile, stoppable
 from sim import __version__
@@ -44,6 +45,7 @@ def app() -> None:
     """Simulate Go's memory allocator and hold it against recordings of the real one."""
 
 
+app.add_command(validate)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _TRACES = ("the allocator", "20 s")
 
