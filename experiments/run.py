@@ -212,18 +212,19 @@ def run(
     check: bool = False,
     warn: Callable[[str], None] | None = None,
     timeline: bool = False,
+    load_of: Callable[[World], Load] = Load,
 ) -> Result:
     """Run a scenario to its end, or until ``interrupted()``.
 
     ``watch`` is told the share that is done after each step. ``check``: verify every invariant of the heap at the end
     (Throw names the first that does not hold). ``warn`` is told, before it begins, what the run will probably not show
-    as meant, a line each. ``timeline``: record what happens when.
+    as meant, a line each. ``timeline``: record what happens when. ``load_of`` makes what starts the workload in a world.
     """
     world = build(scenario, Timeline() if timeline else None)
     if warn is not None:
         for line in cautions(scenario, world):
             warn(line)
-    load = Load(world)
+    load = load_of(world)
     series = Series(_GAUGES, scenario.samples, (scenario.duration_ps or MS) // scenario.samples or 1)
     world.env.process(_observe(world, series))
     world.env.process(_change(world, scenario.changes))

@@ -43,7 +43,7 @@ class Load:
         if self._left == 0:
             self.done.succeed()
 
-    def _await(self, process: simpy.Process) -> None:
+    def await_process(self, process: simpy.Process) -> None:
         """One more that must end before the workload is done."""
         self._left += 1
         assert process.callbacks is not None
@@ -59,7 +59,7 @@ class Load:
             if mallocs is not None:
                 share = mallocs // workers.goroutines + (i < mallocs % workers.goroutines)
             stream = WorkerStream(workers.mix, workers.round_mallocs, self.world.seed, f"worker/{i}")
-            self._await(self.world.go(_worker, stream, share, name=f"worker/{i}", stack=workers.stack))
+            self.await_process(self.world.go(_worker, stream, share, name=f"worker/{i}", stack=workers.stack))
 
     # trace
 
@@ -84,7 +84,7 @@ class Load:
         """Start requests arriving, until a time or until those that arrived make so many mallocs together."""
         self.mallocs = mallocs
         self.response, self.queued = Histogram(), Histogram()
-        self._await(self.world.env.process(self._arrive(service, duration, mallocs)))
+        self.await_process(self.world.env.process(self._arrive(service, duration, mallocs)))
 
     def _arrive(self, service: Service, duration: int | None, mallocs: int | None) -> Any:
         """Process: each request is a goroutine from its intended arrival on."""
@@ -98,9 +98,9 @@ class Load:
             world.roots.reserve_shared_up_to(stream.shared_ids)
             self.requests += 1
             name = f"request/{self.requests}"
-            self._await(world.go(self._request, ops, stream.ids, int(time), name=name, stack=service.stack))
+            self.await_process(world.go(self.request, ops, stream.ids, int(time), name=name, stack=service.stack))
 
-    def _request(self, g: Goroutine, ops: Any, variables: int, arrived: int) -> Body:
+    def request(self, g: Goroutine, ops: Any, variables: int, arrived: int) -> Body:
         """Goroutine: one request."""
         yield g.run(ops, variables)
         assert self.response is not None and self.queued is not None

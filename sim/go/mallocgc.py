@@ -21,6 +21,7 @@ from sim.costs import STEPS
 from sim.engine.rng import draw64, exponential
 from sim.go.malloc import TINY_SIZE
 from sim.go.mcache import cache_fresh, update_heap_live
+from sim.go.mfixalloc import PTR_SIZE
 from sim.go.mgcmark import mark_new_object, note_work
 from sim.go.mgcscavenge import bytes_to_scavenge, scavenge
 from sim.go.mheap import (
@@ -36,7 +37,7 @@ from sim.go.mheap import (
 from sim.go.mpagecache import page_cache_alloc
 from sim.go.mspan import next_free_index, set_alive, set_dead, tiny_count
 from sim.go.mspanset import place_swept
-from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
+from sim.go.sizeclasses import MALLOC_HEADER_SIZE, MIN_SIZE_FOR_MALLOC_HEADER
 from sim.go.state import (
     ALL,
     FAST,
@@ -76,6 +77,7 @@ from sim.go.state import (
     procs,
     scan_bytes,
     scan_count,
+    scan_read,
     shared_variables,
     spans,
     variables,
@@ -287,13 +289,26 @@ def profile_sample(h: Any, p: Any, nbytes: Any) -> Any:
 
 
 @inlined
+def scanned_again(size: Any, ptr_bytes: Any, elemsize: Any) -> Any:
+    """Bytes that marking reads behind an object with a header: the header tells a type and no length.
+
+    So the slot is read as elements of it to its end; what the object leaves free there as the beginning of another.
+    (mbitmap.go:typePointers.next, mgcmark_greenteagc.go:scanObject)
+    """
+    rest = elemsize - MALLOC_HEADER_SIZE - size
+    return min(rest, ptr_bytes) if rest >= PTR_SIZE else np.int64(0)
+
+
+@inlined
 def count_small(h: Any, p: Any, op: Any, spc: Any, sp: Any) -> None:
     """Statistics of a small object that was placed: how many live, and what marking one will scan."""
     h[0].live_objects += 1
     if op["flags"] & NOSCAN == 0:
         long = h[0].malloc_header and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER
         mcaches(h)[p].scan_alloc += sp.elemsize if long else op.ptr_bytes
-        scan_bytes(h)[spc] += op.ptr_bytes
+        again = scanned_again(op.arg, op.ptr_bytes, sp.elemsize) if long else np.int64(0)
+        scan_bytes(h)[spc] += MALLOC_HEADER_SIZE * long + (op.arg + again if again > 0 else op.ptr_bytes)
+        scan_read(h)[spc] += op.ptr_bytes + again
         scan_count(h)[spc] += 1
 
 
@@ -477,6 +492,7 @@ def count_large(h: Any, p: Any, op: Any, s: Any, nbytes: Any) -> None:
     if op["flags"] & NOSCAN == 0:
         mcaches(h)[p].scan_alloc += sp.elemsize if h[0].malloc_header else op.ptr_bytes
         scan_bytes(h)[0] += op.ptr_bytes
+        scan_read(h)[0] += op.ptr_bytes
         scan_count(h)[0] += nbytes
 
 

@@ -55,6 +55,7 @@ from sim.go.state import (
     procs,
     scan_bytes,
     scan_count,
+    scan_read,
     spans,
     work_log,
 )
@@ -78,12 +79,12 @@ PARKED = 2  # it waits for background workers
 
 
 @jit
-def scan_work_of(h: Any, spc: Any, objects: Any, nbytes: Any) -> Any:
-    """Bytes up to the last pointer of so many live objects of a class, as an average one of the class has them."""
+def of_average(h: Any, spc: Any, objects: Any, nbytes: Any, total: Any) -> Any:
+    """So many live objects of a class (of large ones: bytes) times what an average one has of a total of all so far."""
     if spc & 1 or scan_count(h)[spc] == 0:
         return np.int64(0)
     of = np.float64(nbytes) if spc < 2 else np.float64(objects)
-    return np.int64(of * np.float64(scan_bytes(h)[spc]) / np.float64(scan_count(h)[spc]))
+    return np.int64(of * np.float64(total) / np.float64(scan_count(h)[spc]))
 
 
 @jit
@@ -105,9 +106,9 @@ def mark_live_objects(h: Any) -> Any:
     cpu = np.int64(0)
     work = np.int64(0)
     for spc in range(NUM_SPAN_CLASSES):
-        scan = scan_work_of(h, np.int64(spc), counts[spc], large)
-        work += scan
-        cpu += counts[spc] * mark_object(h)[spc] + np.int64(np.float64(scan) * np.float64(mark_byte(h)[spc]) / 1000.0)
+        work += of_average(h, np.int64(spc), counts[spc], large, scan_bytes(h)[spc])
+        read = of_average(h, np.int64(spc), counts[spc], large, scan_read(h)[spc])
+        cpu += counts[spc] * mark_object(h)[spc] + np.int64(np.float64(read) * np.float64(mark_byte(h)[spc]) / 1000.0)
     return cpu, work
 
 

@@ -302,6 +302,7 @@ TABLES: dict[str, Any] = {
     # by P: when its next step is due, NEVER if it is not in the pump; behind them the collector's next turn
     "p_time": np.int64,
     "scan_bytes": np.int64,  # bytes up to their last pointer of all objects allocated so far, by span class
+    "scan_read": np.int64,  # and how many of those marking reads
     "scan_count": np.int64,  # how many those are; for large objects their bytes
     "mark_counts": np.int64,  # objects of the last mark set-up, by span class
     "assist_queue": np.int32,  # goroutines parked in an assist: a ring
@@ -589,6 +590,7 @@ cause_time = table("cause_time", np.int64)
 cause_max = table("cause_max", np.int64)
 procs = table("procs", PROC)
 scan_bytes = table("scan_bytes", np.int64)
+scan_read = table("scan_read", np.int64)
 scan_count = table("scan_count", np.int64)
 mark_object = table("mark_object", np.int64)
 mark_byte = table("mark_byte", np.int64)
@@ -626,7 +628,7 @@ def new_tables() -> Tables:
     tables.allocate("small_alloc_count", NUM_SIZE_CLASSES)
     tables.allocate("small_free_count", NUM_SIZE_CLASSES)
     tables.allocate("fast_calls", 2 * NUM_SPAN_CLASSES)
-    for name in ("scan_bytes", "scan_count", "mark_counts", "mark_object", "mark_byte"):
+    for name in ("scan_bytes", "scan_read", "scan_count", "mark_counts", "mark_object", "mark_byte"):
         tables.allocate(name, NUM_SPAN_CLASSES)
     fields = tables.fields
     fields.nspans = 1  # span 0 is emptymspan: no slot, never in a set

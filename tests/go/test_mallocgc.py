@@ -15,6 +15,7 @@ import sim.go.proc
 from sim.costs import Price
 from sim.go.collect import collect_at_once
 from sim.go.runtime import Heap
+from sim.go.sizeclasses import class_to_size
 from sim.go.state import CAUSES
 from sim.go.world import World
 from sim.jit import PLAIN
@@ -316,3 +317,21 @@ def test_a_picosecond_more_is_noticed(step):
     elif not PLAIN or step not in ("huge_touch", "page_level"):
         with pytest.raises(AssertionError):
             check(world, oracle)
+
+
+@pytest.mark.parametrize(("size", "ptr_bytes"), [(1024, 1024), (2048, 2048), (1000, 8), (640, 320), (1016, 1016), (520, 16)])
+def test_a_slot_with_a_header_is_scanned_to_its_end(size, ptr_bytes):
+    """Against the walk word by word: elements of the type one after the other, as long as the slot is."""
+    slot = next(one for one in class_to_size if one >= size + 8)
+    pointers = [at for at in range(8, slot, 8) if (at - 8) % size < ptr_bytes]
+    ops = np.zeros(1, OP)
+    ops[0] = (ALLOC, NEEDZERO, NO_OBJ, size, ptr_bytes)
+
+    def program(g):
+        yield g.run(ops)
+
+    world = World("go1.27", 1, made_up_prices("go1.27"), seed=1)
+    world.go(program)
+    world.run()
+    assert world.heap.arrays["scan_bytes"].sum() == pointers[-1] + 8
+    assert world.heap.arrays["scan_read"].sum() == 8 * len(pointers)

@@ -1,0 +1,140 @@
+"""The command ``allocsim validate``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from experiments.errors import InputError
+from experiments.progress import announce_compile
+
+if TYPE_CHECKING:
+    from experiments.toolchain import Toolchain
+
+
+@click.command()
+@click.option(
+    "--go", "gos", multiple=True, metavar="GO", help="A go command to run with; repeatable [default: the one found]."
+)
+@click.option(
+    "--machine", metavar="NAME|FILE", help="The machine file that prices the simulation [default: epyc-2core]."
+)
+@click.option("--only", metavar="PATTERN", help="Only workloads whose names match, as in 'grid-50MB-*'.")
+@click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Real runs of each.")
+@click.option("--explain", is_flag=True, help="Show too which paths the tails of malloc come from.")
+@click.option("-o", "--output", metavar="FILE.md", help="Write a page, and all its figures as JSON beside it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def validate(
+    gos: tuple[str, ...],
+    machine: str | None,
+    only: str | None,
+    repeat: int,
+    explain: bool,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Run workloads as real Go programs and simulated, and show how far apart they are.
+
+    Latency of malloc, throughput, cycles, heaps, pauses and assists, on the real runtime and in the model. With all
+    workloads and two versions it takes a quarter of an hour; the machine should have nothing else to do.
+    """
+    from experiments import validate_page
+    from experiments.validate_workloads import chosen
+
+    target = validate_page.target(output) if output is not None else None
+    toolchains, workloads = _toolchains(gos), chosen(only)
+    priced = _machine(machine, [go.model for go in toolchains])
+    announce_compile()
+    from experiments.validate import validate as run
+
+    before, begun = os.getloadavg(), time.time()
+    progress = _Progress()
+    try:
+        answer = run(workloads, toolchains, priced, repeat, progress)
+    finally:
+        progress.close()
+    answer["provenance"] = _provenance(before, begun, [go.version for go in toolchains])
+    lines = [*validate_page.text(answer), *(["", *validate_page.explanation(answer)] if explain else [])]
+    click.echo(json.dumps(answer, indent=1) if as_json else "\n".join(lines))
+    if target is not None:
+        options = [
+            *("--go GO" for _ in gos),
+            f"--machine {machine}" if machine else "",
+            f"--only '{only}'" if only else "",
+        ]
+        command = " ".join(filter(None, [*options, f"--repeat {repeat}", f"-o {target.name}"]))
+        validate_page.store(target, answer, command)
+
+
+def _toolchains(gos: Sequence[str]) -> list[Toolchain]:
+    """The toolchains of some go commands, or the one that is found; NoGo or InputError, one line."""
+    from experiments.toolchain import toolchain
+
+    found = [toolchain(go) for go in gos] or [toolchain()]
+    for number, one in enumerate(found):
+        if one.version in {other.version for other in found[:number]}:
+            raise InputError(f"--go {one.path}: is go{one.version}, as is another; give each version once")
+    return found
+
+
+def _machine(name: str | None, versions: Sequence[str]) -> str | None:
+    """A machine file as a scenario names it: a path is absolute there. InputError unless it has prices for the versions."""
+    from experiments.machine_file import read_machine
+
+    if name is None:
+        return None
+    for version in versions:
+        read_machine(name).measured(version)
+    return str(Path(name).absolute()) if "/" in name or name.endswith(".toml") else name
+
+
+def _provenance(before: tuple[float, float, float], begun: float, toolchains: list[str]) -> dict[str, Any]:
+    """Where, when and with what."""
+    from experiments.result import host
+
+    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    chosen = pages.read_text().partition("[")[2].partition("]")[0] if pages.is_file() else ""
+    return host(begun) | {
+        "cpu": _cpu(),
+        "huge_pages": chosen or "unknown",
+        "toolchains": [f"go{version}" for version in toolchains],
+        "load_before": round(before[0], 2),
+        "load_after": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpu() -> str:
+    """What the CPU calls itself."""
+    held = Path("/proc/cpuinfo")
+    for line in held.read_text().splitlines() if held.is_file() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "an unknown CPU"
+
+
+class _Progress:
+    """One line on a terminal that says what is being done; nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+        self._terminal = sys.stderr.isatty()
+
+    def __call__(self, share: float, doing: str) -> None:
+        if self._terminal:
+            text = f"{int(100 * share):3} %  {doing}"
+            sys.stderr.write("\r" + text.ljust(self._shown))
+            sys.stderr.flush()
+            self._shown = len(text)
+
+    def close(self) -> None:
+        """Leave the line empty."""
+        if self._shown:
+            sys.stderr.write("\r" + " " * self._shown + "\r")
+            sys.stderr.flush()

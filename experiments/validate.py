@@ -1,0 +1,166 @@
+"""``allocsim validate``: workloads run as real programs and simulated, and how far apart they are, in one table.
+
+The workloads are scenarios of ``validation/``; each becomes a Go program (validate_stream.py) that runs the very same
+operations on the real runtime, and is simulated with the prices of a machine file. They share nothing with the loops
+that a machine's prices are measured with, and no price may be chosen by what comes out here.
+
+Every real run is repeated, the versions in turn so that a drift of the machine meets all alike; each repetition is two
+runs, one of which prints its cycles (validate_figures.py). The real figure is the median.
+
+Left out of the model, and so part of the errors: write barriers, what else runs on the machine (its interruptions are
+measured alongside), caches of the CPU that the program's own objects push the allocator's data out of, and what a Go
+program holds before its main begins (some 0.2 MB, of which 45 KiB are scanned in each cycle: with 1 MB live, a twelfth
+of the scan work). A peak is the highest of all cycles: one that is cut short by luck of the scheduler decides it, on
+either side. Left out of the comparison: resident memory, and time in the system.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from experiments.machine_file import read_machine
+from experiments.toolchain import Toolchain
+from experiments.validate_figures import BY_NAME, Line, Seen, compare, directions, figures, totals
+from experiments.validate_run import measure_noise, replayer, run_real, simulate, tails
+from experiments.validate_stream import Program, check, kinds_of, write
+from experiments.validate_workloads import Workload
+from sim import __version__
+from workloads.scenario import Scenario
+from workloads.spec import Recorded
+
+SCHEMA = 1
+
+
+def timer_shift(machine: str, version: str) -> int | None:
+    """What timing single calls adds to each, picoseconds, where the machine file tells: the median of its sizes."""
+    held = read_machine(machine)
+    table = held.timers.get(held.measured(version))
+    return None if table is None else round(1000 * median(row["shift"].median for row in table.rows.values()))
+
+
+Watch = Callable[[float, str], None]
+
+
+def validate(
+    workloads: Sequence[Workload],
+    toolchains: Sequence[Toolchain],
+    machine: str | None = None,
+    repeat: int = 3,
+    watch: Watch = lambda share, doing: None,
+) -> dict[str, Any]:
+    """Run and simulate workloads with each toolchain; everything that was found.
+
+    ``machine``: the machine file, in place of the scenarios'. ``watch`` is told the share that is done and what is next.
+    NoGo or InputError, one line, if something cannot be run.
+    """
+    scenarios = {one.name: {go.version: _scenario(one, go, machine) for go in toolchains} for one in workloads}
+    loads = [next(iter(by.values())).workload for by in scenarios.values()]
+    kinds = kinds_of([load.mix for load in loads if not isinstance(load, Recorded)])
+    answer: dict[str, Any] = {"schema": SCHEMA, "allocsim": __version__, "repeat": repeat, "workloads": []}
+    steps = len(workloads) * len(toolchains) * (repeat + 1) + 1
+    done = 0
+    with ExitStack() as stack:
+        watch(0.0, "building")
+        programs = {go.version: stack.enter_context(replayer(go, kinds)) for go in toolchains}
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="allocsim-")))
+        noise = [measure_noise(programs[toolchains[0].version])]
+        for workload in workloads:
+            by_version = scenarios[workload.name]
+            written = write(next(iter(by_version.values())), kinds, folder)
+            real: dict[str, list[tuple[Seen, Seen, dict[str, Any]]]] = {go.version: [] for go in toolchains}
+            for number in range(repeat):
+                for go in toolchains:
+                    watch(done / steps, f"{workload.name}, go{go.version}, run {number + 1} of {repeat}")
+                    real[go.version].append(_pair(programs[go.version], by_version[go.version], written))
+                    done += 1
+            versions = []
+            for go in toolchains:
+                watch(done / steps, f"{workload.name}, go{go.version}, simulated")
+                versions.append(_compared(go, by_version[go.version], written, real[go.version]))
+                done += 1
+            answer["workloads"].append(
+                {"name": workload.name, "purpose": next(iter(by_version.values())).purpose, "versions": versions}
+            )
+            for file in written.files:
+                file.unlink()
+        noise.append(measure_noise(programs[toolchains[0].version]))
+    answer["summary"] = [asdict(one) for one in totals(_lines(one) for one in _tables(answer))]
+    answer["directions"] = [asdict(one) for one in directions(_pairs(answer, toolchains))]
+    answer["noise"] = {"before": asdict(noise[0]), "after": asdict(noise[1])}
+    return answer
+
+
+def _scenario(workload: Workload, go: Toolchain, machine: str | None) -> Scenario:
+    """The scenario of a workload for the version that simulates a toolchain."""
+    found = workload.scenario(go.model, machine)
+    check(found, workload.file)
+    return found
+
+
+def _pair(built: Path, scenario: Scenario, written: Program) -> tuple[Seen, Seen, dict[str, Any]]:
+    """A repetition: a run, one with lines of cycles, and what the first printed besides."""
+    seen, told = run_real(built, scenario, written, traced=False)
+    return seen, run_real(built, scenario, written, traced=True)[0], told
+
+
+def _compared(
+    go: Toolchain, scenario: Scenario, written: Program, runs: Sequence[tuple[Seen, Seen, Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """What one version of a workload showed."""
+    ours, result = simulate(scenario, written, None)
+    shift = timer_shift(scenario.machine, scenario.version)
+    table = compare(
+        [figures(one) for one, _, _ in runs], [figures(one) for _, one, _ in runs], figures(ours, shift or 0)
+    )
+    told = [told for _, _, told in runs]
+    return {
+        "version": scenario.version,
+        "toolchain": go.version,
+        "machine": result.machine,
+        "timer_shift_ns": None if shift is None else shift / 1000,
+        "mallocs": written.mallocs,
+        "table": [_row(line) for line in table],
+        "tails": tails(runs[0][0].malloc, result),
+        "latency_by_cause": result.to_dict()["latency"],
+        "assumed_prices": result.assumed,
+        "real": {
+            "clock_overhead_ns": median(one["overhead_ps"] for one in told) / 1000,
+            "unpaid_driver_ms": median(one["debt_ns"] for one in told) / 1e6,
+            "interruptions": median(one["interruptions"] for one in told),
+            "minor_faults": median(one["minor_faults"] for one in told),
+            "cpu_s": median(one["user_ns"] + one["system_ns"] for one in told) / 1e9,
+            "wall_s": median(one["wall_ns"] for one in told) / 1e9,
+            "late_us": told[0].get("late_us"),
+            "metrics": told[0]["metrics"],
+        },
+    }
+
+
+def _row(line: Line) -> dict[str, Any]:
+    return asdict(line) | {"unit": BY_NAME[line.quantity].unit, "error": line.error, "beyond": line.beyond}
+
+
+def _lines(version: Mapping[str, Any]) -> list[Line]:
+    return [Line(*(row[name] for name in ("quantity", "real", "low", "high", "simulated"))) for row in version["table"]]
+
+
+def _tables(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [version for workload in answer["workloads"] for version in workload["versions"]]
+
+
+def _pairs(answer: Mapping[str, Any], toolchains: Sequence[Toolchain]) -> dict[str, tuple[list[Line], list[Line]]]:
+    """Tables of the oldest and the newest toolchain by workload, where two different versions were simulated."""
+    old, new = min(toolchains, key=lambda go: go.minor), max(toolchains, key=lambda go: go.minor)
+    if old.model == new.model:
+        return {}
+    found = {}
+    for workload in answer["workloads"]:
+        by = {version["toolchain"]: version for version in workload["versions"]}
+        found[workload["name"]] = (_lines(by[old.version]), _lines(by[new.version]))
+    return found

@@ -1,0 +1,211 @@
+"""What a validation found, for people: text for a terminal, a page in Markdown; and its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import InputError
+from sim.units import significant
+
+_HEAD = ("", "real", "least", "most", "simulated", "error", "beyond")
+INTRO = """\
+# The model against the real runtime
+
+Workloads that exist as a scenario and as a Go program made from that very scenario, run on the real runtime and
+simulated: the same operations, sizes, lifetimes and think times. All of them are *validation* workloads: no price comes
+from them; those are measured by `allocsim calibrate` with loops of its own. `experiments/validate.py` says how it is
+done and what is left out, `experiments/validate_figures.py` what each figure is. This page is written by
+
+    allocsim validate {command}
+
+Real figures are the median of {repeat} runs, with the least and the most of them; *beyond*: the simulated figure lies
+outside these. Heaps, goals and marked bytes are those of the second half of a run; what is marked is told in whole MiB.
+"""
+
+
+def number(value: float) -> str:
+    """A figure with three significant digits."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1:
+        return ("-" if value < 0 else "") + significant(abs(value))
+    return f"{value:.3g}"
+
+
+def percent(error: float | None) -> str:
+    """A relative error."""
+    return "-" if error is None else f"{100 * error:+.1f} %"
+
+
+def rows(version: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The rows of a table of one workload and version."""
+    for row in version["table"]:
+        unit = f", {row['unit']}" if row["unit"] else ""
+        numbers = (number(row[name]) for name in ("real", "low", "high", "simulated"))
+        yield row["quantity"] + unit, *numbers, percent(row["error"]), "beyond" if row["beyond"] else ""
+
+
+def _columns(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of columns: numbers at the right, the first and the last at the left."""
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for first, *middle, last in table:
+        cells = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
+        yield "  ".join([first.ljust(widths[0]), *cells, last]).rstrip()
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    head, *body = table
+    for row in (head, ["---", *("---:" for _ in head[1:])], *body):
+        yield f"| {' | '.join(row)} |"
+
+
+def _summary(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    table: list[tuple[str, ...]] = [("quantity", "figures", "median error", "90th percentile", "beyond the spread")]
+    for one in answer["summary"]:
+        errors = (f"{100 * one[name]:.1f} %" for name in ("median", "p90"))
+        table.append((one["quantity"], str(one["n"]), *errors, f"{one['beyond']} of {one['n']}"))
+    return table
+
+
+def _directions(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    table: list[tuple[str, ...]] = [
+        ("quantity", "workloads where versions differ", "same direction in the model", "not so: real, simulated")
+    ]
+    for one in answer["directions"]:
+        others = "; ".join(f"{name} x{number(real)}, x{number(ours)}" for name, real, ours in one["others"])
+        table.append((one["quantity"], str(one["differ"]), str(one["same"]), others))
+    return table
+
+
+def _tails(version: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    table: list[tuple[str, ...]] = [
+        ("mallocs of a million above", "real", "simulated", "causes that take so long alone")
+    ]
+    for one in version["tails"]:
+        causes = ", ".join(f"{cause} {number(rate)}" for cause, rate in list(one["by_cause"].items())[:4])
+        table.append((f"{one['above_us']:g} us", number(one["real"]), number(one["simulated"]), causes))
+    return table
+
+
+def _notes(version: Mapping[str, Any]) -> Iterator[str]:
+    shift, real = version["timer_shift_ns"], version["real"]
+    if shift is None:
+        yield "Latencies are compared as they are: the machine file does not tell what timing single calls adds."
+    else:
+        yield f"Simulated latencies have {number(shift)} ns added, which timing single calls adds on this machine."
+    if real["unpaid_driver_ms"] > 10 * real["wall_s"]:
+        yield f"The program's own work took {number(real['unpaid_driver_ms'])} ms more than there was think time for."
+    late = real["late_us"]
+    if late is not None:
+        times = ", ".join(f"{number(late[name])} us {name}" for name in ("p50", "p99", "max"))
+        yield f"The dispatcher started requests late by {times}."
+
+
+def _noise(answer: Mapping[str, Any]) -> str:
+    parts = []
+    for when in ("before", "after"):
+        one = answer["noise"][when]
+        parts.append(
+            f"{when}: {number(one['a_second'])} interruptions of more than 1 us a second and CPU, {number(one['p50_us'])} us "
+            f"p50, {number(one['p99_us'])} us p99, {number(one['max_us'])} us at most, {100 * one['share']:.2f} % of the time"
+        )
+    return "Noise of the machine, " + "; ".join(parts) + "."
+
+
+def text(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for a terminal."""
+    for workload in answer["workloads"]:
+        for version in workload["versions"]:
+            yield f"{workload['name']}, go{version['toolchain']}, prices of {version['machine']} (validation)"
+            yield from _columns([_HEAD, *rows(version)])
+            yield from _notes(version)
+            yield ""
+    yield from _columns(_summary(answer))
+    if answer["directions"]:
+        yield ""
+        yield from _columns(_directions(answer))
+    yield ""
+    yield _noise(answer)
+
+
+def explanation(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Lines that say which path the tails come from."""
+    for workload in answer["workloads"]:
+        for version in workload["versions"]:
+            yield f"{workload['name']}, go{version['toolchain']}"
+            yield from _columns(_tails(version))
+            yield ""
+
+
+def page(answer: Mapping[str, Any], command: str) -> str:
+    """The page."""
+    lines = [INTRO.format(command=command, repeat=answer["repeat"])]
+    where = answer["provenance"]
+    lines += [
+        (
+            f"Measured {where['date']} on {where['cpu']}, {where['cpus']} CPUs, {where['system']}, "
+            f"transparent huge pages {where['huge_pages']}, with {', '.join(where['toolchains'])}; "
+            f"load average {where['load_before']} before, {where['load_after']} after."
+        ),
+        "",
+        _noise(answer),
+        "",
+        "## All workloads",
+        "",
+        *_markdown(_summary(answer)),
+        "",
+    ]
+    if answer["directions"]:
+        lines += ["## From the oldest version to the newest", "", *_markdown(_directions(answer)), ""]
+    for workload in answer["workloads"]:
+        lines += [f"## {workload['name']}", "", f"{workload['purpose']}.", ""]
+        for version in workload["versions"]:
+            lines += [f"### go{version['toolchain']}, prices of {version['machine']}", ""]
+            lines += [*_markdown([_HEAD, *rows(version)]), "", *_markdown(_tails(version)), ""]
+            lines += [" ".join(_notes(version)), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+# Files
+
+
+def target(name: str) -> Path:
+    """The page to be written; InputError, before any work, where writing it or the JSON beside it would fail."""
+    path = Path(name)
+    if not name or "\0" in name or path.suffix != ".md":
+        raise InputError(f"{name!r}: is no page; name a file that ends with .md with -o, its JSON is written beside it")
+    for one in (path, path.with_suffix(".json")):
+        if one.exists() and not one.is_file():
+            raise InputError(f"{one}: is not a plain file; name another with -o")
+    if not path.parent.is_dir():
+        raise InputError(f"{name}: there is no directory {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"{name}: directory {path.parent} is not writable; name another with -o")
+    return path
+
+
+def store(path: Path, answer: Mapping[str, Any], command: str) -> None:
+    """Write a page and the JSON beside it, each whole or not at all."""
+    held = {path.with_suffix(".json"): json.dumps(answer, indent=1) + "\n", path: page(answer, command)}
+    temporary: list[Path] = []
+    try:
+        for file, content in held.items():
+            handle, name = tempfile.mkstemp(prefix=".allocsim-", dir=file.parent)
+            temporary.append(Path(name))
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                stream.write(content)
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary[-1].chmod(0o666 & ~umask)
+        for file, one in zip(held, temporary, strict=True):
+            os.replace(one, file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); make room or name another with -o") from error
+    finally:
+        for one in temporary:
+            one.unlink(missing_ok=True)

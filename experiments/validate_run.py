@@ -1,0 +1,174 @@
+"""Both sides of a validation: the generated program on the real runtime, and the same scenario simulated."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.run import Result, run
+from experiments.toolchain import NoGo, Toolchain, command, program
+from experiments.validate_figures import Row, Seen, read_cycles
+from experiments.validate_stream import Kind, Program, TableLoad, go_source
+from sim.metrics.histogram import BUCKETS, summarize
+from sim.units import NS, SEC
+from workloads.scenario import Scenario
+from workloads.scenario_record import GOGC_OFF, NO_LIMIT
+from workloads.spec import Service
+
+NOISE_SECONDS = 1
+_TIMEOUT = 600  # seconds that a run may take
+
+
+@contextmanager
+def replayer(go: Toolchain, kinds: Sequence[Kind]) -> Iterator[Path]:
+    """The program, built with these types; NoGo if that fails."""
+    with program(go, "replayer", files={"kinds.go": go_source(kinds)}) as built:
+        yield built
+
+
+def run_real(built: Path, scenario: Scenario, written: Program, traced: bool) -> tuple[Seen, dict[str, Any]]:
+    """One run on the real runtime, with gctrace and gcpacertrace if asked for; what it printed besides.
+
+    NoGo, one line, if it fails or has not run what was written.
+    """
+    counts = built.parent / "counts"
+    arguments: list[str | Path] = [built, "-counts", counts]
+    if isinstance(scenario.workload, Service):
+        arguments.append("-service")
+    done = _execute([*arguments, *written.files], _environment(scenario, traced))
+    answer = json.loads(done.stdout)
+    if tuple(answer["by_kind"]) != written.by_kind or answer["requests"] != written.requests:
+        raise NoGo(f"{scenario.name}: the program made {answer['mallocs']} mallocs, and {written.mallocs} were written")
+    rows = np.fromfile(counts, np.int64).reshape(-1, BUCKETS)
+    lines = done.stderr.splitlines()
+    cycles = [one for one in read_cycles(lines) if one.line.number <= answer["memstats"]["NumGC"]] if traced else None
+    seen = Seen(
+        malloc=Row(rows[0], answer["malloc_ps"], answer["malloc_max_ps"]),
+        cycles=cycles,
+        memstats=answer["memstats"],
+        before=answer["memstats_begun"],
+        begun=answer["begun_ns"],
+        wall=answer["wall_ns"],
+        procs=scenario.gomaxprocs,
+        first_touch=answer["first_touch_ns"],
+        response=Row(rows[1], answer["response_ps"], answer["response_max_ps"]) if answer["requests"] else None,
+    )
+    if answer["requests"]:
+        late = summarize(rows[2], answer["late_ps"], answer["late_max_ps"], (50.0, 99.0))
+        answer["late_us"] = {
+            "p50": late.percentiles[0] / 1e6,
+            "p99": late.percentiles[1] / 1e6,
+            "max": late.maximum / 1e6,
+        }
+    return seen, answer
+
+
+def _environment(scenario: Scenario, traced: bool) -> dict[str, str]:
+    """The environment that sets the runtime as the scenario says."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GO")}
+    return kept | {
+        "GODEBUG": "gctrace=1,gcpacertrace=1" if traced else "",
+        "GOMAXPROCS": str(scenario.gomaxprocs),
+        "GOGC": "off" if scenario.gogc == GOGC_OFF else str(scenario.gogc),
+        "GOMEMLIMIT": "off" if scenario.memory_limit == NO_LIMIT else f"{scenario.memory_limit}B",
+    }
+
+
+def _execute(arguments: Sequence[str | Path], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    try:
+        # lines go to a file, so that no reader is woken while the program runs
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
+            done = subprocess.run(
+                arguments, env=env, stdout=subprocess.PIPE, stderr=told, text=True, check=False, timeout=_TIMEOUT
+            )
+            told.seek(0)
+            done.stderr = told.read()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoGo(f"the program did not run: {error}") from error
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line and not line.startswith(("gc ", "pacer: "))]
+        raise NoGo(f"the program failed: {(lines or [f'exit status {done.returncode}'])[0]}")
+    return done
+
+
+def simulate(scenario: Scenario, written: Program, watch: Callable[[float], None] | None) -> tuple[Seen, Result]:
+    """The same simulated."""
+    result = run(scenario, watch, load_of=lambda world: TableLoad(world, written))
+    every, response = result.latency["all"], result.response
+    seen = Seen(
+        malloc=Row(result.counts["all"], every.total, every.maximum),
+        cycles=read_cycles(result.gcdebug),
+        memstats=result.memstats,
+        before={"NumGC": 0, "TotalAlloc": 0, "PauseTotalNs": 0},
+        begun=0,
+        wall=round(result.metrics["/sim/time:seconds"] * SEC) // NS,
+        procs=scenario.gomaxprocs,
+        first_touch=result.metrics["/sim/time/first-touch-by-program:cpu-seconds"] * 1e9,
+        response=Row(result.counts["response"], response.total, response.maximum) if response else None,
+    )
+    return seen, result
+
+
+# The machine's own interruptions
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What interrupts a CPU that only reads the clock: gaps above a microsecond, of all CPUs together."""
+
+    seconds: float
+    a_second: float
+    p50_us: float
+    p99_us: float
+    max_us: float
+    share: float
+
+
+def measure_noise(built: Path) -> Noise:
+    """Read the clock on each CPU for a second."""
+    cpus = json.loads(command([built, "-noise", f"{NOISE_SECONDS}s"]))
+    gaps = np.array([gap for cpu in cpus for gap in cpu["gaps_ns"]] or [0.0])
+    number = sum(len(cpu["gaps_ns"]) for cpu in cpus)
+    seconds = sum(cpu["seconds"] for cpu in cpus)
+    p50, p99 = (float(np.quantile(gaps, q, method="inverted_cdf")) / 1000 for q in (0.5, 0.99))
+    return Noise(seconds, number / seconds, p50, p99, float(gaps.max()) / 1000, float(gaps.sum()) / 1e9 / seconds)
+
+
+# Tails
+
+
+THRESHOLDS = (1_000_000, 10_000_000, 100_000_000)
+"""Picoseconds above which mallocs are counted."""
+
+
+def tails(real: Row, simulated: Result) -> list[dict[str, Any]]:
+    """How many of a million mallocs take longer than each threshold, and which causes alone do in the model."""
+    from sim.metrics.histogram import bucket_of_int
+
+    found = []
+    for threshold in THRESHOLDS:
+        first = bucket_of_int(threshold) + 1
+        ours = {
+            cause: 1e6 * int(row[first:].sum()) / int(simulated.counts["all"].sum())
+            for cause, row in simulated.counts.items()
+            if cause not in ("response", "run_queue")
+        }
+        by_cause = {cause: rate for cause, rate in ours.items() if rate and cause != "all"}
+        found.append(
+            {
+                "above_us": threshold / 1e6,
+                "real": 1e6 * int(real.counts[first:].sum()) / int(real.counts.sum()),
+                "simulated": ours["all"],
+                "by_cause": dict(sorted(by_cause.items(), key=lambda one: -one[1])),
+            }
+        )
+    return found
