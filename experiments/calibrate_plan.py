@@ -23,8 +23,13 @@ SHAPES = (
     "objs64",
     "objs64shuf",
     "leaf64",
+    "leaf64shuf",
     "objs512",
+    "objs512shuf",
+    "objs1024",
+    "objs1024shuf",
     "objs2048",
+    "objs2048shuf",
     "ptrs1M",
 )
 _SLOW = ("list64shuf", "objs64shuf")  # shapes that miss the cache at each object

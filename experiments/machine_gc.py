@@ -1,10 +1,12 @@
 """Prices of the collector, from a machine's measured tables of marking and sweeping.
 
-Marking: CPU time per object of heaps of one shape each, on one P. A pointer-free object costs what one of ``leaf64``
-does, whatever its size. A scannable one costs a part of its own, which the shape decides (an array of pointers is read
-ahead, a list waits for each element), and a part per byte up to its last pointer: up to 512 B the slope between 64 and
-512 B objects of an array, above that of one array of pointers of 1 MiB. With the world stopped: the two pauses of those
-cycles together, half of it each.
+Marking: CPU time per object of heaps of one shape each, on one P. A scannable object costs a part of its own, which the
+shape decides (an array of pointers is read ahead, a list waits for each element), and a part per byte up to its last
+pointer. Up to 512 B that is the slope between 64 and 512 B objects of an array, from 512 B on the line through those of
+1 and 2 KiB, and for large objects one array of pointers of 1 MiB. A pointer-free object costs what one of 64 B does,
+whatever its size. Where objects lie in an order of their own, so that each misses the caches, the rows measured on
+shuffled arrays count, as far as the machine has them. With the world stopped: the two pauses of those cycles together,
+half of it each.
 
 Sweeping: per span, on lines between the measured sizes of pointer-free classes, and the same for pointerful ones; what
 survives in a span matters little as long as something does.
@@ -27,8 +29,8 @@ SHAPES = {
     "array": "objs64",
     "array-shuffled": "objs64shuf",
 }
+_ARRAYS = {"list": "", "list-shuffled": "shuf", "tree": "", "array": "", "array-shuffled": "shuf"}  # order of objects
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
-_NOSCAN = "leaf64"
 _MIB = 1 << 20
 _PROCS = 1
 
@@ -39,17 +41,31 @@ def mark_prices(mark: Table) -> dict[str, MarkPrices]:
     def per_object(shape: str) -> Fraction:
         return 1000 * mark.row(shape, _PROCS)["per_object"].median
 
-    small = max(Fraction(0), (per_object("objs512") - per_object("objs64")) / (512 - 64))
-    large = per_object("ptrs1M") / _MIB
-    return {
-        name: MarkPrices(
-            scan_object=round(max(Fraction(0), per_object(row) - small * _BYTES[row])),
-            noscan_object=round(per_object(_NOSCAN)),
+    def has(*shapes: str) -> bool:
+        return all((shape, _PROCS) in mark.rows for shape in shapes)
+
+    def prices(name: str, row: str) -> MarkPrices:
+        order = _ARRAYS[name]
+        noscan = f"leaf64{order}" if has(f"leaf64{order}") else "leaf64"
+        shuffled = order if has(f"objs512{order}") else ""
+        small = max(Fraction(0), (per_object(f"objs512{shuffled}") - per_object(f"objs64{shuffled}")) / (512 - 64))
+        own = max(Fraction(0), per_object(row) - small * _BYTES[row])
+        large = per_object("ptrs1M") / _MIB
+        middle, middle_byte = own, large
+        one, two = (f"objs{size}{order}" for size in (1024, 2048))
+        if has(one, two):
+            middle_byte = max(Fraction(0), (per_object(two) - per_object(one)) / 1024)
+            middle = max(Fraction(0), per_object(one) - 1024 * middle_byte)
+        return MarkPrices(
+            scan_object=round(own),
+            noscan_object=round(per_object(noscan)),
             small_byte=round(1000 * small),
             large_byte=round(1000 * large),
+            middle_object=round(middle),
+            middle_byte=round(1000 * middle_byte),
         )
-        for name, row in SHAPES.items()
-    }
+
+    return {name: prices(name, row) for name, row in SHAPES.items()}
 
 
 def pauses(mark: Table) -> dict[str, Price]:

@@ -65,7 +65,7 @@ def prices() -> Prices:
         refill_partial=(Price(0),) * len(base.refill_partial),
         sweep_kept=(0,) * len(base.sweep_kept),
         sweep_freed=(0,) * len(base.sweep_freed),
-        mark={name: MarkPrices(0, 0, byte, byte) for name in base.mark},
+        mark={name: MarkPrices(0, 0, byte, byte, 0, byte) for name in base.mark},
         steps=free | {"stw_mark_term": Price(FIXED)},
     )
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 from experiments.machine_file import read_machine
 from experiments.toolchain import Toolchain
 from experiments.validate_figures import BY_NAME, Line, Seen, compare, directions, figures, totals
-from experiments.validate_run import measure_noise, replayer, run_real, simulate, tails
+from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails
 from experiments.validate_stream import Program, check, kinds_of, write
 from experiments.validate_workloads import Workload
 from sim import __version__
@@ -82,7 +82,7 @@ def validate(
             versions = []
             for go in toolchains:
                 watch(done / steps, f"{workload.name}, go{go.version}, simulated")
-                versions.append(_compared(go, by_version[go.version], written, real[go.version]))
+                versions.append(_compared(go, by_version[go.version], written, real[go.version], noise[0]))
                 done += 1
             answer["workloads"].append(
                 {"name": workload.name, "purpose": next(iter(by_version.values())).purpose, "versions": versions}
@@ -92,7 +92,7 @@ def validate(
         noise.append(measure_noise(programs[toolchains[0].version]))
     answer["summary"] = [asdict(one) for one in totals(_lines(one) for one in _tables(answer))]
     answer["directions"] = [asdict(one) for one in directions(_pairs(answer, toolchains))]
-    answer["noise"] = {"before": asdict(noise[0]), "after": asdict(noise[1])}
+    answer["noise"] = {"before": noise[0].to_dict(), "after": noise[1].to_dict()}
     return answer
 
 
@@ -110,11 +110,17 @@ def _pair(built: Path, scenario: Scenario, written: Program) -> tuple[Seen, Seen
 
 
 def _compared(
-    go: Toolchain, scenario: Scenario, written: Program, runs: Sequence[tuple[Seen, Seen, Mapping[str, Any]]]
+    go: Toolchain,
+    scenario: Scenario,
+    written: Program,
+    runs: Sequence[tuple[Seen, Seen, Mapping[str, Any]]],
+    noise: Noise,
 ) -> dict[str, Any]:
     """What one version of a workload showed."""
     ours, result = simulate(scenario, written, None)
     shift = timer_shift(scenario.machine, scenario.version)
+    alone = figures(ours, shift or 0)
+    ours = replace(ours, malloc=interrupted(ours.malloc, noise, scenario.seed))
     table = compare(
         [figures(one) for one, _, _ in runs], [figures(one) for _, one, _ in runs], figures(ours, shift or 0)
     )
@@ -123,6 +129,7 @@ def _compared(
         "version": scenario.version,
         "toolchain": go.version,
         "machine": result.machine,
+        "without_noise": {name: value for name, value in alone.items() if name.startswith("malloc ")},
         "timer_shift_ns": None if shift is None else shift / 1000,
         "mallocs": written.mallocs,
         "table": [_row(line) for line in table],

@@ -18,7 +18,7 @@ from experiments.run import Result, run
 from experiments.toolchain import NoGo, Toolchain, command, program
 from experiments.validate_figures import Row, Seen, read_cycles
 from experiments.validate_stream import Kind, Program, TableLoad, go_source
-from sim.metrics.histogram import BUCKETS, summarize
+from sim.metrics.histogram import BUCKETS, bucket_of_int, bucket_top, summarize
 from sim.units import NS, SEC
 from workloads.scenario import Scenario
 from workloads.scenario_record import GOGC_OFF, NO_LIMIT
@@ -126,21 +126,58 @@ class Noise:
     """What interrupts a CPU that only reads the clock: gaps above a microsecond, of all CPUs together."""
 
     seconds: float
-    a_second: float
-    p50_us: float
-    p99_us: float
-    max_us: float
-    share: float
+    gaps_ns: Any
+
+    @property
+    def a_second(self) -> float:
+        """How many a second and CPU."""
+        return len(self.gaps_ns) / self.seconds
+
+    def to_dict(self) -> dict[str, float]:
+        """Its figures."""
+        gaps = self.gaps_ns if len(self.gaps_ns) else np.zeros(1)
+        p50, p99 = (float(np.quantile(gaps, q, method="inverted_cdf")) / 1000 for q in (0.5, 0.99))
+        share = float(gaps.sum()) / 1e9 / self.seconds
+        rate = {"seconds": self.seconds, "a_second": self.a_second}
+        return rate | {"p50_us": p50, "p99_us": p99, "max_us": float(gaps.max()) / 1000, "share": share}
 
 
 def measure_noise(built: Path) -> Noise:
     """Read the clock on each CPU for a second."""
     cpus = json.loads(command([built, "-noise", f"{NOISE_SECONDS}s"]))
-    gaps = np.array([gap for cpu in cpus for gap in cpu["gaps_ns"]] or [0.0])
-    number = sum(len(cpu["gaps_ns"]) for cpu in cpus)
-    seconds = sum(cpu["seconds"] for cpu in cpus)
-    p50, p99 = (float(np.quantile(gaps, q, method="inverted_cdf")) / 1000 for q in (0.5, 0.99))
-    return Noise(seconds, number / seconds, p50, p99, float(gaps.max()) / 1000, float(gaps.sum()) / 1e9 / seconds)
+    gaps = np.array([gap for cpu in cpus for gap in cpu["gaps_ns"]], float)
+    return Noise(sum(cpu["seconds"] for cpu in cpus), gaps)
+
+
+def interrupted(row: Row, noise: Noise, seed: int) -> Row:
+    """Calls as they would have been seen on a CPU that is interrupted so, at random; the same seed, the same calls.
+
+    Each call of a bucket meets a Poisson number of interruptions, by how long it takes, each as long as one of those
+    that were measured.
+    """
+    counts = row.counts.astype(np.int64).copy()
+    random = np.random.Generator(np.random.Philox(seed))
+    total, longest = row.total, row.maximum
+    for bucket in np.flatnonzero(row.counts):
+        calls, top = int(row.counts[bucket]), bucket_top(int(bucket))
+        rate = noise.a_second * top / SEC
+        if rate > 0.01:
+            met = random.poisson(rate, calls)
+            met = met[met > 0]
+        else:  # hardly any meets two
+            met = np.ones(random.binomial(calls, -np.expm1(-rate)), np.int64)
+        hit = len(met)
+        if not hit or not len(noise.gaps_ns):
+            continue
+        each = np.repeat(np.arange(hit), met)
+        lengths = np.round(1000 * random.choice(noise.gaps_ns, len(each))).astype(np.int64)
+        extra = np.bincount(each, lengths, hit).astype(np.int64)
+        counts[bucket] -= hit
+        for one in extra:
+            counts[bucket_of_int(top + int(one))] += 1
+        total += int(extra.sum())
+        longest = max(longest, top + int(extra.max()))
+    return Row(counts, total, longest)
 
 
 # Tails
@@ -152,8 +189,6 @@ THRESHOLDS = (1_000_000, 10_000_000, 100_000_000)
 
 def tails(real: Row, simulated: Result) -> list[dict[str, Any]]:
     """How many of a million mallocs take longer than each threshold, and which causes alone do in the model."""
-    from sim.metrics.histogram import bucket_of_int
-
     found = []
     for threshold in THRESHOLDS:
         first = bucket_of_int(threshold) + 1

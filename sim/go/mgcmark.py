@@ -32,7 +32,7 @@ from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
 from sim.go.mgcpacer import scan_work, trigger
 from sim.go.mheap import clear_page_marks, mark_page, mark_span
 from sim.go.mspan import mark_slot
-from sim.go.sizeclasses import uses_inline_mark_bits
+from sim.go.sizeclasses import class_to_size, uses_inline_mark_bits
 from sim.go.state import (
     ARENA_PAGES,
     ASSIST,
@@ -57,6 +57,7 @@ from sim.go.state import (
     scan_count,
     scan_read,
     spans,
+    sparse_counts,
     work_log,
 )
 from sim.jit import jit
@@ -88,25 +89,39 @@ def of_average(h: Any, spc: Any, objects: Any, nbytes: Any, total: Any) -> Any:
 
 
 @jit
+def dense_class(h: Any, spc: Any) -> Any:
+    """Whether spans of a class may be scanned as whole slots. (mgcmark_greenteagc.go:tryDeferToSpanScan, scanSpan)"""
+    return h[0].dense_scan and spc & 1 == 0 and uses_inline_mark_bits(h, np.int64(class_to_size[spc >> 1]))
+
+
+@jit
 def mark_live_objects(h: Any) -> Any:
-    """Mark what is live, and count it: (CPU picoseconds, scan work) that finding it takes. The world is stopped."""
-    counts = mark_counts(h)
+    """Mark what is live, and count it: (CPU picoseconds, scan work) that finding it takes. The world is stopped.
+
+    A span is taken as scanned once, when all of its live objects are found; one found alone is scanned by itself.
+    """
+    counts, sparse = mark_counts(h), sparse_counts(h)
     large = np.int64(0)
+    work = np.int64(0)
     for spc in range(NUM_SPAN_CLASSES):
         counts[spc] = 0
+        sparse[spc] = 0
     for s in range(1, h[0].nspans):
         sp = spans(h)[s]
         if sp.state != SPAN_IN_USE:
             continue
         live = mark_span(h, s)
         counts[sp.spanclass] += live
+        if live > 1 and live >= sp.nelems >> 3 and dense_class(h, np.int64(sp.spanclass)):
+            work += live * sp.elemsize
+        else:
+            sparse[sp.spanclass] += live
         h[0].bytes_marked += live * sp.elemsize
         if sp.spanclass == 0:
             large += live * sp.elemsize
     cpu = np.int64(0)
-    work = np.int64(0)
     for spc in range(NUM_SPAN_CLASSES):
-        work += of_average(h, np.int64(spc), counts[spc], large, scan_bytes(h)[spc])
+        work += of_average(h, np.int64(spc), sparse[spc], large, scan_bytes(h)[spc])
         read = of_average(h, np.int64(spc), counts[spc], large, scan_read(h)[spc])
         cpu += counts[spc] * mark_object(h)[spc] + np.int64(np.float64(read) * np.float64(mark_byte(h)[spc]) / 1000.0)
     return cpu, work

@@ -305,6 +305,7 @@ TABLES: dict[str, Any] = {
     "scan_read": np.int64,  # and how many of those marking reads
     "scan_count": np.int64,  # how many those are; for large objects their bytes
     "mark_counts": np.int64,  # objects of the last mark set-up, by span class
+    "sparse_counts": np.int64,  # and those of them that are not scanned as whole slots
     "assist_queue": np.int32,  # goroutines parked in an assist: a ring
     "assist_ready": np.int32,  # those whose debt was paid since Python looked last
     "goroutines": GOROUTINE,
@@ -317,6 +318,7 @@ SCALARS = [
     ("inline_mark_bits", "u1"),
     ("heap_bits_in_span", "u1"),
     ("malloc_header", "u1"),
+    ("dense_scan", "u1"),
     ("mcentral_mutex", "u1"),
     ("huge_page_advice", "u1"),
     ("skip_zeroing_scavenged", "u1"),
@@ -595,6 +597,7 @@ scan_count = table("scan_count", np.int64)
 mark_object = table("mark_object", np.int64)
 mark_byte = table("mark_byte", np.int64)
 mark_counts = table("mark_counts", np.int64)
+sparse_counts = table("sparse_counts", np.int64)
 assist_queue = table("assist_queue", np.int32)
 assist_ready = table("assist_ready", np.int32)
 p_time = table("p_time", np.int64)
@@ -628,7 +631,7 @@ def new_tables() -> Tables:
     tables.allocate("small_alloc_count", NUM_SIZE_CLASSES)
     tables.allocate("small_free_count", NUM_SIZE_CLASSES)
     tables.allocate("fast_calls", 2 * NUM_SPAN_CLASSES)
-    for name in ("scan_bytes", "scan_read", "scan_count", "mark_counts", "mark_object", "mark_byte"):
+    for name in ("scan_bytes", "scan_read", "scan_count", "mark_counts", "sparse_counts", "mark_object", "mark_byte"):
         tables.allocate(name, NUM_SPAN_CLASSES)
     fields = tables.fields
     fields.nspans = 1  # span 0 is emptymspan: no slot, never in a set

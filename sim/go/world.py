@@ -158,10 +158,15 @@ class World:
         """What marking costs by span class, for the heap's shape."""
         prices = self.prices.mark[self.heap_shape]
         arrays = self.heap.arrays
+        scan = {
+            "small": (prices.scan_object, prices.small_byte),
+            "middle": (prices.middle_object, prices.middle_byte),
+            "large": (prices.scan_object, prices.large_byte),
+        }
         for spc in range(NUM_SPAN_CLASSES):
-            arrays["mark_object"][spc] = prices.noscan_object if spc & 1 else prices.scan_object
-            small = 2 <= spc and class_to_size[spc >> 1] <= MIN_SIZE_FOR_MALLOC_HEADER
-            arrays["mark_byte"][spc] = prices.small_byte if small else prices.large_byte
+            small = class_to_size[spc >> 1] <= MIN_SIZE_FOR_MALLOC_HEADER
+            kind = "large" if spc < 2 else "small" if small else "middle"
+            arrays["mark_object"][spc], arrays["mark_byte"][spc] = (prices.noscan_object, 0) if spc & 1 else scan[kind]
 
     def _lock(self, name: str, rank: int, discipline: str) -> TimedLock:
         below = self.stream(f"lock/{name}").below if discipline == "spinbit" else None

@@ -11,7 +11,7 @@ from experiments.cli_validate import validate as command
 from experiments.errors import InputError
 from experiments.toolchain import NoGo, toolchain
 from experiments.validate_figures import Line, Row, Seen, compare, directions, figures, read_cycles, totals
-from experiments.validate_run import replayer, run_real, simulate, tails
+from experiments.validate_run import Noise, interrupted, replayer, run_real, simulate, tails
 from experiments.validate_stream import batches, check, go_source, kinds_of, preorder, requests, share, write
 from experiments.validate_workloads import WORKLOADS
 from sim.jit import PLAIN
@@ -373,7 +373,7 @@ def answer():
     row = {"quantity": "malloc p50", "unit": "ns", "real": 20.0, "low": 19.0, "high": 21.0, "simulated": 22.0}
     tail = {"above_us": 1.0, "real": 12.5, "simulated": 10.0, "by_cause": {"assist": 7.0}}
     real = {"unpaid_driver_ms": 0.0, "wall_s": 1.0, "late_us": {"p50": 1.0, "p99": 2.0, "max": 30.0}}
-    version = {"toolchain": "1.27.3", "machine": "m", "timer_shift_ns": 2.5, "real": real, "tails": [tail]}
+    version = {"toolchain": "1.27.3", "machine": "m", "timer_shift_ns": 2.5, "real": real, "tails": [tail], "without_noise": {}}
     version["table"] = [row | {"error": 0.1, "beyond": True}]
     noise = {"a_second": 10.0, "p50_us": 2.0, "p99_us": 5.0, "max_us": 9.0, "share": 0.001}
     where = {"date": "D", "cpu": "C", "cpus": 2, "system": "S", "huge_pages": "madvise", "toolchains": ["go1.27.3"]}
@@ -417,3 +417,31 @@ def test_unknown_workload_and_machine(monkeypatch):
     monkeypatch.setattr("experiments.cli_validate._toolchains", lambda gos: [])
     found = CliRunner().invoke(command, ["--only", "gird*"])
     assert "--only gird*: is no workload; some are" in str(found.exception)
+
+
+# The machine's interruptions
+
+
+def test_interruptions_meet_calls_as_a_poisson_process():
+    """10,000 a second of 3 us each, on calls of 100 ns and of 200 us: so many meet one, and the mean grows by rate * gap."""
+    noise = Noise(2.0, np.full(20_000, 3_000.0))
+    counts = np.zeros(BUCKETS, np.int64)
+    short, long = bucket_of_int(100_000), bucket_of_int(200_000_000)
+    counts[short], counts[long] = 1_000_000, 1_000
+    row = Row(counts, 1_000_000 * 100_000 + 1_000 * 200_000_000, 200_000_000)
+    seen = interrupted(row, noise, 1)
+    assert seen.counts.sum() == counts.sum() and row.counts[short] == 1_000_000
+    assert counts[short] - seen.counts[short] == pytest.approx(1_000, rel=0.15)
+    assert seen.counts[bucket_of_int(100_000 + 3_000_000)] == pytest.approx(1_000, rel=0.15)
+    assert seen.counts[long] == pytest.approx(1_000 * np.exp(-2), rel=0.25)
+    assert seen.total - row.total == pytest.approx(10_000 * (0.1 + 0.2) * 3_000_000, rel=0.1)
+    assert seen.maximum > row.maximum
+    again = interrupted(row, noise, 1)
+    assert (again.counts == seen.counts).all() and again.total == seen.total
+
+
+def test_a_quiet_machine_changes_nothing():
+    counts = np.zeros(BUCKETS, np.int64)
+    counts[[10, 30_000]] = 5, 7
+    seen = interrupted(Row(counts, 99, 98), Noise(2.0, np.zeros(0)), 1)
+    assert (seen.counts == counts).all() and (seen.total, seen.maximum) == (99, 98)

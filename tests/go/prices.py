@@ -27,8 +27,8 @@ def made_up_prices(version="go1.27", cpus=2):
         sweep_kept=tuple(40 * NS + 100 * i for i in range(136)),
         sweep_freed=tuple(190 * NS + 100 * i for i in range(136)),
         mark={
-            "tree": MarkPrices(scan_object=12 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000),
-            "array-shuffled": MarkPrices(scan_object=22 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000),
+            "tree": MarkPrices(scan_object=12 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000, middle_object=12 * NS, middle_byte=410_000),
+            "array-shuffled": MarkPrices(scan_object=22 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000, middle_object=22 * NS, middle_byte=410_000),
         },
         stack_copy=(35_000, 39_000, 47_000),
         steps=steps,

@@ -44,7 +44,7 @@ def bare_prices(version, byte=100, mark_object=0):
     prices = made_up_prices(version)
     free = {name: Price(0) for name in prices.steps}
     sizes = [byte * SIZE] * 136
-    mark = MarkPrices(mark_object, mark_object, 0, 0)
+    mark = MarkPrices(mark_object, mark_object, 0, 0, mark_object, 0)
     return replace(
         prices,
         fast=tuple(sizes),

@@ -12,7 +12,8 @@ type (
 	line     [8]unsafe.Pointer
 	leaf     [8]uint64
 	half     [64]unsafe.Pointer
-	quarter  [255]unsafe.Pointer // 2 KiB with a malloc header
+	eighth   [127]unsafe.Pointer // 1 KiB with a malloc header
+	quarter  [255]unsafe.Pointer // 2 KiB
 	pointers [1 << 17]unsafe.Pointer
 )
 
@@ -85,12 +86,14 @@ func heap(bytes int) (any, int) {
 		return tree(depth), 1<<depth - 1
 	case "objs64", "objs64shuf":
 		return of(lines, 64+8, *shape == "objs64shuf")
-	case "leaf64":
-		return of(func() unsafe.Pointer { return unsafe.Pointer(new(leaf)) }, 64+8, false)
-	case "objs512":
-		return of(func() unsafe.Pointer { return unsafe.Pointer(new(half)) }, 512+8, false)
-	case "objs2048":
-		return of(func() unsafe.Pointer { return unsafe.Pointer(new(quarter)) }, 2048+8, false)
+	case "leaf64", "leaf64shuf":
+		return of(func() unsafe.Pointer { return unsafe.Pointer(new(leaf)) }, 64+8, *shape == "leaf64shuf")
+	case "objs512", "objs512shuf":
+		return of(func() unsafe.Pointer { return unsafe.Pointer(new(half)) }, 512+8, *shape == "objs512shuf")
+	case "objs1024", "objs1024shuf":
+		return of(func() unsafe.Pointer { return unsafe.Pointer(new(eighth)) }, 1024+8, *shape == "objs1024shuf")
+	case "objs2048", "objs2048shuf":
+		return of(func() unsafe.Pointer { return unsafe.Pointer(new(quarter)) }, 2048+8, *shape == "objs2048shuf")
 	case "ptrs1M":
 		return of(func() unsafe.Pointer { return unsafe.Pointer(new(pointers)) }, 1<<20, false)
 	}
