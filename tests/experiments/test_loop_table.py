@@ -137,7 +137,7 @@ def test_json_of_one_row(machine, monkeypatch):
     ("arguments", "said"),
     [
         (["--version", "go1.14"], "epyc-2core.toml: go1.14 was not measured; go1.19, go1.27 were"),
-        (["--machine", "epyc"], "epyc: no such machine; give a path to a .toml file or one of epyc-2core"),
+        (["--machine", "epyc"], "epyc: no such machine; give a path to a .toml file or one of epyc-2core, xeon-2core"),
     ],
 )
 def test_bad_input_is_one_line(arguments, said):

@@ -403,7 +403,7 @@ def test_a_version_without_prices_is_refused(tmp_path):
 
 
 def test_files_that_are_not_there_or_not_text(tmp_path):
-    with pytest.raises(InputError, match="^epyc: no such machine; give a path to a .toml file or one of epyc-2core$"):
+    with pytest.raises(InputError, match="^epyc: no such machine; give a path to a .toml file or one of epyc-2core, xeon-2core$"):
         load_machine("epyc", "go1.27")
     with pytest.raises(InputError, match="none.toml: cannot be read: No such file or directory; give a machine file$"):
         load_machine(tmp_path / "none.toml", "go1.27")

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.bench import NoGo, find_go
 from experiments.errors import InputError
 from experiments.record_plan import build_version, godebug, plan
 from experiments.record_streams import Fetcher, Splitter, base_of
+from experiments.toolchain import NoGo, find_go
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = ROOT / "experiments" / "truth" / "record"

@@ -78,7 +78,8 @@ def test_a_collection_on_one_cpu_stops_ps_that_wait_for_it():
 def test_a_dedicated_worker_shares_the_only_cpu():
     """Marking takes 40 ms of CPU time. On four Ps of one CPU the program computes meanwhile, slice by slice."""
     prices = slow_marking("go1.27", 1)
-    mark = {shape: replace(m, scan_object=40 * MS // N, small_byte=0, large_byte=0) for shape, m in prices.mark.items()}
+    costs = {"scan_object": 40 * MS // N, "small_byte": 0, "middle_object": 40 * MS // N, "middle_byte": 0}
+    mark = {shape: replace(m, **costs) for shape, m in prices.mark.items()}
     world = World("go1.27", 4, replace(prices, mark=mark), 1, cpus=1, gogc=-1)
     world.go(computing_beside, 500 * MS)
     world.run(until=world.go(holder, N))
