@@ -153,7 +153,7 @@ class Session:
 
 
 def execute(built: Path, run: Run) -> tuple[str, str]:
-    """What a process printed, and its complaints; NoGo with the last of them if it failed."""
+    """What a process printed, and its complaints; NoGo with the first of them if it failed."""
     env = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
     if run.procs is not None:
         env["GOMAXPROCS"] = str(run.procs)

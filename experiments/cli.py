@@ -148,7 +148,7 @@ def import_(trace: str, output: str | None, force: bool) -> None:
     TRACE is raw or .xz, recorded by Go 1.22 or later with GODEBUG=traceallocfree=1.
     """
     source = _readable(trace)
-    target = _writable(Path(output) if output is not None else Path(_imported_name(source)), source, force)
+    target = writable(Path(output) if output is not None else Path(_imported_name(source)), force, [source])
     announce_compile(*_TRACES, ("gotrace_wire", "gotrace_merge"))
     from workloads import gotrace
 
@@ -350,13 +350,6 @@ def _imported_name(source: Path) -> str:
     for suffix in (".xz", ".trace", _SUFFIX):
         name = name.removesuffix(suffix) or name
     return name + _SUFFIX
-
-
-def _writable(path: Path, source: Path, force: bool) -> Path:
-    """The path of an output that is not its own source."""
-    if path.exists() and path.samefile(source):
-        raise InputError(f"{path}: is the trace itself; name another file with -o")
-    return writable(path, force)
 
 
 @contextmanager

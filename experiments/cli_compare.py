@@ -51,6 +51,10 @@ def compare(
         chosen = load(scenario, sets, seed)
     except ScenarioError as error:
         raise InputError(str(error)) from None
+    versions = [model for model in models if model.startswith("go")]
+    if 0 < len(versions) < len(models) and chosen.machine != thread_machine:
+        line = f"{', '.join(versions)}: prices of {chosen.machine}, the others: prices of {thread_machine}"
+        click.echo(f"allocsim: warning: two machines are compared too ({line})", err=True)
     announce_compile("the allocators", "two minutes", ("pump", "thread_pump", "lock_pump", "streams_fill"))
     from experiments import compare as experiment
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from experiments.errors import InputError, visible
-from experiments.output import atomic, writable
+from experiments.output import writable, write_whole
 from experiments.progress import Bar, announce_compile
 
 
@@ -30,8 +30,8 @@ def calibrate(gos: tuple[str, ...], output: str | None, name: str | None, quick:
     from experiments.calibrate_host import host_name
     from experiments.toolchain import toolchains
 
-    if name is not None and not name.strip():
-        raise InputError("--name: is empty; give the machine a name")
+    if name is not None and not (name.strip() and name.isprintable()):
+        raise InputError(f"--name: {visible(name) or 'nothing'} is no name; give the machine one of plain letters")
     called = name if name is not None else host_name()
     target = writable(Path(output if output is not None else f"{called}.toml"), force)
     chosen = toolchains(gos)
@@ -51,8 +51,7 @@ def calibrate(gos: tuple[str, ...], output: str | None, name: str | None, quick:
     finally:
         if bar is not None:
             bar.close()
-    with atomic(target) as temporary:
-        temporary.write_text(found.text)
+    write_whole(target, found.text)
     announce_compile()
     from experiments.calibrate_show import loops, summary
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from experiments.errors import InputError, visible
+from experiments.output import writable, write_whole
 from experiments.progress import announce_compile
 from workloads.recorded_files import RECORD, trace_of
 
@@ -113,12 +113,12 @@ def fit_(
     for source in sources:
         _check_source(source)
     name = f"{Path(os.path.abspath(sources[0])).name.split('.')[0] or 'fitted'}.toml"
-    target = _free_file(output if output is not None else name, sources, force)
+    target = writable(Path(output if output is not None else name), force, sources)
     announce_compile(modules=("pump", "streams_fill", "gotrace_wire", "gotrace_merge"))
     from experiments.fit import fit, table
 
     found = fit(sources, sets=sets, seconds=seconds, simulate=not no_run, tell=lambda line: _say(f"fit: {line}"))
-    _write(target, found.text)
+    write_whole(target, found.text)
     for caution in found.cautions:
         _say(f"warning: {caution}")
     if as_json:
@@ -130,7 +130,9 @@ def fit_(
 
 
 def _check_source(name: str) -> None:
-    """InputError unless a source is there, a plain file or a directory."""
+    """InputError unless a source is there, a plain file or a directory, under a name that can be written down."""
+    if not name.isprintable():
+        raise InputError(f"{visible(name)}: has characters that are no text in its name; rename it")
     try:
         path = Path(name)
         if name and (path.is_dir() or path.is_file()):
@@ -141,45 +143,6 @@ def _check_source(name: str) -> None:
     if missing:
         raise InputError(f"{name or repr(name)}: no such file; name one that exists, or a directory of allocsim record")
     raise InputError(f"{name}: is not a plain file; write what it holds to one first")
-
-
-def _free_file(name: str, sources: Sequence[str], force: bool) -> Path:
-    """The path of an output; InputError, before any work, where writing it would fail or lose something."""
-    path = Path(name)
-    try:
-        folder = path.parent
-        if path.is_dir():
-            raise InputError(f"{path}: is a directory; name a file in it with -o")
-        if path.exists() and any(path.samefile(source) for source in sources):
-            raise InputError(f"{path}: is what was recorded; name another file with -o")
-        if path.exists() and not force:
-            raise InputError(f"{path}: exists already; name another file with -o, or replace it with --force")
-        if not folder.is_dir():
-            raise InputError(f"{path}: there is no directory {folder}; make it first")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(f"{path}: directory {folder} is not writable; name another with -o")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name!r}: cannot be written ({error}); name another file with -o") from None
-    return path
-
-
-def _write(target: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=".allocsim-", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
-            stream.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(target)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise InputError(f"{target}: cannot be written ({error.strerror}); name another file with -o") from error
 
 
 def _say(message: Any) -> None:

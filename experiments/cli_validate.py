@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Real runs of each.")
 @click.option("--explain", is_flag=True, help="Show too which paths the tails of malloc come from.")
 @click.option("-o", "--output", metavar="FILE.md", help="Write a page, and all its figures as JSON beside it.")
+@click.option("--force", is_flag=True, help="Replace FILE.md and its JSON if they exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def validate(
     gos: tuple[str, ...],
@@ -38,6 +39,7 @@ def validate(
     repeat: int,
     explain: bool,
     output: str | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Run workloads as real Go programs and simulated, and show how far apart they are.
@@ -48,7 +50,7 @@ def validate(
     from experiments import validate_page
     from experiments.validate_workloads import chosen
 
-    target = validate_page.target(output) if output is not None else None
+    target = validate_page.target(output, force) if output is not None else None
     toolchains, workloads = _toolchains(gos), chosen(only)
     priced = _machine(machine, [go.model for go in toolchains])
     announce_compile()

@@ -62,7 +62,7 @@ class Outcome:
     mallocs_per_second: float
     malloc_ns: dict[str, float]
     free_mean_ns: float  # 0 for Go, which has no free
-    gc_cpu_seconds: float  # 0 for the others
+    gc_cpu_seconds: float  # without marking on idle Ps; 0 for allocators that do not collect
     response_us: dict[str, float]  # empty but for services
     lock_waits: int
     lock_wait_seconds: float
@@ -121,7 +121,7 @@ def _go(version: str, scenario: Scenario) -> Outcome:
         mallocs_per_second=float(figures["/sim/throughput:mallocs-per-second"]),
         malloc_ns=_percentiles(found.latency["all"], NS),
         free_mean_ns=0.0,
-        gc_cpu_seconds=float(figures.get("/cpu/classes/gc/total:cpu-seconds", 0.0)),
+        gc_cpu_seconds=float(figures["/sim/gc/cpu:share"]) * float(figures["/sim/time:seconds"]) * scenario.gomaxprocs,
         response_us=_percentiles(found.response, 1000 * NS) if found.response is not None else {},
         lock_waits=sum(int(figures[f"/sim/locks/{name}/waits:events"]) for name in locks),
         lock_wait_seconds=sum(float(figures[f"/sim/locks/{name}/wait:seconds"]) for name in locks),

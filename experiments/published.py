@@ -21,7 +21,7 @@ import click
 from experiments import assist_tails, mcentral_mutex, published_guide, published_limit, published_locks
 from experiments.errors import InputError
 from experiments.machine import load_machine
-from experiments.output import write_whole
+from experiments.output import writable, write_whole
 from experiments.published_figure import Figure, Row
 
 _RATE = 50_000  # requests a second of assist_tails
@@ -102,19 +102,20 @@ def page(figures: Sequence[Figure]) -> Iterator[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the page.")
 def main(output: Path | None, as_json: bool) -> None:
     """Hold the model against published figures of Go's allocator and collector."""
-    figures = [make() for make in FIGURES]
-    text = "\n".join(page(figures)) + "\n"
-    if as_json:
-        found = [asdict(one) | {"rows": [asdict(r) | {"outcome": r.outcome} for r in one.rows]} for one in figures]
-        click.echo(json.dumps(found, indent=1))
-    else:
-        click.echo(text, nl=False)
-    if output is not None:
-        try:
-            write_whole(output, text)
-        except InputError as error:
-            click.echo(f"published: {error}", err=True)
-            sys.exit(2)
+    try:
+        target = None if output is None else writable(output, force=True)
+        figures = [make() for make in FIGURES]
+        text = "\n".join(page(figures)) + "\n"
+        if as_json:
+            found = [asdict(one) | {"rows": [asdict(r) | {"outcome": r.outcome} for r in one.rows]} for one in figures]
+            click.echo(json.dumps(found, indent=1))
+        else:
+            click.echo(text, nl=False)
+        if target is not None:
+            write_whole(target, text)
+    except InputError as error:
+        click.echo(f"published: {error}", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

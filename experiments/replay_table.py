@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from experiments.errors import InputError
-from experiments.output import write_whole
+from experiments.output import writable, write_whole
 from experiments.replay import Replay, replay
 from experiments.replay_free import compare, in_record, run_freely
 from workloads.gotrace import read_trace
@@ -99,6 +99,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def main(traces: tuple[Path, ...], output: Path | None) -> None:
     """Replay each trace in every way, and show the table."""
     rows: list[tuple[str, ...]] = []
+    try:
+        target = None if output is None else writable(output, force=True, sources=traces)
+    except InputError as error:
+        click.echo(f"replay_table: {error}", err=True)
+        sys.exit(2)
     for path in traces:
         try:
             rows.append(row(path))
@@ -108,9 +113,9 @@ def main(traces: tuple[Path, ...], output: Path | None) -> None:
             sys.exit(2)
         click.echo(f"{rows[-1][0]}: done", err=True)
     click.echo(table(rows), nl=False)
-    if output is not None:
+    if target is not None:
         try:
-            write_whole(output, INTRO + table(rows))
+            write_whole(target, INTRO + table(rows))
         except InputError as error:
             click.echo(f"replay_table: {error}", err=True)
             sys.exit(2)

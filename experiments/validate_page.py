@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import InputError
+from experiments.output import writable, write_whole
 from sim.units import significant
 
 _HEAD = ("", "real", "least", "most", "simulated", "error", "beyond")
@@ -182,38 +181,17 @@ def page(answer: Mapping[str, Any], command: str) -> str:
 # Files
 
 
-def target(name: str) -> Path:
-    """The page to be written; InputError, before any work, where writing it or the JSON beside it would fail."""
+def target(name: str, force: bool) -> Path:
+    """The page to be written; InputError, before any work, where writing it or the JSON beside it would lose something."""
     path = Path(name)
     if not name or "\0" in name or path.suffix != ".md":
         raise InputError(f"{name!r}: is no page; name a file that ends with .md with -o, its JSON is written beside it")
     for one in (path, path.with_suffix(".json")):
-        if one.exists() and not one.is_file():
-            raise InputError(f"{one}: is not a plain file; name another with -o")
-    if not path.parent.is_dir():
-        raise InputError(f"{name}: there is no directory {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"{name}: directory {path.parent} is not writable; name another with -o")
+        writable(one, force)
     return path
 
 
 def store(path: Path, answer: Mapping[str, Any], command: str) -> None:
     """Write a page and the JSON beside it, each whole or not at all."""
-    held = {path.with_suffix(".json"): json.dumps(answer, indent=1) + "\n", path: page(answer, command)}
-    temporary: list[Path] = []
-    try:
-        for file, content in held.items():
-            handle, name = tempfile.mkstemp(prefix=".allocsim-", dir=file.parent)
-            temporary.append(Path(name))
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(content)
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary[-1].chmod(0o666 & ~umask)
-        for file, one in zip(held, temporary, strict=True):
-            os.replace(one, file)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); make room or name another with -o") from error
-    finally:
-        for one in temporary:
-            one.unlink(missing_ok=True)
+    write_whole(path.with_suffix(".json"), json.dumps(answer, indent=1) + "\n")
+    write_whole(path, page(answer, command))

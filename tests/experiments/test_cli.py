@@ -143,7 +143,7 @@ def test_outputs_that_cannot_be_written(tmp_path):
     found = refusal("import", "t.trace", "-o", "no/where", cwd=tmp_path)
     assert found == "no/where: there is no directory no; make it first"
     found = refusal("import", "t.trace", "-o", "t.trace", "--force", cwd=tmp_path)
-    assert found == "t.trace: is the trace itself; name another file with -o"
+    assert found == "t.trace: is what is read; name another file with -o"
     assert (tmp_path / "t.alloctrace").read_text() == "kept"
 
 

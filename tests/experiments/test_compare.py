@@ -59,6 +59,17 @@ def test_a_service_answers_on_every_model():
     assert [line.split()[0] for line in lines[at + 1 : at + 4]] == ["go1.19", "tcmalloc", "first-fit:lifo"]
 
 
+def test_collecting_is_counted_for_every_version_and_two_machines_are_said():
+    small = ("--scenario", "batch-worker", "--set", "mallocs=60000", "--set", "goroutines=2", "--json")
+    arguments = ["go1.19", "go1.27", "tcmalloc", *small, "--set", "prices=xeon-2core"]
+    result = CliRunner().invoke(compare, arguments, catch_exceptions=False)
+    seconds = {one["model"]: one["gc_cpu_seconds"] for one in json.loads(result.stdout)["compare"]}
+    assert seconds["go1.19"] > 0 < seconds["go1.27"] and seconds["tcmalloc"] == 0
+    assert "two machines are compared too (go1.19, go1.27: prices of xeon-2core, the others: prices of epyc-2core)" in (
+        result.stderr
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [

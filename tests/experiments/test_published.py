@@ -65,4 +65,4 @@ def test_page_and_command(monkeypatch, tmp_path):
     assert '"outcome": "within"' in result.stdout
     result = CliRunner().invoke(published.main, ["-o", str(tmp_path / "nowhere" / "page.md")])
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].endswith("cannot be written (No such file or directory); make room or name another file with -o")
+    assert result.stderr.splitlines()[-1].endswith("nowhere; make it first")

@@ -388,7 +388,7 @@ def answer():
 
 
 def test_page_is_written_with_its_figures(tmp_path):
-    path = validate_page.target(str(tmp_path / "errors.md"))
+    path = validate_page.target(str(tmp_path / "errors.md"), False)
     validate_page.store(path, answer(), "-o errors.md")
     text = path.read_text()
     assert "| malloc p50, ns | 20.0 | 19.0 | 21.0 | 22.0 | +10.0 % | beyond |" in text
@@ -396,6 +396,9 @@ def test_page_is_written_with_its_figures(tmp_path):
     assert "| cycles | 2 | 1 | w x2.00, x0.5 |" in text
     assert "allocsim validate -o errors.md" in text
     assert sorted(one.name for one in tmp_path.iterdir()) == ["errors.json", "errors.md"]
+    with pytest.raises(InputError, match="errors.md: exists already; .* or replace it with --force"):
+        validate_page.target(str(path), False)
+    assert validate_page.target(str(path), True) == path
 
 
 @pytest.mark.parametrize(
