@@ -44,7 +44,7 @@ def mutex() -> Figure:
         source="https://github.com/golang/go/commit/a13691966ad5",
         fitted="work between mallocs, to the throughput without the mutex at each number of Ps",
         rows=tuple(rows),
-        says="The mutex as priced is far too cheap: a holder that others poll is not slowed down.",
+        says="The prices of the mutex are assumed, and a holder that others poll is not slowed down in the model.",
     )
 
 
@@ -66,7 +66,7 @@ def assists() -> Figure:
                 0.5,
             ),
         ),
-        says="The sign is right, the size is not shown: in 'assist_tails' it depends on how near the service is to saturation.",
+        says="In 'assist_tails' it depends on how near the service is to saturation, which nothing tells of the program there.",
     )
 
 

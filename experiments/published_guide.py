@@ -115,7 +115,7 @@ def figure() -> Figure:
         source="https://go.dev/doc/gc-guide",
         fitted="nothing; the program, 40 ms a cycle and 1 GiB a second of scanning are the guide's",
         rows=tuple(rows),
-        says="Without a limit the pictures come out; few cycles differ by one, because ours begin before the goal. Near a limit"
-        " the runtime keeps 3 % of it, at least 1 MiB, free, which the guide's model does not: of the 3 MiB that 33 MiB leave"
-        " it takes one. At 31 MiB the limiter, which the model does not have either, holds the collector to half of the time.",
+        says="Ours begins a cycle before the goal, so that of few cycles one may be missing. Near a limit the runtime keeps 3 % of"
+        " it, at least 1 MiB, free, which the guide's model does not: of the 3 MiB that 33 MiB leave it takes one. The limiter,"
+        " which that model does not have either, holds the collector to half of the time.",
     )

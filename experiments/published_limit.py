@@ -77,6 +77,6 @@ def figure() -> Figure:
         source="https://github.com/erigontech/erigon/pull/23757",
         fitted=f"live heap ({live:.2f} GiB) and bytes a run allocates ({whole:,.0f} GiB), to the cycles of the first two rows",
         rows=(*cycles, *heap),
-        says="A live heap that stays makes cycles as 1 / (limit - live - what the runtime keeps free). The measured ones fall"
-        " faster as the limit rises, so something else did too; the pull request says that its working set is about 12 GB.",
+        says="A live heap that stays makes cycles as 1 / (limit - live - what the runtime keeps free). The pull request says"
+        " that the program's working set is about 12 GB: its live heap may not have stayed.",
     )

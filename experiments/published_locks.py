@@ -92,9 +92,9 @@ def sched_lock() -> Figure:
         source="https://github.com/golang/go/issues/67585",
         fitted="the time between two holds, for each lock by its first row",
         rows=tuple(rows),
-        says="A queue that hands over at once goes from 0.56 to 35 % just as measured: it fills up between 44 and 88 Ps. In"
-        " lock_futex as modelled waiters sleep instead, and a sleeping one takes no CPU time; what keeps them awake in reality,"
-        " a holder slowed down by those who poll its cache line, is left out of the model, and it shows.",
+        says="The queue hands over at once, and all of its waiting counts as CPU time. Who waits in lock_futex as modelled sleeps"
+        " after some polling, and takes no CPU time then; that a holder is slowed down by those who poll its cache line, which"
+        " keeps more of them awake, is left out of the model.",
     )
 
 
@@ -120,7 +120,5 @@ def page_heap() -> Figure:
             Row("ns of one search", 680, (step["page_alloc"].mean + 5 * step["page_level"].mean) / NS, 0.5),
             Row("ns a span with the P's page cache", 20, lock.total_hold / spans / NS, 0.5),
         ),
-        says="The bitmap search as priced here costs what the prototype's did. With a cache of 64 pages for each P nineteen spans"
-        " of twenty need no lock. A span costs more than the published 20 ns all the same: the simulated hold has what the"
-        " prototype left out, growth of the heap and giving back spans that were swept.",
+        says="The last row's hold has what the prototype left out: growth of the heap, and giving back spans that were swept.",
     )
