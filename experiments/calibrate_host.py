@@ -13,7 +13,7 @@ import platform
 import re
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,17 +77,28 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _cpu_lines() -> Iterator[tuple[str, str]]:
+    """Names and values of /proc/cpuinfo; none where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        name, _, value = line.partition(":")
+        yield name.strip(), value.strip()
+
+
+def cpu_model() -> str:
+    """What the CPU calls itself."""
+    return next((value for name, value in _cpu_lines() if name == "model name" and value), "CPU of unknown model")
+
+
 def describe() -> str:
     """CPU, kernel and memory, in a line."""
-    model, virtual = "CPU of unknown model", ""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = (part.strip() for part in line.partition(":"))
-        if name == "model name" and value:
-            model = value
-        if name == "flags" and "hypervisor" in value.split():
-            virtual = ", virtual machine"
+    virtual = any(name == "flags" and "hypervisor" in value.split() for name, value in _cpu_lines())
+    what = f"{cpu_model()}{', virtual machine' if virtual else ''}"
     gib = memory("MemTotal") / (1 << 20)
-    return f"{cpus()} CPUs of {model}{virtual}, {platform.system()} {platform.release()}, {gib:.1f} GiB"
+    return f"{cpus()} CPUs of {what}, {platform.system()} {platform.release()}, {gib:.1f} GiB"
 
 
 def memory(name: str) -> int:

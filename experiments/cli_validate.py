@@ -99,26 +99,16 @@ def _machine(name: str | None, versions: Sequence[str]) -> str | None:
 
 def _provenance(before: tuple[float, float, float], begun: float, toolchains: list[str]) -> dict[str, Any]:
     """Where, when and with what."""
+    from experiments.calibrate_host import cpu_model, huge_pages
     from experiments.result import host
 
-    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    chosen = pages.read_text().partition("[")[2].partition("]")[0] if pages.is_file() else ""
     return host(begun) | {
-        "cpu": _cpu(),
-        "huge_pages": chosen or "unknown",
+        "cpu": cpu_model(),
+        "huge_pages": huge_pages(),
         "toolchains": [f"go{version}" for version in toolchains],
         "load_before": round(before[0], 2),
         "load_after": round(os.getloadavg()[0], 2),
     }
-
-
-def _cpu() -> str:
-    """What the CPU calls itself."""
-    held = Path("/proc/cpuinfo")
-    for line in held.read_text().splitlines() if held.is_file() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "an unknown CPU"
 
 
 class _Progress:

@@ -62,7 +62,7 @@ def record(command: Sequence[str], output: str | None, *, url: str | None, secon
     try:
         made = plan(command, folder, os.environ, trace=trace)
         if url is not None:
-            fetcher = Fetcher(url, seconds, folder, trace=trace and not any("no trace" in note for note in made.notes))
+            fetcher = Fetcher(url, seconds, folder, trace=made.trace)
             fetcher.check_free()
         begun = time.time()
         status, cycles = _run(made, folder, fetcher)

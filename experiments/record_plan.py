@@ -31,7 +31,7 @@ _HEAD = 64 << 20  # bytes of a program that are searched
 class Plan:
     """A command to be run. ``kind``: "go", "test" (a compiled one) or "program".
 
-    ``outputs``: what it will write, by the name it is kept under. ``fifo``: where the program's stderr arrives if not
+    ``trace``: it can make one, and shall. ``outputs``: what it will write, by the name it is kept under. ``fifo``: where the program's stderr arrives if not
     on its own. ``remove``: what is not kept.
     """
 
@@ -40,6 +40,7 @@ class Plan:
     environment: dict[str, str]
     godebug: str
     go: str | None
+    trace: bool
     outputs: dict[str, Path]
     fifo: Path | None = None
     remove: list[Path] = field(default_factory=list)
@@ -79,15 +80,15 @@ def plan(command: Sequence[str], folder: Path, environment: Mapping[str, str], *
     version = _go_version(found) if verb is not None else build_version(Path(found))
     wanted = {"gctrace": "1"} | ({"traceallocfree": "1"} if trace else {})
     settings = godebug(environment.get("GODEBUG", ""), wanted)
-    made = Plan("program", [found, *arguments], dict(environment), settings, version, {})
+    made = Plan("program", [found, *arguments], dict(environment), settings, version, trace, {})
     if trace and (minor := minor_version(version)) is not None and minor < _TRACED:
         made.notes.append(f"{version} has no allocation events: no trace is made, only Go 1.{_TRACED} and later can")
-        trace = False
+        made.trace = False
     if verb is not None:
-        _go_command(made, arguments, verb, folder, trace=trace)
+        _go_command(made, arguments, verb, folder)
     elif name.removesuffix(".exe").endswith(".test") or any(one.startswith(("-test.", "--test.")) for one in arguments):
         made.kind = "test"
-        made.argv[1:1] = _test_flags(made, arguments, "test.", folder, trace=trace)
+        made.argv[1:1] = _test_flags(made, arguments, "test.", folder)
         made.environment["GODEBUG"] = settings
     else:
         made.environment["GODEBUG"] = settings
@@ -104,7 +105,7 @@ def _verb(arguments: Sequence[str]) -> int | None:
     return at if len(arguments) > at and arguments[at] in ("test", "run") else None
 
 
-def _go_command(made: Plan, arguments: Sequence[str], verb: int, folder: Path, *, trace: bool) -> None:
+def _go_command(made: Plan, arguments: Sequence[str], verb: int, folder: Path) -> None:
     """Add to go test or go run what makes it run the program with our settings, and the tests write files."""
     made.kind = "go"
     first = verb + 1
@@ -127,14 +128,14 @@ def _go_command(made: Plan, arguments: Sequence[str], verb: int, folder: Path, *
             binary = folder / "program.test"
             flags += ["-o", str(binary)]  # go test leaves it in the user's folder otherwise
             made.remove.append(binary)
-        flags += _test_flags(made, rest, "", folder, trace=trace)
+        flags += _test_flags(made, rest, "", folder)
     made.argv[1:] = [*arguments[:first], *flags, *rest]
 
 
-def _test_flags(made: Plan, arguments: Sequence[str], prefix: str, folder: Path, *, trace: bool) -> list[str]:
+def _test_flags(made: Plan, arguments: Sequence[str], prefix: str, folder: Path) -> list[str]:
     """Flags of a test for a trace and a heap profile; the user's own stay, and what they write is copied."""
     flags: list[str] = []
-    for flag, name, wanted in (("trace", "trace", trace), ("memprofile", "heap.pb.gz", True)):
+    for flag, name, wanted in (("trace", "trace", made.trace), ("memprofile", "heap.pb.gz", True)):
         own = _given(arguments, flag)
         if own is not None:
             outputs = _given(arguments, "outputdir")

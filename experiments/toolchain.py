@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import InputError
+from sim.go.params import nearest_version
 
 _SOURCE = Path(__file__).parent / "truth"
 _TIMEOUT = 600  # seconds that a command may take
@@ -44,8 +45,8 @@ class Toolchain:
 
     @property
     def model(self) -> str:
-        """The version that is simulated: structures up to 1.21 are go1.19's, later ones nearer to go1.27's."""
-        return "go1.19" if self.minor <= (1, 21) else "go1.27"
+        """The version that is simulated."""
+        return nearest_version(self.minor[1])
 
     @property
     def distance(self) -> int:

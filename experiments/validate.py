@@ -117,7 +117,7 @@ def _compared(
     noise: Noise,
 ) -> dict[str, Any]:
     """What one version of a workload showed."""
-    ours, result = simulate(scenario, written, None)
+    ours, result = simulate(scenario, written)
     shift = timer_shift(scenario.machine, scenario.version)
     alone = figures(ours, shift or 0)
     ours = replace(ours, malloc=interrupted(ours.malloc, noise, scenario.seed))

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +100,9 @@ def _execute(arguments: Sequence[str | Path], env: Mapping[str, str]) -> subproc
     return done
 
 
-def simulate(scenario: Scenario, written: Program, watch: Callable[[float], None] | None) -> tuple[Seen, Result]:
+def simulate(scenario: Scenario, written: Program) -> tuple[Seen, Result]:
     """The same simulated."""
-    result = run(scenario, watch, load_of=lambda world: TableLoad(world, written))
+    result = run(scenario, load_of=lambda world: TableLoad(world, written))
     every, response = result.latency["all"], result.response
     seen = Seen(
         malloc=Row(result.counts["all"], every.total, every.maximum),

@@ -24,10 +24,10 @@ from experiments.errors import InputError
 from sim.go.goroutine import Body, Goroutine
 from sim.go.world import World
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, SHARED, TOUCH
-from workloads.drive import BATCH, Load
+from workloads.drive import Load
 from workloads.scenario import Scenario
 from workloads.spec import PPM, SMALL_STACK, Mix, Objects, Recorded, Service, Workers
-from workloads.streams import Arrivals, RequestStream, WorkerStream, operations
+from workloads.streams import WorkerStream, batches, operations, requests, share
 from workloads.streams_state import SHARE_BITS
 
 _COMPUTE, _DEAD, _BYTES, _TABLE, _RESET, _REQUEST = range(0xFFFF, 0xFFF9, -1)
@@ -163,35 +163,6 @@ def table_op(variables: int, obj: int = NO_OBJ, flags: int = 0) -> Any:
     ops = operations(1)
     ops[0] = (ALLOC, flags | NEEDZERO | TOUCH, obj, _WORD * variables, _WORD * variables)
     return ops
-
-
-def batches(stream: WorkerStream, mallocs: int) -> Iterator[Any]:
-    """A worker's operations to its so many-th malloc, as `workloads.drive` cuts them; each batch is valid until the next."""
-    ops = operations(min(BATCH, 3 * mallocs + 64))
-    while stream.mallocs < mallocs:
-        before = stream.mallocs
-        stream.fill(ops)
-        batch = ops
-        if stream.mallocs > mallocs:
-            batch = ops[: int(np.flatnonzero(ops["kind"] == ALLOC)[mallocs - before - 1]) + 1]
-        yield batch
-
-
-def share(mallocs: int, worker: int, workers: int) -> int:
-    """Mallocs of one worker, its table apart."""
-    return mallocs // workers + (worker < mallocs % workers)
-
-
-def requests(
-    service: Service, seed: int, duration: int | None, mallocs: int | None
-) -> Iterator[tuple[int, Any, int, int]]:
-    """Arrival, operations, own and shared variables of each request, as many as `workloads.drive` lets arrive."""
-    stream = RequestStream(service, seed, "service")
-    for time in Arrivals(service, seed, "service"):
-        if (duration is not None and time >= duration) or (mallocs is not None and stream.mallocs >= mallocs):
-            return
-        ops = stream.next()
-        yield int(time), ops, stream.ids, stream.shared_ids
 
 
 def preorder(nodes: int) -> tuple[Any, Any]:

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import simpy
 
 from sim.go.goroutine import Body, Goroutine
 from sim.go.world import World
 from sim.metrics.histogram import Histogram
-from sim.ops import ALLOC
 from workloads.spec import Recorded, Service, Workers
-from workloads.streams import Arrivals, RequestStream, WorkerStream, operations
-
-BATCH = 4096  # operations a worker hands over at once; at 1024 a run of 8 Ps takes a third longer, more gain nothing
+from workloads.streams import WorkerStream, batches, requests, share
 
 
 class Load:
@@ -55,11 +51,9 @@ class Load:
         """Start the workers; together they end after so many mallocs, or never."""
         self.mallocs = mallocs
         for i in range(workers.goroutines):
-            share = None
-            if mallocs is not None:
-                share = mallocs // workers.goroutines + (i < mallocs % workers.goroutines)
+            part = None if mallocs is None else share(mallocs, i, workers.goroutines)
             stream = WorkerStream(workers.mix, workers.round_mallocs, self.world.seed, f"worker/{i}")
-            self.await_process(self.world.go(_worker, stream, share, name=f"worker/{i}", stack=workers.stack))
+            self.await_process(self.world.go(_worker, stream, part, name=f"worker/{i}", stack=workers.stack))
 
     # trace
 
@@ -88,17 +82,13 @@ class Load:
 
     def _arrive(self, service: Service, duration: int | None, mallocs: int | None) -> Any:
         """Process: each request is a goroutine from its intended arrival on."""
-        world, seed = self.world, self.world.seed
-        stream = RequestStream(service, seed, "service")
-        for time in Arrivals(service, seed, "service"):
-            if (duration is not None and time >= duration) or (mallocs is not None and stream.mallocs >= mallocs):
-                return
+        world = self.world
+        for time, ops, variables, shared in requests(service, world.seed, duration, mallocs):
             yield world.env.timeout(time - world.now)
-            ops = stream.next()
-            world.roots.reserve_shared_up_to(stream.shared_ids)
+            world.roots.reserve_shared_up_to(shared)
             self.requests += 1
             name = f"request/{self.requests}"
-            self.await_process(world.go(self.request, ops, stream.ids, int(time), name=name, stack=service.stack))
+            self.await_process(world.go(self.request, ops, variables, int(time), name=name, stack=service.stack))
 
     def request(self, g: Goroutine, ops: Any, variables: int, arrived: int) -> Body:
         """Goroutine: one request."""
@@ -110,11 +100,5 @@ class Load:
 
 def _worker(g: Goroutine, stream: WorkerStream, mallocs: int | None) -> Body:
     """Goroutine: run a stream, to its so many-th malloc if there is a limit."""
-    ops = operations(BATCH if mallocs is None else min(BATCH, 3 * mallocs + 64))
-    while mallocs is None or stream.mallocs < mallocs:
-        before = stream.mallocs
-        stream.fill(ops)
-        batch = ops
-        if mallocs is not None and stream.mallocs > mallocs:
-            batch = ops[: int(np.flatnonzero(ops["kind"] == ALLOC)[mallocs - before - 1]) + 1]
-        yield g.run(batch, stream.ids)
+    for ops in batches(stream, mallocs):
+        yield g.run(ops, stream.ids)

@@ -8,38 +8,13 @@ Response times count from the intended arrival, so that a late start is in them 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from sim.metrics.histogram import Histogram
-from sim.ops import ALLOC
 from sim.threads.state import NEVER
 from sim.threads.world import ThreadWorld
 from workloads.spec import Service, Workers
-from workloads.streams import Arrivals, RequestStream, WorkerStream, operations
-
-BATCH = 4096  # operations that a worker is given at once
-
-
-class _Worker:
-    """A thread's stream, to its so many-th malloc if there is a limit."""
-
-    def __init__(self, workers: Workers, seed: int, i: int, mallocs: int | None) -> None:
-        self.stream = WorkerStream(workers.mix, workers.round_mallocs, seed, f"worker/{i}")
-        self.mallocs = mallocs
-        self.ops = operations(BATCH if mallocs is None else min(BATCH, 3 * mallocs + 64))
-
-    def batch(self) -> Any:
-        """The next operations, in a buffer that is written over by the next call; None if there are no more."""
-        before = self.stream.mallocs
-        if self.mallocs is not None and before >= self.mallocs:
-            return None
-        self.stream.fill(self.ops)
-        if self.mallocs is None or self.stream.mallocs <= self.mallocs:
-            return self.ops
-        return self.ops[: int(np.flatnonzero(self.ops["kind"] == ALLOC)[self.mallocs - before - 1]) + 1]
+from workloads.streams import WorkerStream, batches, requests, share
 
 
 class WorkerLoad:
@@ -50,10 +25,15 @@ class WorkerLoad:
         n = workers.goroutines
         if world.nthreads != n:
             raise ValueError(f"{n} workers run on a world of {n} threads, not of {world.nthreads}")
-        shares = [None if mallocs is None else mallocs // n + (i < mallocs % n) for i in range(n)]
-        self._workers = [_Worker(workers, world.seed, i, share) for i, share in enumerate(shares)]
+        self._workers = [
+            batches(
+                WorkerStream(workers.mix, workers.round_mallocs, world.seed, f"worker/{i}"),
+                None if mallocs is None else share(mallocs, i, n),
+            )
+            for i in range(n)
+        ]
         for t, worker in enumerate(self._workers):
-            ops = worker.batch()
+            ops = next(worker, None)
             if ops is not None:
                 world.submit(t, ops)
                 world.wake(t, 0, 0)
@@ -61,7 +41,7 @@ class WorkerLoad:
     def advance(self, limit: int) -> bool:
         """Let time pass to ``limit``; True, at the time when the last one ended, if all are done before."""
         while (t := self.world.advance(limit)) is not None:
-            ops = self._workers[t].batch()
+            ops = next(self._workers[t], None)
             if ops is None:
                 self.world.rest(t)
                 if self.world.all_idle():
@@ -82,13 +62,11 @@ class ServiceLoad:
         self.world = world
         self.response, self.queued = Histogram(), Histogram()
         self.requests = 0
-        self._stream = RequestStream(service, world.seed, "service")
-        self._arrivals: Iterator[int] = Arrivals(service, world.seed, "service")
-        self._duration, self._mallocs = duration, mallocs
+        self._requests = requests(service, world.seed, duration, mallocs)
         self._idle = list(range(world.nthreads))  # sorted
         self._queue: deque[tuple[int, Any]] = deque()
         self._serving = [(0, 0, 0)] * world.nthreads  # arrival, when it got the thread, time without a CPU before that
-        self._next = self._next_arrival()
+        self._next, self._ops = self._next_arrival()
 
     def advance(self, limit: int) -> bool:
         """Let time pass to ``limit``; True, at the time when the last one ended, if all are done before."""
@@ -104,17 +82,15 @@ class ServiceLoad:
             else:
                 self._arrive()
 
-    def _next_arrival(self) -> int:
-        """When the next request arrives; NEVER if none does any more."""
-        if self._mallocs is not None and self._stream.mallocs >= self._mallocs:
-            return NEVER
-        time = next(self._arrivals)
-        return time if self._duration is None or time < self._duration else NEVER
+    def _next_arrival(self) -> tuple[int, Any]:
+        """When the next request arrives, and its operations; NEVER if none does any more."""
+        time, ops, _, _ = next(self._requests, (NEVER, None, 0, 0))
+        return time, ops
 
     def _arrive(self) -> None:
-        arrived, ops = self._next, self._stream.next()
+        arrived, ops = self._next, self._ops
         self.requests += 1
-        self._next = self._next_arrival()
+        self._next, self._ops = self._next_arrival()
         if self._idle:
             t = self._idle.pop(0)
             self._begin(t, arrived, ops, arrived)

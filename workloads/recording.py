@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.go.params import nearest_version
 from sim.metrics.gctrace import GcLine
 from workloads import gotrace_model as t
 from workloads.gctrace_log import GcLog, gctrace_part, read_log
@@ -328,8 +329,7 @@ def model_version(go: str | None) -> tuple[str, str | None]:
     if found is None:
         return "go1.27", "nothing tells the Go version: go1.27 is taken; --set version=go1.19 is for those up to 1.21"
     minor = int(found.group(1))
-    # 1.22 brought malloc headers, 1.15 central lists without a mutex
-    model = "go1.14" if minor < 15 else "go1.19" if minor < 22 else "go1.27"
+    model = nearest_version(minor)
     exact = minor in (14, 19, 27)
     return model, None if exact else f"the program was built with {go}, of which the model has {model} as the nearest"
 

@@ -97,6 +97,14 @@ VERSIONS: dict[str, Facts] = {
 }
 
 
+def nearest_version(minor: int) -> str:
+    """The version here that has most of the structures of Go 1.``minor``.
+
+    1.15 brought central lists without a mutex, 1.22 malloc headers.
+    """
+    return "go1.14" if minor < 15 else "go1.19" if minor < 22 else "go1.27"
+
+
 def set_facts(fields: Any, facts: Facts) -> None:
     """Write a version's facts into a heap's header record."""
     for name, value in asdict(facts).items():

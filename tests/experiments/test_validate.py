@@ -12,13 +12,13 @@ from experiments.errors import InputError
 from experiments.toolchain import NoGo, toolchain
 from experiments.validate_figures import Line, Row, Seen, compare, directions, figures, read_cycles, totals
 from experiments.validate_run import Noise, interrupted, replayer, run_real, simulate, tails
-from experiments.validate_stream import batches, check, go_source, kinds_of, preorder, requests, share, write
+from experiments.validate_stream import check, go_source, kinds_of, preorder, write
 from experiments.validate_workloads import WORKLOADS
 from sim.jit import PLAIN
 from sim.metrics.histogram import BUCKETS, bucket_of_int, bucket_top
 from sim.ops import ALLOC, COMPUTE, DEAD, NO_OBJ, SHARED
 from workloads.scenario import load
-from workloads.streams import WorkerStream
+from workloads.streams import WorkerStream, batches, requests, share
 
 WORKERS = """
 purpose = "Two workers with every kind of lifetime"
@@ -212,7 +212,7 @@ def test_both_sides_make_the_same_mallocs(built, tmp_path, text):
     found = scenario(tmp_path, text, [f"runtime.version={go.model}"])
     written = write(found, kinds, tmp_path)
     seen, _ = run_real(program, found, written, True)
-    ours, result = simulate(found, written, None)
+    ours, result = simulate(found, written)
     assert result.metrics["/sim/mallocs:objects"] == written.mallocs == ours.malloc.counts.sum()
     real = seen.memstats["TotalAlloc"] - seen.before["TotalAlloc"]
     simulated = ours.memstats["TotalAlloc"]

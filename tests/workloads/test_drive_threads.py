@@ -12,7 +12,7 @@ from sim.textbook.check import check as check_textbook
 from sim.textbook.world import TextbookWorld
 from sim.threads.state import NEVER
 from sim.units import MS, US
-from workloads import drive_threads
+from workloads import streams
 from workloads.drive_threads import ServiceLoad, WorkerLoad
 from workloads.mixes import ten_sizes
 from workloads.spec import Lifetime, Mix, Objects, Phase, Service, Workers
@@ -42,7 +42,7 @@ def test_workers_run_their_streams_whatever_the_batches(monkeypatch):
         asked += int(ops["arg"][ops["kind"] == ALLOC][:left].sum())
         assert whole.clock.arrays["threads"]["mallocs"][i] == left
     assert whole.asked_bytes == asked
-    monkeypatch.setattr(drive_threads, "BATCH", 64)
+    monkeypatch.setattr(streams, "BATCH", 64)
     assert sorted(run_workers(5000).log()) == sorted(whole.log())
 
 
