@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from experiments.calibrate_tables import MACHINE, SPECS, Measurements, reading
-from experiments.machine_file import ASSUMABLE, LOCK_STEPS, SCHEMA, TABLES, Assumed, Machine
+from experiments.machine_file import ASSUMABLE, LOCK_STEPS, OPTIONAL, SCHEMA, TABLES, Assumed, Machine
 
 _PROGRAM = "program truth/calibrate"
 _EACH = "[median, min, max] of {n} processes"
@@ -34,12 +34,14 @@ SOURCES = {
     "frames of some 220 B",
     "stop_the_world": "goroutines, GOMAXPROCS=1, otherwise idle: a round trip of runtime.ReadMemStats",
     "sweep": "sweep: runtime.sweepone per span; keep = which objects of a span survive",
-    "mark": "mark: a heap of one shape, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
+    "warm": "warm: one loop of mallocs by the CPU time of the process, GOGC=off, refills and clearing included; the heap of "
+    "so many MiB is written, collected and filled again",
+    "hit": "mixed: single calls less the timer, types of all sizes in random order, in a heap of so many MiB, half of it "
+    "alive and dying at random, runtime.GC() when it is full; calls that find a slot in the span of the type's last one "
+    "and touch no new memory; mean99 = mean of all but the last hundredth",
+    "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",
-    "timer": "small: what a pair of clock reads around each malloc adds to its mean beyond the overhead that was taken "
-    "off (shift, below zero where calls overlap otherwise), on recycled memory; blocks of 2048 calls in a loop and call "
-    "by call in turn, medians of blocks; p50 = per call less the timer. No price comes from it",
     "first_touch": "fault: each 4 KiB page touched once, of a mapping or of one object on the heap; what is shorter "
     "than the timer itself reads 0",
 }
@@ -201,7 +203,7 @@ def _version(version: str, toolchain: str, found: Measurements, own: Collection[
         yield f'["{version}".steps]'
         steps = found.singles(version, "steps")
         yield from _measured({name: steps[name] for name in own}, ASSUMABLE)
-    for name in [*TABLES, "timer"]:
+    for name in [*TABLES, *OPTIONAL]:
         yield from _table(f'"{version}".{name}', name, version, found)
 
 

@@ -8,7 +8,8 @@ over 512 B are 8 bytes short of their size class: malloc puts a header of 8 byte
 from __future__ import annotations
 
 from experiments.machine_file import KINDS
-from sim.go.sizeclasses import MALLOC_HEADER_SIZE, MIN_SIZE_FOR_MALLOC_HEADER
+from sim.go.sizeclasses import MALLOC_HEADER_SIZE, MIN_SIZE_FOR_MALLOC_HEADER, class_to_allocnpages, class_to_size
+from sim.go.state import PAGE_SIZE
 
 SMALL = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 32768)
 LARGE = (64 << 10, 1 << 20, 16 << 20)
@@ -60,9 +61,15 @@ def objects_file() -> str:
     for size in (*SMALL, *LARGE):
         for kind in KINDS:
             name = f"{'P' if kind == 'scan' else 'N'}{size}"
-            entries.append(f'\t{{{size}, "{kind}", loop{name}, calls{name}, fill{name}, one{name}}},')
+            entries.append(f'\t{{{size}, "{kind}", {_pages(size)}, loop{name}, calls{name}, fill{name}, one{name}}},')
             functions.append(_functions(name, size, kind))
     return "\n".join([_HEAD + "var objects = []object{", *entries, "}", *functions])
+
+
+def _pages(size: int) -> int:
+    """Go pages of a span of that class, or of a large object's."""
+    sizes = [int(one) for one in class_to_size]
+    return int(class_to_allocnpages[sizes.index(size)]) if size in sizes else size // PAGE_SIZE
 
 
 def _functions(name: str, size: int, kind: str) -> str:

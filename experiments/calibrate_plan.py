@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from experiments.calibrate_objects import LARGE, SMALL
 from experiments.machine_file import KINDS
-from sim.go.sizeclasses import class_to_allocnpages, class_to_size
 
 _REFILLS = {"noscan": (64, 512, 2048, 8192, 32768), "scan": (64, 512)}
 _PARTIALS = {"noscan": (64, 512, 2048), "scan": (64, 512)}
@@ -33,14 +32,15 @@ SHAPES = (
     "ptrs1M",
 )
 _SLOW = ("list64shuf", "objs64shuf")  # shapes that miss the cache at each object
-_SIZES = [int(size) for size in class_to_size]
+_MOST = 10  # times the collections of the largest heap
+_HEAPS = (4, 32)  # MiB of heaps smaller than those that all else is measured in
 SYSTEM = ("lock", "futex", "madvise")  # modes that know no allocator: one toolchain's program measures them
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How much is measured: repetitions, each in processes of its own; MiB of objects up to 64 B, of other small ones,
-    of large ones, of those swept and of those marked; calls of what goroutines do; collections of a shape of heap;
+    of large ones, of those swept and of those marked, and of those that small heaps turn over; calls of what goroutines do; collections of a shape of heap;
     seconds that memory is touched for before."""
 
     processes: int
@@ -49,13 +49,14 @@ class Effort:
     large_mib: int
     swept_mib: int
     marked_mib: int
+    turned_mib: int
     singles: int
     cycles: int
     touch_seconds: int
 
 
-FULL = Effort(3, 64, 256, 512, 128, 256, 2000, 3, 40)
-QUICK = Effort(2, 64, 64, 128, 32, 64, 1000, 2, 8)
+FULL = Effort(3, 64, 256, 512, 128, 256, 512, 2000, 3, 40)
+QUICK = Effort(2, 64, 64, 128, 32, 64, 128, 1000, 2, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,16 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
     return [
         *(_small(effort, size, kind) for size in SMALL for kind in KINDS),
         Run(("steady", f"-rounds={effort.cycles}"), ("steady",)),
+        *(Run(("warm", f"-mib={mib}", f"-rounds={effort.turned_mib // mib}"), ("warm",)) for mib in _HEAPS),
+        *(_mixed(effort, mib) for mib in (*_HEAPS, effort.marked_mib)),
         *(_large(effort, size, kind) for size in LARGE for kind in KINDS),
         Run(("goroutines", f"-rounds={effort.singles}"), ("goroutine", "spawn", "stack_growth", "stop_the_world")),
         *(_sweep(effort, kind, size) for kind, size in _SWEPT),
         Run(("stacks",), ("steps",)),
         Run(("profile",), ("steps",)),
         Run(("fault", f"-mib={effort.large_mib}"), ("first_touch",)),
-        *(_mark(effort, shape, procs) for procs in range(1, min(cpus, 2) + 1) for shape in SHAPES),
+        *(_mark(effort, shape, effort.marked_mib, procs) for procs in range(1, min(cpus, 2) + 1) for shape in SHAPES),
+        *(_mark(effort, shape, mib, 1) for mib in _HEAPS for shape in SHAPES),
     ]
 
 
@@ -91,10 +95,9 @@ def system_runs(effort: Effort) -> list[Run]:
 
 
 def _small(effort: Effort, size: int, kind: str) -> Run:
-    pages = int(class_to_allocnpages[_SIZES.index(size)])
     mib = effort.small_mib if size <= 64 else effort.other_mib
-    arguments = ["small", f"-size={size}", f"-kind={kind}", f"-mib={mib}", f"-pages={pages}"]
-    tables = ["loop", "timer"]
+    arguments = ["small", f"-size={size}", f"-kind={kind}", f"-mib={mib}"]
+    tables = ["loop"]
     if size in _REFILLS[kind]:
         arguments.append("-refill")
         tables.append("refill")
@@ -112,7 +115,12 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
     return Run(("sweep", f"-size={size}", f"-kind={kind}", f"-mib={effort.swept_mib}"), ("sweep",))
 
 
-def _mark(effort: Effort, shape: str, procs: int) -> Run:
-    cycles = effort.cycles - (shape in _SLOW)
-    arguments = ("mark", f"-shape={shape}", f"-mib={effort.marked_mib}", f"-rounds={cycles}")
+def _mixed(effort: Effort, mib: int) -> Run:
+    return Run(("mixed", f"-mib={mib}", f"-rounds={2 * effort.turned_mib // mib}"), ("hit",))
+
+
+def _mark(effort: Effort, shape: str, mib: int, procs: int) -> Run:
+    """More collections of smaller heaps: a line of gctrace tells microseconds."""
+    cycles = (effort.cycles - (shape in _SLOW)) * min(effort.marked_mib // mib, _MOST)
+    arguments = ("mark", f"-shape={shape}", f"-mib={mib}", f"-rounds={cycles}")
     return Run(arguments, ("mark",), procs, traced=cycles, repeated=False)

@@ -34,7 +34,9 @@ def summary(machine: Machine) -> list[tuple[str, ...]]:
     touches = (machine.first_touch.row("go heap first touch", version)["mean"].median for version in versions)
     rows.append(("first touch of 4 KiB of heap, mean", *(f"{float(one):.0f}" for one in touches)))
     for shape in _SHAPES:
-        rows.append((f"marking an object, {shape}", *_medians(machine, "mark", (shape, 1), "per_object")))
+        for mib in sorted({int(mib) for tables in machine.tables.values() for _, mib, _ in tables["mark"].rows}):
+            what = f"marking an object, {shape}, {mib} MiB"
+            rows.append((what, *_medians(machine, "mark", (shape, mib, 1), "per_object")))
     for name in ("futex_wake", "wake_latency"):
         one = machine.lock[name]
         cell = f"{float(one.ns):.0f}" if isinstance(one, Measured) else f"{float(one.ns):.0f} (assumed)"

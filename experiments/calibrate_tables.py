@@ -15,7 +15,7 @@ from typing import Any
 from experiments.calibrate_host import rounded
 from experiments.calibrate_plan import Run
 from experiments.errors import InputError
-from experiments.machine_file import FIRST_TOUCH, TABLES, TIMER, Key
+from experiments.machine_file import FIRST_TOUCH, OPTIONAL, TABLES, Key
 from sim.metrics.gctrace import GcLine, parse_gctrace
 
 _MS, _US = 1e6, 1e3  # nanoseconds
@@ -23,7 +23,7 @@ _MB, _MIB = 1e6, 1 << 20
 _OWN_STEPS = ("profile_sample", "mark_stack")  # single prices that are the version's, not the machine's
 MACHINE = ""  # stands for a version where a table is the machine's
 
-SPECS = {**TABLES, "timer": TIMER, "first_touch": FIRST_TOUCH}
+SPECS = {**TABLES, **OPTIONAL, "first_touch": FIRST_TOUCH}
 
 Values = dict[str, list[float]]
 
@@ -44,7 +44,7 @@ class Measurements:
                 raise InputError(f"calibrate {run.arguments[0]} printed {line[:60]!r}, which is no row") from None
             if table == "mark":
                 for each in _marked(run, values["objects"], stderr):
-                    self._row(version, table, (key[0], key[1]), each)
+                    self._row(version, table, key, each)
             else:
                 self._row(*_place(version, table, key), values)
 

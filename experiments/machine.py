@@ -40,7 +40,7 @@ their means, or the least its quantiles allow.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -48,7 +48,7 @@ from experiments.errors import InputError
 from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
 from experiments.machine_gc import mark_prices, pauses, sweep_prices
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
-from sim.costs import STEPS, LockPrices, Price, Prices
+from sim.costs import STEPS, HeapPrices, LockPrices, Price, Prices
 from sim.go.params import VERSIONS, Facts
 from sim.go.runtime import MSPAN_SIZE, SPANSET_BLOCK
 from sim.go.sizeclasses import (
@@ -66,6 +66,9 @@ _LARGEST, _KIB64, _MIB = 32 << 10, 64 << 10, 1 << 20
 _FEW = 3  # slots per span up to which the refill, not the fast path, makes the loop
 _SIZES = [int(size) for size in class_to_size]
 _PAGES = [int(pages) for pages in class_to_allocnpages]
+_CLASSES = [(sizeclass, kind) for sizeclass in range(NUM_SIZE_CLASSES) for kind in KINDS]  # by span class
+_HIT_QUANTILES = {"p10": 100, "p50": 500, "p90": 900, "p99": 990}  # per mille
+_LOOP_MIB = 256  # MiB of objects that the loops of the table loop cycle through
 
 
 def load_machine(path_or_name: str | Path, version: str) -> Prices:
@@ -93,14 +96,12 @@ def derive(machine: Machine, version: str) -> Prices:
     rows = _loops(tables["loop"], spans, base.mean, large)
     steps["tiny"] = _tiny(tables["loop"], spans, rows["noscan"])
     measured = {kind: _partial(tables["refill"], kind) for kind in KINDS}
-    fast, zero, fresh, partial = [], [], [], []
-    for sizeclass in range(NUM_SIZE_CLASSES):  # class 0, large objects, takes the first measured one: nobody asks
-        for kind in KINDS:
-            at = _on_lines(rows[kind], max(_SIZES[sizeclass], rows[kind][0].size))
-            fast.append(round(at.fast))
-            zero.append(round(at.zero))
-            fresh.append(scaled(base, round(at.refill)))
-            partial.append(_partial_at(measured[kind], _SIZES[sizeclass]))
+    fast, fresh, partial = [], [], []
+    for sizeclass, kind in _CLASSES:
+        at = _on_lines(rows[kind], _SIZES[sizeclass])
+        fast.append(round(at.fast))
+        fresh.append(scaled(base, round(at.refill)))
+        partial.append(_at_size(measured[kind], _SIZES[sizeclass]))
     kept, freed = sweep_prices(tables["sweep"], [_LARGEST, *_SIZES[1:]])  # class 0: large objects
     singles = {**{f"lock.{name}": one for name, one in machine.lock.items()}, **single}
     assumed = {name: one.reason for name, one in singles.items() if isinstance(one, Assumed)}
@@ -111,7 +112,7 @@ def derive(machine: Machine, version: str) -> Prices:
         version=version,
         cpus=machine.cpus,
         fast=tuple(fast),
-        zero=tuple(zero),
+        heaps=_heaps(tables, spans, rows),
         refill_fresh=tuple(fresh),
         refill_partial=tuple(partial),
         large_fresh=large.fresh,
@@ -332,7 +333,7 @@ def _partial(refill: Table, kind: str) -> dict[int, Price]:
     return found
 
 
-def _partial_at(measured: Mapping[int, Price], size: int) -> Price:
+def _at_size(measured: Mapping[int, Price], size: int) -> Price:
     """On a line between the measured sizes, beyond them as at the last."""
     size = min(max(size, min(measured)), max(measured))
     low = max(one for one in measured if one <= size)
@@ -402,6 +403,52 @@ def _on_lines(rows: Sequence[_Row], size: int) -> _Row:
         for name in ("fast", "zero", "refill")
     )
     return _Row(size, fast, zero, refill)
+
+
+def _heaps(tables: Mapping[str, Table], spans: _Spans, rows: Mapping[str, Sequence[_Row]]) -> tuple[HeapPrices, ...]:
+    """Mallocs on recycled memory by the size of the heap, rising: as far as the tables warm and hit have it.
+
+    The largest one is that of the loops; a file without those tables has no other.
+    """
+    warm, hit = tables.get("warm"), tables.get("hit")
+    sizes = sorted({int(mib) for table in (warm, hit) if table is not None for _, _, mib in table.rows} | {_LOOP_MIB})
+    found = []
+    for mib in sizes:
+        cleared = rows if warm is None else {kind: _cleared(rows[kind], kind, warm, mib, spans) for kind in KINDS}
+        at = [_on_lines(cleared[kind], _SIZES[sizeclass]) for sizeclass, kind in _CLASSES]
+        hits = {} if hit is None else {kind: _hits(hit, kind, mib) for kind in KINDS}
+        calls = [
+            _at_size(hits[kind], _SIZES[sizeclass]) if hits.get(kind) else Price(round(one.fast) + round(one.zero))
+            for (sizeclass, kind), one in zip(_CLASSES, at, strict=True)
+        ]
+        found.append(HeapPrices(mib * _MIB, tuple(round(one.zero) for one in at), tuple(calls)))
+    return tuple(found)
+
+
+def _cleared(rows: Sequence[_Row], kind: str, warm: Table, mib: int, spans: _Spans) -> list[_Row]:
+    """Rows with what clearing takes in the loops of a heap of so many MiB, where those were measured."""
+    found = []
+    for row in rows:
+        measured = warm.rows.get((row.size, kind, mib))
+        if measured is None or (kind == "noscan" and row.size > spans.facts.max_small_size):
+            found.append(row)
+            continue
+        npages = _PAGES[_SIZES.index(row.size)]
+        n = slots(spans.facts, row.size, npages, kind == "noscan")
+        zero = 1000 * measured["loop"].median - row.fast - (row.refill + spans.warm(npages, n)) / n
+        found.append(replace(row, zero=max(Fraction(0), zero)))
+    return found
+
+
+def _hits(hit: Table, kind: str, mib: int) -> dict[int, Price]:
+    """Single mallocs that clear a slot of the span at hand, by measured slot size."""
+    found = {}
+    for size, of, heap in sorted(hit.rows):
+        if (of, heap) == (kind, mib):
+            row = hit.row(size, of, heap)
+            points = [(q, picoseconds(row[name].median)) for name, q in _HIT_QUANTILES.items()]
+            found[int(size)] = distribution(points, max(picoseconds(row["mean99"].median), least_mean(points)))
+    return found
 
 
 def _tiny(loop: Table, spans: _Spans, rows: Sequence[_Row]) -> Price:

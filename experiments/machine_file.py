@@ -39,13 +39,15 @@ TABLES = {
     "stack_growth": "holds_kib# p10~ p50~ p90~ p99~ mean~",
     "stop_the_world": "what p10~ p50~ p90~ p99~ mean~",
     "sweep": "class keep p10~ p50~ p90~ p99~ mean~",
-    "mark": "shape objects= procs# gc_wall~ mark_wall= mark_cpu= cpu_rate= wall_rate= per_object= pauses=",
+    "mark": "shape mib# objects= procs# gc_wall~ mark_wall= mark_cpu= cpu_rate= wall_rate= per_object= pauses=",
 }
-# What single calls read beyond what they cost, by the clock around them; no price comes from it.
-TIMER = "size# kind loop~ p50~ shift~"
+# Tables that a file may lack: mallocs on recycled memory by the size of the heap.
+OPTIONAL = {
+    "warm": "size# kind mib# loop~",
+    "hit": "size# kind mib# p10~ p50~ p90~ p99~ mean99~",
+}
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
 CHECKS = "steal_percent others_percent drift_percent spread_percent"
-_NEGATIVE = Fraction(-1_000_000)  # what the clock adds may be less than nothing, by overlap
 LOCK_STEPS = tuple(field.name for field in fields(LockPrices))
 ASSUMABLE = (
     "page_alloc",
@@ -120,7 +122,7 @@ class Measured:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A machine file, checked. ``tables`` by measured version, as ``own_steps``, the single prices that depend on it,
-    and ``timers``, where what the clock adds was measured; ``alias`` leads from other versions to measured ones."""
+    ``alias`` leads from other versions to measured ones."""
 
     path: str
     name: str
@@ -136,7 +138,6 @@ class Machine:
     lock: Mapping[str, Assumed | Measured]
     steps: Mapping[str, Assumed | Measured]
     own_steps: Mapping[str, Mapping[str, Measured]]
-    timers: Mapping[str, Table]
 
     def steps_of(self, version: str) -> Mapping[str, Assumed | Measured]:
         """Single prices of the steps, for a measured version."""
@@ -336,7 +337,6 @@ class Reader:
             lock=lock,
             steps=steps,
             own_steps=own_steps,
-            timers={name: self.timer(document[name], name) for name in versions if "timer" in document[name]},
         )
 
     def host(self, value: Any) -> dict[str, Any]:
@@ -368,16 +368,13 @@ class Reader:
             own,
         )
 
-    def timer(self, value: Any, version: str) -> Table:
-        """What the clock around a single call adds to it."""
-        return self.table(value["timer"], f"{version}.timer", TIMER, _NEGATIVE)
-
     def version(self, value: Any, version: str) -> dict[str, Table]:
         """All tables of one measured version."""
         if version not in VERSIONS:
             self.refuse(version, f"no version known here; known are {', '.join(VERSIONS)}")
-        self.keys(value, version, f"toolchain {' '.join(TABLES)}", "steps timer")
-        return {name: self.table(value[name], f"{version}.{name}", spec) for name, spec in TABLES.items()}
+        self.keys(value, version, f"toolchain {' '.join(TABLES)}", " ".join(["steps", *OPTIONAL]))
+        wanted = {name: spec for name, spec in {**TABLES, **OPTIONAL}.items() if name in value}
+        return {name: self.table(value[name], f"{version}.{name}", spec) for name, spec in wanted.items()}
 
     def aliases(self, value: Any, tables: Mapping[str, Any]) -> dict[str, str]:
         """Versions priced like a measured one."""

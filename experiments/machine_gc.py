@@ -1,6 +1,6 @@
 """Prices of the collector, from a machine's measured tables of marking and sweeping.
 
-Marking: CPU time per object of heaps of one shape each, on one P. A scannable object costs a part of its own, which the
+Marking: CPU time per object of heaps of one shape and size each, on one P; of sizes, those that have all rows. A scannable object costs a part of its own, which the
 shape decides (an array of pointers is read ahead, a list waits for each element), and a part per byte up to its last
 pointer. Up to 512 B that is the slope between 64 and 512 B objects of an array, from 512 B on the line through those of
 1 and 2 KiB, and for large objects one array of pointers of 1 MiB. A pointer-free object costs what one of 64 B does,
@@ -33,44 +33,55 @@ _ARRAYS = {"list": "", "list-shuffled": "shuf", "tree": "", "array": "", "array-
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
 _MIB = 1 << 20
 _PROCS = 1
+_NEEDED = ("leaf64", "objs64", "objs512", "ptrs1M")  # rows of whatever shape
 
 
-def mark_prices(mark: Table) -> dict[str, MarkPrices]:
-    """By shape of heap; InputError if a row is missing."""
+def mark_prices(mark: Table) -> dict[str, list[MarkPrices]]:
+    """By shape of heap, and then by its size, rising; InputError if no size has all rows of a shape."""
+    sizes = sorted({int(mib) for _, mib, procs in mark.rows if procs == _PROCS})
+    found = {}
+    for name, row in SHAPES.items():
+        whole = [mib for mib in sizes if all((shape, mib, _PROCS) in mark.rows for shape in (row, *_NEEDED))]
+        found[name] = [_mark_prices(mark, mib, name) for mib in whole or sizes[-1:]]
+    return found
+
+
+def _mark_prices(mark: Table, mib: int, shape: str) -> MarkPrices:
+    """Of one shape and size of heap."""
 
     def per_object(shape: str) -> Fraction:
-        return 1000 * mark.row(shape, _PROCS)["per_object"].median
+        return 1000 * mark.row(shape, mib, _PROCS)["per_object"].median
 
     def has(*shapes: str) -> bool:
-        return all((shape, _PROCS) in mark.rows for shape in shapes)
+        return all((shape, mib, _PROCS) in mark.rows for shape in shapes)
 
-    def prices(name: str, row: str) -> MarkPrices:
-        order = _ARRAYS[name]
-        noscan = f"leaf64{order}" if has(f"leaf64{order}") else "leaf64"
-        shuffled = order if has(f"objs512{order}") else ""
-        small = max(Fraction(0), (per_object(f"objs512{shuffled}") - per_object(f"objs64{shuffled}")) / (512 - 64))
-        own = max(Fraction(0), per_object(row) - small * _BYTES[row])
-        large = per_object("ptrs1M") / _MIB
-        middle, middle_byte = own, large
-        one, two = (f"objs{size}{order}" for size in (1024, 2048))
-        if has(one, two):
-            middle_byte = max(Fraction(0), (per_object(two) - per_object(one)) / 1024)
-            middle = max(Fraction(0), per_object(one) - 1024 * middle_byte)
-        return MarkPrices(
-            scan_object=round(own),
-            noscan_object=round(per_object(noscan)),
-            small_byte=round(1000 * small),
-            large_byte=round(1000 * large),
-            middle_object=round(middle),
-            middle_byte=round(1000 * middle_byte),
-        )
-
-    return {name: prices(name, row) for name, row in SHAPES.items()}
+    row, order = SHAPES[shape], _ARRAYS[shape]
+    noscan = f"leaf64{order}" if has(f"leaf64{order}") else "leaf64"
+    shuffled = order if has(f"objs512{order}") else ""
+    small = max(Fraction(0), (per_object(f"objs512{shuffled}") - per_object(f"objs64{shuffled}")) / (512 - 64))
+    own = max(Fraction(0), per_object(row) - small * _BYTES[row])
+    large = per_object("ptrs1M") / _MIB
+    middle, middle_byte = own, large
+    one, two = (f"objs{size}{order}" for size in (1024, 2048))
+    if has(one, two):
+        middle_byte = max(Fraction(0), (per_object(two) - per_object(one)) / 1024)
+        middle = max(Fraction(0), per_object(one) - 1024 * middle_byte)
+    return MarkPrices(
+        nbytes=mib * _MIB,
+        scan_object=round(own),
+        noscan_object=round(per_object(noscan)),
+        small_byte=round(1000 * small),
+        large_byte=round(1000 * large),
+        middle_object=round(middle),
+        middle_byte=round(1000 * middle_byte),
+    )
 
 
 def pauses(mark: Table) -> dict[str, Price]:
     """The steps done with the world stopped."""
-    both = median(1_000_000 * mark.row(row, _PROCS)["pauses"].median for row in SHAPES.values())
+    largest = {str(shape): int(mib) for shape, mib, procs in sorted(mark.rows) if procs == _PROCS}
+    rows = [mark.row(shape, largest[shape], _PROCS) for shape in SHAPES.values()]
+    both = median(1_000_000 * row["pauses"].median for row in rows)
     return {name: Price(round(both / 2)) for name in ("stw_sweep_term", "stw_mark_term")}
 
 

@@ -93,7 +93,7 @@ class Point:
 def used_memory(prices: Prices) -> Prices:
     """Prices on memory that was used before: objects are cleared, nothing is touched first, the heap does not grow."""
     free = dict.fromkeys(("grow", "grow_arena", "first_touch", "huge_touch", "meta_touch"), Price(0))
-    fast = tuple(hit + clearing for hit, clearing in zip(prices.fast, prices.zero, strict=True))
+    fast = tuple(hit + clearing for hit, clearing in zip(prices.fast, prices.heaps[-1].zero, strict=True))
     return replace(prices, fast=fast, steps=dict(prices.steps) | free)
 
 

@@ -21,7 +21,7 @@ import simpy
 from experiments.collector import peak_heap
 from experiments.machine import load_machine
 from experiments.published_figure import Figure, Row
-from sim.costs import MarkPrices, Price, Prices
+from sim.costs import HeapPrices, MarkPrices, Price, Prices
 from sim.go.goroutine import Body, Goroutine
 from sim.go.world import World
 from sim.ops import ALLOC, COMPUTE, NEEDZERO, NO_OBJ, OP
@@ -60,12 +60,12 @@ def prices() -> Prices:
     return replace(
         base,
         fast=(0,) * len(base.fast),
-        zero=(0,) * len(base.zero),
+        heaps=[HeapPrices(MIB, (0,) * len(base.fast), (Price(0),) * len(base.fast))],
         refill_fresh=(Price(0),) * len(base.refill_fresh),
         refill_partial=(Price(0),) * len(base.refill_partial),
         sweep_kept=(0,) * len(base.sweep_kept),
         sweep_freed=(0,) * len(base.sweep_freed),
-        mark={name: MarkPrices(0, 0, byte, byte, 0, byte) for name in base.mark},
+        mark={name: [MarkPrices(MIB, 0, 0, byte, byte, 0, byte)] for name in base.mark},
         steps=free | {"stw_mark_term": Price(FIXED)},
     )
 

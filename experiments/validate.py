@@ -24,7 +24,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.machine_file import read_machine
 from experiments.toolchain import Toolchain
 from experiments.validate_figures import BY_NAME, Line, Seen, compare, directions, figures, totals
 from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails
@@ -35,13 +34,6 @@ from workloads.scenario import Scenario
 from workloads.spec import Recorded
 
 SCHEMA = 1
-
-
-def timer_shift(machine: str, version: str) -> int | None:
-    """What timing single calls adds to each, picoseconds, where the machine file tells: the median of its sizes."""
-    held = read_machine(machine)
-    table = held.timers.get(held.measured(version))
-    return None if table is None else round(1000 * median(row["shift"].median for row in table.rows.values()))
 
 
 Watch = Callable[[float, str], None]
@@ -118,19 +110,15 @@ def _compared(
 ) -> dict[str, Any]:
     """What one version of a workload showed."""
     ours, result = simulate(scenario, written)
-    shift = timer_shift(scenario.machine, scenario.version)
-    alone = figures(ours, shift or 0)
+    alone = figures(ours)
     ours = replace(ours, malloc=interrupted(ours.malloc, noise, scenario.seed))
-    table = compare(
-        [figures(one) for one, _, _ in runs], [figures(one) for _, one, _ in runs], figures(ours, shift or 0)
-    )
+    table = compare([figures(one) for one, _, _ in runs], [figures(one) for _, one, _ in runs], figures(ours))
     told = [told for _, _, told in runs]
     return {
         "version": scenario.version,
         "toolchain": go.version,
         "machine": result.machine,
         "without_noise": {name: value for name, value in alone.items() if name.startswith("malloc ")},
-        "timer_shift_ns": None if shift is None else shift / 1000,
         "mallocs": written.mallocs,
         "table": [_row(line) for line in table],
         "tails": tails(runs[0][0].malloc, result),

@@ -121,29 +121,26 @@ class Seen:
     response: Row | None = None
 
 
-def figures(seen: Seen, shift_ps: int = 0) -> dict[str, float]:
-    """The figures of a run by the names of `QUANTITIES`; those that it cannot tell are left out.
-
-    ``shift_ps``: what timing single calls adds to each, where that is not in them.
-    """
-    found = _latency(seen.malloc, "malloc", 1000, shift_ps)
+def figures(seen: Seen) -> dict[str, float]:
+    """The figures of a run by the names of `QUANTITIES`; those that it cannot tell are left out."""
+    found = _latency(seen.malloc, "malloc", 1000)
     found["throughput"] = seen.malloc.counts.sum() / seen.wall * 1000
     found |= _heap(seen)
     found |= _collector(seen)
     found["first touch"] = seen.first_touch / 1e6
     if seen.response is not None:
-        found |= _latency(seen.response, "response", 1_000_000, 0)
+        found |= _latency(seen.response, "response", 1_000_000)
         del found["throughput"]  # it is the rate of arrivals
     return {name: float(value) for name, value in found.items() if name in BY_NAME}
 
 
-def _latency(row: Row, name: str, unit: int, shift: int) -> dict[str, float]:
+def _latency(row: Row, name: str, unit: int) -> dict[str, float]:
     summary = summarize(row.counts, row.total, row.maximum, [wanted for _, wanted in _LATENCY])
     found = {
-        f"{name} {label}": (value + shift) / unit
+        f"{name} {label}": value / unit
         for (label, _), value in zip(_LATENCY, summary.percentiles, strict=True)
     }
-    return found | {f"{name} max": (row.maximum + shift) / unit, f"{name} mean": (summary.mean + shift) / unit}
+    return found | {f"{name} max": row.maximum / unit, f"{name} mean": summary.mean / unit}
 
 
 def _heap(seen: Seen) -> dict[str, float]:

@@ -22,9 +22,8 @@ done and what is left out, `experiments/validate_figures.py` what each figure is
 
     allocsim validate {command}
 
-Simulated latencies are told as the same instrument would show them: with what timing a single call adds, which
-`calibrate` measures, and with the interruptions of the machine at the time, which a loop that only reads the clock showed.
-Everything else is as simulated. Real figures are the median of {repeat} runs, with the least and the most of them; *beyond*: the simulated figure lies
+Simulated latencies are told with the interruptions of the machine at the time, which a loop that only reads the clock
+showed. Everything else is as simulated. Real figures are the median of {repeat} runs, with the least and the most of them; *beyond*: the simulated figure lies
 outside these. Heaps, goals and marked bytes are those of the second half of a run; what is marked is told in whole MiB.
 """
 
@@ -97,14 +96,9 @@ _SHOWN = tuple(f"malloc {name}" for name in ("p99", "p99.9", "p99.99", "max"))
 
 
 def _notes(version: Mapping[str, Any]) -> Iterator[str]:
-    shift, real = version["timer_shift_ns"], version["real"]
-    if shift is None:
-        yield "Latencies are compared as they are: the machine file does not tell what timing single calls adds."
-    else:
-        yield f"Simulated latencies have {number(shift)} ns added, which timing single calls adds on this machine."
-    alone = version["without_noise"]
+    alone, real = version["without_noise"], version["real"]
     told = ", ".join(f"{name.removeprefix('malloc ')} {number(alone[name])}" for name in _SHOWN if name in alone)
-    yield f"They are as the machine's interruptions show them; without those, in ns: {told}."
+    yield f"Simulated latencies are as the machine's interruptions show them; without those, in ns: {told}."
     if real["unpaid_driver_ms"] > 10 * real["wall_s"]:
         yield f"The program's own work took {number(real['unpaid_driver_ms'])} ms more than there was think time for."
     late = real["late_us"]

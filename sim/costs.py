@@ -10,8 +10,10 @@ standing for the whole tail above), so that a draw is one look-up and the mean i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Protocol, TypeVar
 
 from sim.units import throw
 
@@ -88,13 +90,28 @@ class LockPrices:
 
 
 @dataclass(frozen=True, slots=True)
+class HeapPrices:
+    """What mallocs take in a heap of ``nbytes``: memory that comes back after so many bytes is in one cache or another.
+
+    By span class: ``zero`` what clearing a slot adds in a loop that does nothing but malloc, picoseconds; ``hit`` all
+    that a malloc takes which clears a slot of the span at hand, where the program does something else in between (what
+    the CPU has left to write is written meanwhile).
+    """
+
+    nbytes: int
+    zero: tuple[int, ...]
+    hit: tuple[Price, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class MarkPrices:
-    """Marking one shape of heap: picoseconds an object, and femtoseconds a byte that marking reads of it.
+    """Marking a heap of one shape and ``nbytes``: picoseconds an object, and femtoseconds a byte read of it.
 
     ``scan``: objects with pointers up to 512 B, and large ones, with ``small_byte`` and ``large_byte``; ``middle``: those
     in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read.
     """
 
+    nbytes: int
     scan_object: int
     noscan_object: int
     small_byte: int
@@ -107,12 +124,11 @@ class MarkPrices:
 class Prices:
     """Everything a simulation of one Go version on one machine pays.
 
-    By span class (136 entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``zero`` what
-    clearing the slot adds, ``refill_fresh`` trading a full span for a fresh one whose pages come from the P's page
+    ``heaps`` and, by the shape of the heap, ``mark``: by the size of the heap, rising (`place`). By span class (136
+    entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``refill_fresh`` trading a full span for a fresh one whose pages come from the P's page
     cache, ``refill_partial`` for a swept span with room. Per byte, in femtoseconds, by (scan, noscan):
     ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds. By span class again:
     ``sweep_kept`` sweeping a span of which something survives, ``sweep_freed`` one that goes back to the heap.
-    ``mark``: by the shape of the heap.
     ``stack_copy``, femtoseconds a byte of a stack copied, by the size of the new one: to 8 KiB, to 32 KiB, beyond.
     ``steps`` has a price for each of `STEPS`. ``assumed`` names the prices nobody measured, with the reason.
     """
@@ -121,15 +137,50 @@ class Prices:
     version: str
     cpus: int
     fast: tuple[int, ...]
-    zero: tuple[int, ...]
+    heaps: Sequence[HeapPrices]
     refill_fresh: tuple[Price, ...]
     refill_partial: tuple[Price, ...]
     large_fresh: tuple[int, int]
     large_zero: tuple[int, int]
     sweep_kept: tuple[int, ...]
     sweep_freed: tuple[int, ...]
-    mark: Mapping[str, MarkPrices]
+    mark: Mapping[str, Sequence[MarkPrices]]
     stack_copy: tuple[int, int, int]
     steps: Mapping[str, Price]
     lock: LockPrices
     assumed: Mapping[str, str] = field(default_factory=dict)
+
+
+# Prices by the size of the heap
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int:
+        """Of the heap."""
+
+
+SizedT = TypeVar("SizedT", bound=_Sized)
+
+
+def eighths(nbytes: int) -> int:
+    """The size of a heap in eighths of an octave: 8 log2, rounded down."""
+    return (max(nbytes, 1) ** 8).bit_length() - 1
+
+
+def place(measured: Sequence[SizedT], nbytes: int) -> tuple[SizedT, SizedT, Fraction]:
+    """The two of ``measured`` (rising) that a heap's size lies between, and where: 0 the first, 1 the second.
+
+    By the logarithm of the size, in steps of `eighths`; beyond the measured sizes as at the last.
+    """
+    low = max((one for one in measured if one.nbytes <= nbytes), default=measured[0], key=lambda one: one.nbytes)
+    high = min((one for one in measured if one.nbytes > nbytes), default=measured[-1], key=lambda one: one.nbytes)
+    if high.nbytes <= low.nbytes:
+        return low, low, Fraction(0)
+    first = eighths(low.nbytes)
+    return low, high, Fraction(eighths(nbytes) - first, eighths(high.nbytes) - first)
+
+
+def between(low: Any, high: Any, at: Fraction) -> Any:
+    """A whole number, or an array of them, at ``at`` between two, rounded down."""
+    return low + (high - low) * at.numerator // at.denominator

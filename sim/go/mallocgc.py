@@ -3,7 +3,7 @@
 The pump (pump.py) decides *when* a step happens; the functions here do it at that instant with the rooms, price what
 the rooms report, and return picoseconds that the P owes from then on. An allocation's picoseconds gather by cause in
 its goroutine's ``spent`` and enter the histograms when it is complete; one that was nothing but a hit in the cached
-span is only counted (``fast_calls``), since all of a span class cost the same.
+span is only counted (``fast_calls``), since all of a span class and kind cost the same, or the mean of what they cost.
 
 Time that malloc causes and does not spend itself, the program's own first touch of new memory, is paid by the P but
 is no part of the allocation's latency.
@@ -46,6 +46,10 @@ from sim.go.state import (
     GC_OFF,
     GROW,
     HEAP_WAIT,
+    HIT_APART,
+    HIT_CLEARED,
+    HIT_FRESH,
+    HIT_KINDS,
     LARGE,
     NO_PAGE,
     NUM_CAUSES,
@@ -72,6 +76,7 @@ from sim.go.state import (
     fast_price,
     goroutines,
     histograms,
+    hit_price,
     mcaches,
     prices,
     procs,
@@ -322,8 +327,15 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
     sp = spans(h)[s]
     cost = fast_price(h)[spc]
     offset = slot * sp.elemsize
+    kind, clearing = np.int64(HIT_FRESH), np.int64(0)
     tiny = op["flags"] & NOSCAN != 0 and op.arg < TINY_SIZE
     zeroed = np.int64(sp.needzero != 0 and (tiny or op["flags"] & NEEDZERO != 0))
+    if zeroed:
+        kind, clearing = np.int64(HIT_CLEARED), zero_price(h)[spc]
+        if pr.compute_time != pr.compute_seen:
+            kind, cost = np.int64(HIT_APART), min(cost, hit_price(h)[spc])
+            clearing = hit_price(h)[spc] - cost
+    pr.compute_seen = pr.compute_time
     faults = np.int64(0)
     if sp.fresh:
         if zeroed or tiny:  # a tiny block is always cleared
@@ -338,14 +350,13 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
         g.spent[FIRST_TOUCH] += faults
         cost += faults
         if zeroed:
-            g.spent[ZEROING] += zero_price(h)[spc]
-            cost += zero_price(h)[spc]
+            g.spent[ZEROING] += clearing
+            cost += clearing
         if not h[0].gc_test_due:
             finish_malloc(h, p, g)
     else:
-        fast_calls(h)[2 * spc + zeroed] += 1
-        if zeroed:
-            cost += zero_price(h)[spc]
+        fast_calls(h)[HIT_KINDS * spc + kind] += 1
+        cost += clearing
     pr.malloc_time += cost
     count_small(h, p, op, spc, sp)
     if h[0].gc_phase != GC_OFF:

@@ -7,7 +7,7 @@ by size, by its buckets that are not empty. As in the runtime, what a P has allo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from sim.go.mallocgc import STEP
 from sim.go.mstats import CpuStats, GcStats, heap_stats, mem_stats, rss
 from sim.go.ptime import KINDS
 from sim.go.sizeclasses import class_to_size
-from sim.go.state import ALL, CAUSES, FAST, TINY, ZEROING
+from sim.go.state import ALL, CAUSES, FAST, HIT_CLEARED, HIT_FRESH, HIT_KINDS, TINY, ZEROING
 from sim.metrics.histogram import BUCKETS, Histogram, Summary, bucket_of_int, summarize
 from sim.units import SEC
 
@@ -36,6 +36,28 @@ def latency_counts(world: World) -> tuple[Any, Any, Any]:
     arrays = world.heap.arrays
     counts = arrays["histograms"].reshape(len(CAUSES), BUCKETS).copy()
     times, maxima = arrays["cause_time"].copy(), arrays["cause_max"].copy()
+    enter = _enter_hits(world, counts, times, maxima)
+    tiny_calls = int(world.heap.fields.tiny_calls)
+    if tiny_calls:
+        for cause in (TINY, ALL):
+            enter(cause, int(arrays["prices"][STEP["tiny"]]["mean"]), tiny_calls)
+    return counts, times, maxima
+
+
+def settle_hits(world: World) -> None:
+    """Enter the hits so far in the histograms, before their prices change."""
+    arrays = world.heap.arrays
+    counts = arrays["histograms"].reshape(len(CAUSES), BUCKETS)
+    _enter_hits(world, counts, arrays["cause_time"], arrays["cause_max"])
+    arrays["fast_calls"][:] = 0
+
+
+def _enter_hits(world: World, counts: Any, times: Any, maxima: Any) -> Callable[[int, int, int], None]:
+    """Add hits in cached spans to histograms; what does so with one price.
+
+    The clock knows the mean of hits that take more or less long; here they are spread over its equally likely values.
+    """
+    arrays = world.heap.arrays
 
     def enter(cause: int, price: int, calls: int) -> None:
         counts[cause, bucket_of_int(price)] += calls
@@ -44,17 +66,31 @@ def latency_counts(world: World) -> tuple[Any, Any, Any]:
 
     for index in np.flatnonzero(arrays["fast_calls"]):
         calls = int(arrays["fast_calls"][index])
-        spc, zeroed = divmod(int(index), 2)
-        fast, zero = int(arrays["fast_price"][spc]), int(arrays["zero_price"][spc]) if zeroed else 0
-        enter(FAST, fast, calls)
-        enter(ALL, fast + zero, calls)
-        if zero:
-            enter(ZEROING, zero, calls)
-    tiny_calls = int(world.heap.fields.tiny_calls)
-    if tiny_calls:
-        for cause in (TINY, ALL):
-            enter(cause, int(arrays["prices"][STEP["tiny"]]["mean"]), tiny_calls)
-    return counts, times, maxima
+        spc, kind = divmod(int(index), HIT_KINDS)
+        fast = int(arrays["fast_price"][spc])
+        whole = {HIT_FRESH: fast, HIT_CLEARED: fast + int(arrays["zero_price"][spc])}.get(kind)
+        if whole is not None:
+            values = [(whole, calls)]
+        elif (cells := world.hit_cells.get(spc)) is not None:
+            values = list(zip(cells.tolist(), shares(calls, len(cells)), strict=True))
+        else:
+            values = [(int(arrays["hit_price"][spc]), calls)]
+        for value, times_met in values:
+            if times_met:
+                enter(FAST, min(fast, value), times_met)
+                enter(ALL, value, times_met)
+                if value > fast:
+                    enter(ZEROING, value - fast, times_met)
+    return enter
+
+
+def shares(count: int, parts: int) -> list[int]:
+    """A count shared out among so many equal parts, what is left over at even distances."""
+    base, left = divmod(count, parts)
+    found = [base] * parts
+    for j in range(left):
+        found[(2 * j + 1) * parts // (2 * left)] += 1
+    return found
 
 
 def latency(world: World) -> dict[str, Summary]:

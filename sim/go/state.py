@@ -237,6 +237,7 @@ PROC = np.dtype(
         ("rest", "i8"),  # femtoseconds carried over by per-byte prices, so that time adds up exactly
         ("malloc_time", "i8"),  # picoseconds inside mallocgc on this P's own clock (lock waits not included)
         ("compute_time", "i8"),
+        ("compute_seen", "i8"),  # what that was at the last malloc
         ("touch_time", "i8"),  # first touches by the program
         ("assist_time", "i8"),  # marking inside mallocgc
         ("mallocs", "i8"),
@@ -256,6 +257,12 @@ PROC = np.dtype(
     ],
     align=True,
 )
+
+# kinds of hits in a cached span: of memory that needs no clearing, right after another malloc, or after other work
+HIT_FRESH = 0
+HIT_CLEARED = 1
+HIT_APART = 2
+HIT_KINDS = 3
 
 # what a timeline is told of within mallocgc
 WORK_ASSIST = 1
@@ -288,13 +295,14 @@ TABLES: dict[str, Any] = {
     "cells": np.int64,  # equally likely values of prices that vary, 1024 a row
     "fast_price": np.int64,  # by span class
     "zero_price": np.int64,
+    "hit_price": np.int64,  # a hit that clears, with other work before it: the mean
     "mark_object": np.int64,  # picoseconds a marked object, by span class
     "mark_byte": np.int64,  # femtoseconds a byte of scan work, by span class
     "sweep_kept": np.int64,  # picoseconds to sweep a span that stays in use, by span class
     "sweep_freed": np.int64,  # and one whose pages go back to the heap
     "small_alloc_count": np.int64,  # by size class, flushed at refill
     "small_free_count": np.int64,
-    "fast_calls": np.int64,  # mallocs that were nothing but a fast-path hit: span class * 2 + (1 if cleared)
+    "fast_calls": np.int64,  # mallocs that were nothing but a fast-path hit: span class * HIT_KINDS + kind
     "histograms": np.int64,  # latency counts of all other mallocs, BUCKETS a cause
     "cause_time": np.int64,  # their picoseconds by cause
     "cause_max": np.int64,
@@ -582,6 +590,7 @@ prices = table("prices", PRICE)
 cells = table("cells", np.int64)
 fast_price = table("fast_price", np.int64)
 zero_price = table("zero_price", np.int64)
+hit_price = table("hit_price", np.int64)
 sweep_kept = table("sweep_kept", np.int64)
 sweep_freed = table("sweep_freed", np.int64)
 small_alloc_count = table("small_alloc_count", np.int64)
@@ -630,7 +639,7 @@ def new_tables() -> Tables:
     tables.allocate("sweep_freed", NUM_SPAN_CLASSES)
     tables.allocate("small_alloc_count", NUM_SIZE_CLASSES)
     tables.allocate("small_free_count", NUM_SIZE_CLASSES)
-    tables.allocate("fast_calls", 2 * NUM_SPAN_CLASSES)
+    tables.allocate("fast_calls", HIT_KINDS * NUM_SPAN_CLASSES)
     for name in ("scan_bytes", "scan_read", "scan_count", "mark_counts", "sparse_counts", "mark_object", "mark_byte"):
         tables.allocate(name, NUM_SPAN_CLASSES)
     fields = tables.fields

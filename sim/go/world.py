@@ -17,16 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import simpy
 
-from sim.costs import STEPS, Price, Prices
+from sim.costs import STEPS, HeapPrices, MarkPrices, Price, Prices, between, eighths, place
 from sim.engine import clock
 from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
 from sim.go.goroutine import Body, Goroutine
+from sim.go.metrics import settle_hits
 from sim.go.mgc import Collector
 from sim.go.newstack import Stacks
 from sim.go.params import VERSIONS, Facts
@@ -56,7 +58,6 @@ def install_prices(heap: Heap, prices: Prices) -> None:
     """Write prices into a heap's tables."""
     tables, fields = heap.tables, heap.fields
     tables.allocate("fast_price", NUM_SPAN_CLASSES)[:] = prices.fast
-    tables.allocate("zero_price", NUM_SPAN_CLASSES)[:] = prices.zero
     listed: dict[int, Price] = {PRICE_STEPS + i: prices.steps[name] for i, name in enumerate(STEPS)}
     listed |= {PRICE_FRESH + i: price for i, price in enumerate(prices.refill_fresh)}
     listed |= {PRICE_PARTIAL + i: price for i, price in enumerate(prices.refill_partial)}
@@ -127,7 +128,11 @@ class World:
         if heap_shape not in prices.mark:
             throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
         self.heap_shape = heap_shape
-        self._price_marking()
+        for name in ("zero_price", "hit_price"):
+            self.heap.tables.allocate(name, NUM_SPAN_CLASSES)
+        self.hit_cells: dict[int, Any] = {}
+        self._heap_size = -1
+        self.price_heap(0)
         self.cpus = gomaxprocs if cpus is None else cpus
         self.gc = Collector(self, gogc, memory_limit, globals_bytes, timeline)
         for lock in (self.heap_lock, *self.central_locks):
@@ -154,19 +159,48 @@ class World:
             proc["draw_key"] = self.stream(f"prices/p{index}").key
             proc["sample_key"] = self.stream(f"profile/p{index}").key
 
-    def _price_marking(self) -> None:
-        """What marking costs by span class, for the heap's shape."""
-        prices = self.prices.mark[self.heap_shape]
+    def price_heap(self, nbytes: int) -> None:
+        """From now on clearing and marking cost what they do in a heap of so many bytes, no P being in a malloc.
+
+        Memory comes back to malloc, and marking to an object, after about so many others: it is in one cache or another.
+        """
+        if eighths(nbytes) != self._heap_size:
+            self._heap_size = eighths(nbytes)
+            settle_hits(self)
+            self._price_hits(*place(self.prices.heaps, nbytes))
+            self._price_marking(*place(self.prices.mark[self.heap_shape], nbytes))
+
+    def _price_hits(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
+        """What clearing costs by span class, between two measured heaps. ``hit_cells``: equally likely values of hits."""
         arrays = self.heap.arrays
+        for spc in range(NUM_SPAN_CLASSES):
+            left, right = low.hit[spc], high.hit[spc]
+            arrays["zero_price"][spc] = between(low.zero[spc], high.zero[spc], at)
+            arrays["hit_price"][spc] = between(left.mean, right.mean, at)
+            if left.cells is not None and right.cells is not None:
+                values = np.array(left.cells, np.int64), np.array(right.cells, np.int64)
+                self.hit_cells[spc] = between(*values, at)
+            else:
+                self.hit_cells.pop(spc, None)
+
+    def _price_marking(self, low: MarkPrices, high: MarkPrices, at: Fraction) -> None:
+        """What marking costs by span class, between two measured heaps of that shape."""
+        arrays = self.heap.arrays
+
+        def price(name: str) -> int:
+            return between(getattr(low, name), getattr(high, name), at)
+
+        self.mark_large_byte = price("large_byte")
         scan = {
-            "small": (prices.scan_object, prices.small_byte),
-            "middle": (prices.middle_object, prices.middle_byte),
-            "large": (prices.scan_object, prices.large_byte),
+            "small": (price("scan_object"), price("small_byte")),
+            "middle": (price("middle_object"), price("middle_byte")),
+            "large": (price("scan_object"), self.mark_large_byte),
         }
+        noscan = price("noscan_object")
         for spc in range(NUM_SPAN_CLASSES):
             small = class_to_size[spc >> 1] <= MIN_SIZE_FOR_MALLOC_HEADER
             kind = "large" if spc < 2 else "small" if small else "middle"
-            arrays["mark_object"][spc], arrays["mark_byte"][spc] = (prices.noscan_object, 0) if spc & 1 else scan[kind]
+            arrays["mark_object"][spc], arrays["mark_byte"][spc] = (noscan, 0) if spc & 1 else scan[kind]
 
     def _lock(self, name: str, rank: int, discipline: str) -> TimedLock:
         below = self.stream(f"lock/{name}").below if discipline == "spinbit" else None

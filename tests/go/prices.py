@@ -1,6 +1,6 @@
 """Made-up prices for tests: every one different, some varying, so that a mix-up shows."""
 
-from sim.costs import STEPS, LockPrices, MarkPrices, Price, Prices
+from sim.costs import STEPS, HeapPrices, LockPrices, MarkPrices, Price, Prices
 from sim.units import NS
 
 
@@ -19,7 +19,7 @@ def made_up_prices(version="go1.27", cpus=2):
         version=version,
         cpus=cpus,
         fast=tuple(8 * NS + 100 * i for i in range(136)),
-        zero=tuple(1 * NS + 30 * i for i in range(136)),
+        heaps=[HeapPrices(256 << 20, tuple(1 * NS + 30 * i for i in range(136)), tuple(Price(8_500 + 115 * i) for i in range(136)))],
         refill_fresh=tuple(_varying(120 * NS + 1000 * i) for i in range(136)),
         refill_partial=tuple(Price(60 * NS + 900 * i) for i in range(136)),
         large_fresh=(1_100, 1_000),
@@ -27,8 +27,8 @@ def made_up_prices(version="go1.27", cpus=2):
         sweep_kept=tuple(40 * NS + 100 * i for i in range(136)),
         sweep_freed=tuple(190 * NS + 100 * i for i in range(136)),
         mark={
-            "tree": MarkPrices(scan_object=12 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000, middle_object=12 * NS, middle_byte=410_000),
-            "array-shuffled": MarkPrices(scan_object=22 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000, middle_object=22 * NS, middle_byte=410_000),
+            "tree": [MarkPrices(nbytes=256 << 20, scan_object=12 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000, middle_object=12 * NS, middle_byte=410_000)],
+            "array-shuffled": [MarkPrices(nbytes=256 << 20, scan_object=22 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000, middle_object=22 * NS, middle_byte=410_000)],
         },
         stack_copy=(35_000, 39_000, 47_000),
         steps=steps,

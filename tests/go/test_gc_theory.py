@@ -20,7 +20,7 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from sim.costs import LockPrices, MarkPrices, Price
+from sim.costs import HeapPrices, LockPrices, MarkPrices, Price
 from sim.go import gccontroller
 from sim.go.mgcworker import FRACTIONAL_SLACK
 from sim.go.proc import NEXT_WAIT, TIME_SLICE
@@ -44,18 +44,18 @@ def bare_prices(version, byte=100, mark_object=0):
     prices = made_up_prices(version)
     free = {name: Price(0) for name in prices.steps}
     sizes = [byte * SIZE] * 136
-    mark = MarkPrices(mark_object, mark_object, 0, 0, mark_object, 0)
+    mark = MarkPrices(1 << 20, mark_object, mark_object, 0, 0, mark_object, 0)
     return replace(
         prices,
         fast=tuple(sizes),
-        zero=(0,) * 136,
+        heaps=[HeapPrices(1 << 20, (0,) * 136, tuple(map(Price, sizes)))],
         refill_fresh=(Price(0),) * 136,
         refill_partial=(Price(0),) * 136,
         large_fresh=(0, 0),
         large_zero=(0, 0),
         sweep_kept=(0,) * 136,
         sweep_freed=(0,) * 136,
-        mark={"array-shuffled": mark},
+        mark={"array-shuffled": [mark]},
         stack_copy=(0, 0, 0),
         steps=free,
         lock=LockPrices(**dict.fromkeys(LockPrices.__slots__, 0)),

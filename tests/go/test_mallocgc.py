@@ -63,6 +63,12 @@ def random_batch(rng, n):
     return ops
 
 
+def hit(prices, spc, kind):
+    """A hit of memory that needs no clearing, of one cleared right after another malloc, or with other work between."""
+    (heap,) = prices.heaps
+    return (prices.fast[spc], prices.fast[spc] + heap.zero[spc], heap.hit[spc].mean)[kind]
+
+
 class Oracle:
     """What each operation must cost, from the facts of a heap without a clock."""
 
@@ -76,8 +82,8 @@ class Oracle:
         self.tiny = None  # bytes used of the current tiny block
         self.rest = 0  # femtoseconds
         self.mallocs = []  # by cause, of each that was not fast or combined
-        self.fast = {}  # (span class, cleared) -> calls
-        self.combined = self.compute = self.program = 0
+        self.fast = {}  # (span class, kind of hit) -> calls
+        self.combined = self.compute = self.seen = self.program = 0
 
     def begin(self):
         """The stacks of the world's goroutine, which nobody in the program starts, and of its thread's signal handler."""
@@ -160,12 +166,15 @@ class Oracle:
             faults = self.touch(span, slot * size, size)
         elif self.facts.malloc_header and not spc & 1 and size > 512:
             faults = self.touch(span, slot * size, 8)
+        kind = (2 if self.compute != self.seen else 1) if cleared else 0
+        self.seen = self.compute
         if not refilled and not faults:
-            self.fast[spc, cleared] = self.fast.get((spc, cleared), 0) + 1
+            self.fast[spc, kind] = self.fast.get((spc, kind), 0) + 1
             return
+        whole = hit(self.prices, spc, kind)
         spent["first_touch"] += faults
-        spent["fast"] += self.prices.fast[spc]
-        spent["zero"] += self.prices.zero[spc] * cleared
+        spent["fast"] += min(whole, self.prices.fast[spc])
+        spent["zero"] += max(0, whole - self.prices.fast[spc])
         self.mallocs.append(spent)
 
     def place_large(self, spent, span, size, noscan, cleared):
@@ -243,7 +252,7 @@ def check(world, oracle):
     """The histograms, rows and sums of the world are the oracle's."""
     arrays = world.heap.arrays
     assert world.heap.fields.tiny_calls == oracle.combined
-    calls = {(i // 2, bool(i % 2)): int(count) for i, count in enumerate(arrays["fast_calls"]) if count}
+    calls = {divmod(i, 3): int(count) for i, count in enumerate(arrays["fast_calls"]) if count}
     assert calls == oracle.fast
     for cause, name in enumerate(CAUSES):
         spent = [sum(m.values()) if name == "all" else m[name] for m in oracle.mallocs]
@@ -285,8 +294,9 @@ def test_sums(version, runs_ahead):
     arrays, sched = world.heap.arrays, world.sched.procs[0]
     times, counts = arrays["cause_time"], arrays["histograms"].reshape(-1, BUCKETS)
     proc = arrays["procs"][0]
-    calls = arrays["fast_calls"].reshape(-1, 2)
-    fast = sum(int(n) * (prices.fast[i] + prices.zero[i] * z) for i, row in enumerate(calls) for z, n in enumerate(row))
+    calls = arrays["fast_calls"].reshape(-1, 3)
+    assert PLAIN or calls.sum(axis=0).all()
+    fast = sum(int(n) * hit(prices, i, kind) for i, row in enumerate(calls) for kind, n in enumerate(row))
     tiny = int(world.heap.fields.tiny_calls)
     whole = int(times[0]) + fast + tiny * prices.steps["tiny"].mean
     assert int(times[0]) == int(times[1:].sum())
@@ -311,7 +321,7 @@ def test_a_picosecond_more_is_noticed(step):
     if step == "tiny":  # combined objects are counted, not entered: their price is in the P's time
         check(world, oracle)
         slow = sum(sum(m.values()) for m in oracle.mallocs)
-        fast = sum(n * (prices.fast[i] + prices.zero[i] * z) for (i, z), n in oracle.fast.items())
+        fast = sum(n * hit(prices, i, kind) for (i, kind), n in oracle.fast.items())
         rest = end - begin - slow - fast - oracle.compute - oracle.program
         assert rest == oracle.combined * (prices.steps["tiny"].mean + 1)
     elif not PLAIN or step not in ("huge_touch", "page_level"):

@@ -23,7 +23,6 @@ import (
 var (
 	size   = flag.Int("size", 0, "bytes of an object, as its size class has them")
 	kind   = flag.String("kind", "noscan", "scan or noscan")
-	pages  = flag.Int("pages", 1, "Go pages of a span of that class")
 	mib    = flag.Int("mib", 64, "MiB of objects, or of memory")
 	calls  = flag.Int("calls", 1<<20, "single calls measured at most")
 	refill = flag.Bool("refill", false, "tell refills by source")
@@ -36,6 +35,7 @@ var (
 type object struct {
 	size  int
 	kind  string
+	pages int // of Go, in a span of the class
 	loop  func(n int)
 	calls func(took []uint32, at []uintptr)
 	fill  func(n int)
@@ -49,6 +49,8 @@ var target byte // what written pointers point to
 
 var modes = map[string]func(){
 	"small":      small,
+	"warm":       warm,
+	"mixed":      mixed,
 	"steady":     steady,
 	"large":      large,
 	"goroutines": goroutines,

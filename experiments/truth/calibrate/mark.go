@@ -35,6 +35,17 @@ func shuffle(objects []unsafe.Pointer) {
 	}
 }
 
+// written makes an object and writes all of it: what is only read of memory never written is the system's one page of
+// zeros, which is always in the cache.
+func written[T any]() unsafe.Pointer {
+	p := unsafe.Pointer(new(T))
+	sink = p // or the compiler would leave the zeros out
+	for at := uintptr(0); at < unsafe.Sizeof(*new(T)); at += 8 {
+		*(*uintptr)(unsafe.Add(p, at)) = 0
+	}
+	return p
+}
+
 // many makes n objects and an array of pointers to them.
 func many(n int, one func() unsafe.Pointer) []unsafe.Pointer {
 	objects := make([]unsafe.Pointer, n)
@@ -53,7 +64,7 @@ func list(objects []unsafe.Pointer) unsafe.Pointer {
 }
 
 func tree(depth int) *pair {
-	node := new(pair)
+	node := (*pair)(written[pair]())
 	if depth > 1 {
 		node[0], node[1] = unsafe.Pointer(tree(depth-1)), unsafe.Pointer(tree(depth-1))
 	}
@@ -69,14 +80,12 @@ func heap(bytes int) (any, int) {
 		}
 		return objects, len(objects)
 	}
-	pairs := func() unsafe.Pointer { return unsafe.Pointer(new(pair)) }
-	lines := func() unsafe.Pointer { return unsafe.Pointer(new(line)) }
 	switch *shape {
 	case "list16":
-		objects, n := of(pairs, 16, false)
+		objects, n := of(written[pair], 16, false)
 		return list(objects), n
 	case "list64", "list64shuf":
-		objects, n := of(lines, 64, *shape == "list64shuf")
+		objects, n := of(written[line], 64, *shape == "list64shuf")
 		return list(objects), n
 	case "tree16":
 		depth := 1
@@ -85,17 +94,17 @@ func heap(bytes int) (any, int) {
 		}
 		return tree(depth), 1<<depth - 1
 	case "objs64", "objs64shuf":
-		return of(lines, 64+8, *shape == "objs64shuf")
+		return of(written[line], 64+8, *shape == "objs64shuf")
 	case "leaf64", "leaf64shuf":
-		return of(func() unsafe.Pointer { return unsafe.Pointer(new(leaf)) }, 64+8, *shape == "leaf64shuf")
+		return of(written[leaf], 64+8, *shape == "leaf64shuf")
 	case "objs512", "objs512shuf":
-		return of(func() unsafe.Pointer { return unsafe.Pointer(new(half)) }, 512+8, *shape == "objs512shuf")
+		return of(written[half], 512+8, *shape == "objs512shuf")
 	case "objs1024", "objs1024shuf":
-		return of(func() unsafe.Pointer { return unsafe.Pointer(new(eighth)) }, 1024+8, *shape == "objs1024shuf")
+		return of(written[eighth], 1024+8, *shape == "objs1024shuf")
 	case "objs2048", "objs2048shuf":
-		return of(func() unsafe.Pointer { return unsafe.Pointer(new(quarter)) }, 2048+8, *shape == "objs2048shuf")
+		return of(written[quarter], 2048+8, *shape == "objs2048shuf")
 	case "ptrs1M":
-		return of(func() unsafe.Pointer { return unsafe.Pointer(new(pointers)) }, 1<<20, false)
+		return of(written[pointers], 1<<20, false)
 	}
 	panic("no shape " + *shape)
 }
@@ -109,7 +118,7 @@ func mark() {
 		runtime.GC()
 	}
 	runtime.ReadMemStats(new(runtime.MemStats)) // waits for the last line to be written
-	row("mark", []any{*shape, runtime.GOMAXPROCS(0)}, map[string]float64{"objects": float64(n)})
+	row("mark", []any{*shape, *mib, runtime.GOMAXPROCS(0)}, map[string]float64{"objects": float64(n)})
 	runtime.KeepAlive(alive)
 }
 

@@ -10,7 +10,6 @@ import (
 const (
 	page       = 8192
 	cachePages = 64 // of a P's page cache
-	block      = 2048
 	steadyLoop = 10 * time.Millisecond
 )
 
@@ -35,9 +34,6 @@ func small() {
 	values["warm_p50"], values["warm_p90"] = sampled(took).quantile(0.50), sampled(took).quantile(0.90)
 	tell(o, "warm", took, at)
 	row("loop", []any{o.size, o.kind}, values)
-	if o.size <= 512 {
-		timer(o, took, at)
-	}
 	if *part {
 		partial(o, took, at)
 	}
@@ -54,7 +50,7 @@ func tell(o object, mode string, took []uint32, at []uintptr) {
 	for i, address := range at {
 		source := "same span"
 		if number := address / page; number < first || number >= last {
-			first, last = number, number+uintptr(*pages)
+			first, last = number, number+uintptr(o.pages)
 			source = origin(mode, number)
 		} else if address>>12 != touched {
 			source = "same span, new 4 KiB page"
@@ -100,14 +96,14 @@ func origin(mode string, number uintptr) string {
 // partial measures calls while refills find swept spans in which one object is alive.
 func partial(o object, took []uint32, at []uintptr) {
 	runtime.GC()
-	spans := *mib << 20 / page / *pages / 2
+	spans := *mib << 20 / page / o.pages / 2
 	kept := make([]unsafe.Pointer, 0, spans)
 	var first, last uintptr
 	objects := 0
 	for ; len(kept) < spans; objects++ {
 		p := o.one()
 		if number := uintptr(p) / page; number < first || number >= last {
-			first, last = number, number+uintptr(*pages)
+			first, last = number, number+uintptr(o.pages)
 			kept = append(kept, p)
 		}
 	}
@@ -119,34 +115,6 @@ func partial(o object, took []uint32, at []uintptr) {
 	o.calls(took, at)
 	tell(o, "partial", took, at)
 	runtime.KeepAlive(kept)
-}
-
-// timer measures what two reads of the clock around each call add to it beyond their own time: blocks of calls, each
-// measured as a whole and call by call in turn.
-func timer(o object, took []uint32, at []uintptr) {
-	runtime.GC()
-	const blocks = 128
-	var loops, means, medians []float64
-	for i := 0; i < blocks && (i+1)*2*block*o.size <= *mib<<20; i++ {
-		loops = append(loops, elapsed(func() { o.loop(block) })/block)
-		o.calls(took[:block], at[:block])
-		sum, s := 0.0, new(sample)
-		for _, ticks := range took[:block] {
-			if ticks&lost == 0 {
-				sum += float64(ticks) - float64(overhead)
-			}
-			s.add(ticks)
-		}
-		if s.n == 0 {
-			continue
-		}
-		means = append(means, sum/float64(s.n)/perNs)
-		medians = append(medians, s.quantile(0.5))
-	}
-	loop := median(loops)
-	row("timer", []any{o.size, o.kind}, map[string]float64{
-		"loop": loop, "p50": median(medians), "shift": median(means) - loop,
-	})
 }
 
 // steady measures loops with collection at GOGC=100 and nothing alive.

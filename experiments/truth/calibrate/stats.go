@@ -37,25 +37,40 @@ func cpuTime() int64 {
 	return now.Nano()
 }
 
-// lost marks a reading during which the system gave the CPU to somebody else.
+// lost marks a reading during which the system gave the CPU to somebody else, or one with a page fault in it where
+// those are not wanted.
 const lost = 1 << 31
 
-const suspect = 20_000 // nanoseconds: no reading shorter than this is asked about
+// Readings shorter than this many nanoseconds are not asked about.
+const (
+	shortestSwitch = 20_000
+	shortestFault  = 500
+)
 
-var switches int64 // that this process did not want, when it was asked last
+var (
+	noFaults         bool
+	switches, faults int64 // of this process, when it was asked last: switches are those that it did not want
+)
 
 // checked is a reading, in ticks, marked if it is lost.
 func checked(ticks uint64) uint32 {
-	if float64(ticks) < suspect*perNs {
-		return uint32(ticks)
+	suspect := shortestSwitch * perNs
+	if noFaults {
+		suspect = shortestFault * perNs
 	}
-	var usage syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
-	before := switches
-	if switches = usage.Nivcsw; switches != before {
+	if float64(ticks) >= suspect && asked() {
 		return uint32(ticks) | lost
 	}
 	return uint32(ticks)
+}
+
+// asked tells whether something to be left out happened since it was asked last.
+func asked() bool {
+	var usage syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	found := usage.Nivcsw != switches || noFaults && usage.Minflt != faults
+	switches, faults = usage.Nivcsw, usage.Minflt
+	return found
 }
 
 // mapped is anonymous memory outside the heap.
