@@ -39,6 +39,7 @@ SOURCES = {
     "hit": "mixed: single calls less the timer, types of all sizes in random order, in a heap of so many MiB, half of it "
     "alive and dying at random, runtime.GC() when it is full; calls that find a slot in the span of the type's last one "
     "and touch no new memory; mean99 = mean of all but the last hundredth",
+    "refilled": "mixed: the other calls of the same processes",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",

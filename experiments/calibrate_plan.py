@@ -116,7 +116,7 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
 
 
 def _mixed(effort: Effort, mib: int) -> Run:
-    return Run(("mixed", f"-mib={mib}", f"-rounds={2 * effort.turned_mib // mib}"), ("hit",))
+    return Run(("mixed", f"-mib={mib}", f"-rounds={2 * effort.turned_mib // mib}"), ("hit", "refilled"))
 
 
 def _mark(effort: Effort, shape: str, mib: int, procs: int) -> Run:

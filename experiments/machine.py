@@ -95,13 +95,11 @@ def derive(machine: Machine, version: str) -> Prices:
     steps["large"] = large.price
     rows = _loops(tables["loop"], spans, base.mean, large)
     steps["tiny"] = _tiny(tables["loop"], spans, rows["noscan"])
-    measured = {kind: _partial(tables["refill"], kind) for kind in KINDS}
-    fast, fresh, partial = [], [], []
+    fast, fresh = [], []
     for sizeclass, kind in _CLASSES:
         at = _on_lines(rows[kind], _SIZES[sizeclass])
         fast.append(round(at.fast))
         fresh.append(scaled(base, round(at.refill)))
-        partial.append(_at_size(measured[kind], _SIZES[sizeclass]))
     kept, freed = sweep_prices(tables["sweep"], [_LARGEST, *_SIZES[1:]])  # class 0: large objects
     singles = {**{f"lock.{name}": one for name, one in machine.lock.items()}, **single}
     assumed = {name: one.reason for name, one in singles.items() if isinstance(one, Assumed)}
@@ -114,7 +112,6 @@ def derive(machine: Machine, version: str) -> Prices:
         fast=tuple(fast),
         heaps=_heaps(tables, spans, rows),
         refill_fresh=tuple(fresh),
-        refill_partial=tuple(partial),
         large_fresh=large.fresh,
         large_zero=large.zero,
         sweep_kept=kept,
@@ -406,30 +403,33 @@ def _on_lines(rows: Sequence[_Row], size: int) -> _Row:
 
 
 def _heaps(tables: Mapping[str, Table], spans: _Spans, rows: Mapping[str, Sequence[_Row]]) -> tuple[HeapPrices, ...]:
-    """Mallocs on recycled memory by the size of the heap, rising: as far as the tables warm and hit have it.
+    """Mallocs on recycled memory by the size of the heap, rising: as far as warm, hit and refilled have it.
 
     The largest one is that of the loops; a file without those tables has no other.
     """
-    warm, hit = tables.get("warm"), tables.get("hit")
-    sizes = sorted({int(mib) for table in (warm, hit) if table is not None for _, _, mib in table.rows} | {_LOOP_MIB})
+    by_heap = [tables[name] for name in ("warm", "hit", "refilled") if name in tables]
+    sizes = sorted({int(mib) for table in by_heap for _, _, mib in table.rows} | {_LOOP_MIB})
+    alone = {kind: _partial(tables["refill"], kind) for kind in KINDS}
     found = []
     for mib in sizes:
-        cleared = rows if warm is None else {kind: _cleared(rows[kind], kind, warm, mib, spans) for kind in KINDS}
-        at = [_on_lines(cleared[kind], _SIZES[sizeclass]) for sizeclass, kind in _CLASSES]
-        hits = {} if hit is None else {kind: _hits(hit, kind, mib) for kind in KINDS}
-        calls = [
-            _at_size(hits[kind], _SIZES[sizeclass]) if hits.get(kind) else Price(round(one.fast) + round(one.zero))
-            for (sizeclass, kind), one in zip(_CLASSES, at, strict=True)
-        ]
-        found.append(HeapPrices(mib * _MIB, tuple(round(one.zero) for one in at), tuple(calls)))
+        cleared = {kind: _cleared(rows[kind], kind, tables.get("warm"), mib, spans) for kind in KINDS}
+        mixed = {kind: _Mixed(tables, kind, mib) for kind in KINDS}
+        zero, hit, partial = [], [], []
+        for sizeclass, kind in _CLASSES:
+            at, size = _on_lines(cleared[kind], _SIZES[sizeclass]), _SIZES[sizeclass]
+            zero.append(round(at.zero))
+            hits = mixed[kind].hits
+            hit.append(_at_size(hits, size) if hits else Price(round(at.fast) + round(at.zero)))
+            partial.append(_at_size(mixed[kind].refills or alone[kind], size))
+        found.append(HeapPrices(mib * _MIB, tuple(zero), tuple(hit), tuple(partial)))
     return tuple(found)
 
 
-def _cleared(rows: Sequence[_Row], kind: str, warm: Table, mib: int, spans: _Spans) -> list[_Row]:
+def _cleared(rows: Sequence[_Row], kind: str, warm: Table | None, mib: int, spans: _Spans) -> list[_Row]:
     """Rows with what clearing takes in the loops of a heap of so many MiB, where those were measured."""
     found = []
     for row in rows:
-        measured = warm.rows.get((row.size, kind, mib))
+        measured = warm.rows.get((row.size, kind, mib)) if warm is not None else None
         if measured is None or (kind == "noscan" and row.size > spans.facts.max_small_size):
             found.append(row)
             continue
@@ -440,15 +440,34 @@ def _cleared(rows: Sequence[_Row], kind: str, warm: Table, mib: int, spans: _Spa
     return found
 
 
-def _hits(hit: Table, kind: str, mib: int) -> dict[int, Price]:
-    """Single mallocs that clear a slot of the span at hand, by measured slot size."""
-    found = {}
-    for size, of, heap in sorted(hit.rows):
-        if (of, heap) == (kind, mib):
-            row = hit.row(size, of, heap)
-            points = [(q, picoseconds(row[name].median)) for name, q in _HIT_QUANTILES.items()]
-            found[int(size)] = distribution(points, max(picoseconds(row["mean99"].median), least_mean(points)))
-    return found
+class _Mixed:
+    """Mallocs of a program that does other things as well, in a heap of so many MiB: ``hits`` that clear a slot of the
+    span at hand, and what ``refills`` from swept spans add; by measured slot size, empty where nothing was measured.
+
+    A span of one slot has no hits but refills alone: they are told from what refills add to the next smaller size.
+    """
+
+    def __init__(self, tables: Mapping[str, Table], kind: str, mib: int) -> None:
+        self.hits: dict[int, Price] = {}
+        self.refills: dict[int, Price] = {}
+        hit, refilled = ({} if name not in tables else tables[name].rows for name in ("hit", "refilled"))
+        added: dict[str, Fraction] = {}
+        for size in sorted(int(size) for size, of, heap in refilled if (of, heap) == (kind, mib)):
+            whole, row = refilled[size, kind, mib], hit.get((size, kind, mib))
+            if row is not None:
+                self.hits[size] = _trimmed({name: one.median for name, one in row.items()})
+                off = {name: row["mean99" if name == "mean99" else "p50"].median for name in row}
+                added = {name: max(Fraction(0), one.median - off[name]) for name, one in whole.items()}
+                self.refills[size] = _trimmed(added)
+            elif added:
+                rest = {name: max(Fraction(0), one.median - added["mean99"]) for name, one in whole.items()}
+                self.hits[size] = _trimmed(rest)
+
+
+def _trimmed(row: Mapping[str, Fraction]) -> Price:
+    """Quantiles of calls, and their mean but for the last hundredth, as a price."""
+    points = [(q, picoseconds(row[name])) for name, q in _HIT_QUANTILES.items()]
+    return distribution(points, max(picoseconds(row["mean99"]), least_mean(points)))
 
 
 def _tiny(loop: Table, spans: _Spans, rows: Sequence[_Row]) -> Price:

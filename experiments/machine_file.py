@@ -45,6 +45,7 @@ TABLES = {
 OPTIONAL = {
     "warm": "size# kind mib# loop~",
     "hit": "size# kind mib# p10~ p50~ p90~ p99~ mean99~",
+    "refilled": "size# kind mib# p10~ p50~ p90~ p99~ mean99~",
 }
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
 CHECKS = "steal_percent others_percent drift_percent spread_percent"

@@ -56,13 +56,12 @@ def prices() -> Prices:
     """A machine on which nothing costs anything but what the guide's collector does."""
     base = load_machine(MACHINE, "go1.27")
     free: dict[str, Price] = dict.fromkeys(base.steps, Price(0))
-    byte = round(SEC * 1000 / SCAN)
+    byte, nothing = round(SEC * 1000 / SCAN), (Price(0),) * len(base.fast)
     return replace(
         base,
         fast=(0,) * len(base.fast),
-        heaps=[HeapPrices(MIB, (0,) * len(base.fast), (Price(0),) * len(base.fast))],
+        heaps=[HeapPrices(MIB, (0,) * len(base.fast), nothing, nothing)],
         refill_fresh=(Price(0),) * len(base.refill_fresh),
-        refill_partial=(Price(0),) * len(base.refill_partial),
         sweep_kept=(0,) * len(base.sweep_kept),
         sweep_freed=(0,) * len(base.sweep_freed),
         mark={name: [MarkPrices(MIB, 0, 0, byte, byte, 0, byte)] for name in base.mark},

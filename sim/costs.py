@@ -95,12 +95,13 @@ class HeapPrices:
 
     By span class: ``zero`` what clearing a slot adds in a loop that does nothing but malloc, picoseconds; ``hit`` all
     that a malloc takes which clears a slot of the span at hand, where the program does something else in between (what
-    the CPU has left to write is written meanwhile).
+    the CPU has left to write is written meanwhile); ``refill_partial`` trading a full span for a swept one with room.
     """
 
     nbytes: int
     zero: tuple[int, ...]
     hit: tuple[Price, ...]
+    refill_partial: tuple[Price, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,8 @@ class Prices:
     """Everything a simulation of one Go version on one machine pays.
 
     ``heaps`` and, by the shape of the heap, ``mark``: by the size of the heap, rising (`place`). By span class (136
-    entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``refill_fresh`` trading a full span for a fresh one whose pages come from the P's page
-    cache, ``refill_partial`` for a swept span with room. Per byte, in femtoseconds, by (scan, noscan):
+    entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``refill_fresh`` trading a full span
+    for a fresh one whose pages come from the P's page cache. Per byte, in femtoseconds, by (scan, noscan):
     ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds. By span class again:
     ``sweep_kept`` sweeping a span of which something survives, ``sweep_freed`` one that goes back to the heap.
     ``stack_copy``, femtoseconds a byte of a stack copied, by the size of the new one: to 8 KiB, to 32 KiB, beyond.
@@ -139,7 +140,6 @@ class Prices:
     fast: tuple[int, ...]
     heaps: Sequence[HeapPrices]
     refill_fresh: tuple[Price, ...]
-    refill_partial: tuple[Price, ...]
     large_fresh: tuple[int, int]
     large_zero: tuple[int, int]
     sweep_kept: tuple[int, ...]

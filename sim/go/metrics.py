@@ -71,10 +71,8 @@ def _enter_hits(world: World, counts: Any, times: Any, maxima: Any) -> Callable[
         whole = {HIT_FRESH: fast, HIT_CLEARED: fast + int(arrays["zero_price"][spc])}.get(kind)
         if whole is not None:
             values = [(whole, calls)]
-        elif (cells := world.hit_cells.get(spc)) is not None:
-            values = list(zip(cells.tolist(), shares(calls, len(cells)), strict=True))
         else:
-            values = [(int(arrays["hit_price"][spc]), calls)]
+            values = _distinct(world.hit_cells[spc], calls)
         for value, times_met in values:
             if times_met:
                 enter(FAST, min(fast, value), times_met)
@@ -84,12 +82,18 @@ def _enter_hits(world: World, counts: Any, times: Any, maxima: Any) -> Callable[
     return enter
 
 
-def shares(count: int, parts: int) -> list[int]:
+def _distinct(cells: Any, calls: int) -> list[tuple[int, int]]:
+    """Calls shared out among rising cells: values and how many have each."""
+    values, first = np.unique(cells, return_index=True)
+    met = np.add.reduceat(shares(calls, len(cells)), first)
+    return list(zip(values.tolist(), met.tolist(), strict=True))
+
+
+def shares(count: int, parts: int) -> Any:
     """A count shared out among so many equal parts, what is left over at even distances."""
     base, left = divmod(count, parts)
-    found = [base] * parts
-    for j in range(left):
-        found[(2 * j + 1) * parts // (2 * left)] += 1
+    found = np.full(parts, base)
+    found[(2 * np.arange(left) + 1) * parts // (2 * left or 1)] += 1
     return found
 
 

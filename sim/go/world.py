@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.costs import STEPS, HeapPrices, MarkPrices, Price, Prices, between, eighths, place
+from sim.costs import CELLS, STEPS, HeapPrices, MarkPrices, Price, Prices, between, eighths, place
 from sim.engine import clock
 from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
@@ -60,19 +60,29 @@ def install_prices(heap: Heap, prices: Prices) -> None:
     tables.allocate("fast_price", NUM_SPAN_CLASSES)[:] = prices.fast
     listed: dict[int, Price] = {PRICE_STEPS + i: prices.steps[name] for i, name in enumerate(STEPS)}
     listed |= {PRICE_FRESH + i: price for i, price in enumerate(prices.refill_fresh)}
-    listed |= {PRICE_PARTIAL + i: price for i, price in enumerate(prices.refill_partial)}
     rows = tables.allocate("prices", PRICE_STEPS + len(STEPS))
+    # refills from swept spans change with the heap (World.price_heap): a row of cells each
+    rows["row"][PRICE_PARTIAL : PRICE_PARTIAL + NUM_SPAN_CLASSES] = np.arange(NUM_SPAN_CLASSES)
     varying: dict[tuple[int, ...], int] = {}
     for index, price in listed.items():
         rows["mean"][index] = price.mean
-        rows["row"][index] = -1 if price.cells is None else varying.setdefault(price.cells, len(varying))
+        rows["row"][index] = (
+            -1 if price.cells is None else varying.setdefault(price.cells, NUM_SPAN_CLASSES + len(varying))
+        )
+    cells = tables.allocate("cells", CELLS * (NUM_SPAN_CLASSES + len(varying)))
     if varying:
-        tables.allocate("cells", 1024 * len(varying))[:] = np.concatenate([np.array(x, np.int64) for x in varying])
+        cells[CELLS * NUM_SPAN_CLASSES :] = np.concatenate([np.array(x, np.int64) for x in varying])
     tables.allocate("sweep_kept", NUM_SPAN_CLASSES)[:] = prices.sweep_kept
     tables.allocate("sweep_freed", NUM_SPAN_CLASSES)[:] = prices.sweep_freed
     fields.large_fresh_scan, fields.large_fresh_noscan = prices.large_fresh
     fields.large_zero_scan, fields.large_zero_noscan = prices.large_zero
     fields.stack_copy_small, fields.stack_copy_middle, fields.stack_copy_large = prices.stack_copy
+
+
+def _cells(low: Price, high: Price, at: Fraction) -> Any:
+    """The equally likely values of a price between two, quantile by quantile."""
+    left, right = (np.full(CELLS, one.mean) if one.cells is None else np.array(one.cells) for one in (low, high))
+    return between(left, right, at)
 
 
 class World:
@@ -137,9 +147,7 @@ class World:
         self.gc = Collector(self, gogc, memory_limit, globals_bytes, timeline)
         for lock in (self.heap_lock, *self.central_locks):
             self.gc.log.watch_lock(lock)
-        self.pool_locks = [
-            self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline) for i in range(NUM_STACK_ORDERS)
-        ]
+        self.pool_locks = [self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline) for i in range(NUM_STACK_ORDERS)]
         self.stacks = Stacks(self)
         self.sched = Sched(self, self.cpus)
         self.sched.start(gomaxprocs)
@@ -174,14 +182,12 @@ class World:
         """What clearing costs by span class, between two measured heaps. ``hit_cells``: equally likely values of hits."""
         arrays = self.heap.arrays
         for spc in range(NUM_SPAN_CLASSES):
-            left, right = low.hit[spc], high.hit[spc]
             arrays["zero_price"][spc] = between(low.zero[spc], high.zero[spc], at)
-            arrays["hit_price"][spc] = between(left.mean, right.mean, at)
-            if left.cells is not None and right.cells is not None:
-                values = np.array(left.cells, np.int64), np.array(right.cells, np.int64)
-                self.hit_cells[spc] = between(*values, at)
-            else:
-                self.hit_cells.pop(spc, None)
+            arrays["hit_price"][spc] = between(low.hit[spc].mean, high.hit[spc].mean, at)
+            self.hit_cells[spc] = _cells(low.hit[spc], high.hit[spc], at)
+            partial = low.refill_partial[spc], high.refill_partial[spc]
+            arrays["prices"]["mean"][PRICE_PARTIAL + spc] = between(partial[0].mean, partial[1].mean, at)
+            arrays["cells"][CELLS * spc : CELLS * (spc + 1)] = _cells(*partial, at)
 
     def _price_marking(self, low: MarkPrices, high: MarkPrices, at: Fraction) -> None:
         """What marking costs by span class, between two measured heaps of that shape."""

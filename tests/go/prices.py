@@ -19,9 +19,15 @@ def made_up_prices(version="go1.27", cpus=2):
         version=version,
         cpus=cpus,
         fast=tuple(8 * NS + 100 * i for i in range(136)),
-        heaps=[HeapPrices(256 << 20, tuple(1 * NS + 30 * i for i in range(136)), tuple(Price(8_500 + 115 * i) for i in range(136)))],
+        heaps=[
+            HeapPrices(
+                nbytes=256 << 20,
+                zero=tuple(1 * NS + 30 * i for i in range(136)),
+                hit=tuple(Price(8_500 + 115 * i) for i in range(136)),
+                refill_partial=tuple(Price(60 * NS + 900 * i) for i in range(136)),
+            )
+        ],
         refill_fresh=tuple(_varying(120 * NS + 1000 * i) for i in range(136)),
-        refill_partial=tuple(Price(60 * NS + 900 * i) for i in range(136)),
         large_fresh=(1_100, 1_000),
         large_zero=(48_000, 47_000),
         sweep_kept=tuple(40 * NS + 100 * i for i in range(136)),

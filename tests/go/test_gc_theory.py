@@ -48,9 +48,8 @@ def bare_prices(version, byte=100, mark_object=0):
     return replace(
         prices,
         fast=tuple(sizes),
-        heaps=[HeapPrices(1 << 20, (0,) * 136, tuple(map(Price, sizes)))],
+        heaps=[HeapPrices(1 << 20, (0,) * 136, tuple(map(Price, sizes)), (Price(0),) * 136)],
         refill_fresh=(Price(0),) * 136,
-        refill_partial=(Price(0),) * 136,
         large_fresh=(0, 0),
         large_zero=(0, 0),
         sweep_kept=(0,) * 136,

@@ -42,7 +42,6 @@ def fixed_prices(version):
         prices,
         steps={name: Price(price.mean) for name, price in prices.steps.items()},
         refill_fresh=tuple(Price(price.mean) for price in prices.refill_fresh),
-        refill_partial=tuple(Price(price.mean) for price in prices.refill_partial),
     )
 
 
@@ -143,7 +142,7 @@ class Oracle:
             spent["central_wait"] = mean["central"] * (2 if did["source"] == FRESH else 1)
         spent["first_touch"] = did["fact_meta_pages"] * mean["meta_touch"]
         if did["source"] == PARTIAL:
-            spent["refill_partial"] = self.prices.refill_partial[spc].mean
+            spent["refill_partial"] = self.prices.heaps[0].refill_partial[spc].mean
             return
         level = mean["page_level"]
         spent["page_cache"] = did["cache_refills"] * mean["page_cache_refill"] + did["cache_levels"] * level

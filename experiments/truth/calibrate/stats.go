@@ -44,7 +44,7 @@ const lost = 1 << 31
 // Readings shorter than this many nanoseconds are not asked about.
 const (
 	shortestSwitch = 20_000
-	shortestFault  = 500
+	shortestFault  = 900
 )
 
 var (

@@ -40,13 +40,13 @@ func mixable() []object {
 }
 
 // mixed measures single calls as a program makes them: types in random order, smaller ones more often, in a heap of so
-// many MiB, half of it alive and dying at random, that is collected and filled again. Counted are calls that find a slot
-// in the span of the type's last one and no memory to be touched first.
+// many MiB, half of it alive and dying at random, that is collected and filled again. Calls that find a slot in the span
+// of the type's last one are told apart from refills; those that touch new memory are left out.
 func mixed() {
 	noFaults = true
 	kinds := mixable()
 	draw := lottery(kinds)
-	hits := make([]hit, len(kinds))
+	mixes := make([]mix, len(kinds))
 	took, at, order := array[uint32](batch), array[uintptr](batch), array[uint8](batch)
 	half, mean := *mib<<19, 0
 	for i := 0; i < batch; i++ {
@@ -66,7 +66,7 @@ func mixed() {
 		}
 		for i, k := range order {
 			if round >= 0 {
-				hits[k].add(kinds[k], took[i], at[i])
+				mixes[k].add(kinds[k], took[i], at[i])
 			}
 		}
 		if left < 0 {
@@ -77,7 +77,10 @@ func mixed() {
 		}
 	}
 	for k, o := range kinds {
-		row("hit", []any{o.size, o.kind, *mib}, hits[k].values())
+		if mixes[k].hits.n > 0 {
+			row("hit", []any{o.size, o.kind, *mib}, trimmed(&mixes[k].hits))
+		}
+		row("refilled", []any{o.size, o.kind, *mib}, trimmed(&mixes[k].refills))
 	}
 }
 
@@ -100,34 +103,34 @@ func lottery(kinds []object) func() uint8 {
 	return func() uint8 { return won[random.next(shares)] }
 }
 
-// hit gathers the calls of a type that find a slot in the span of its last object.
-type hit struct {
-	sample
-	first, last uintptr // pages of that span
+// mix gathers the calls of a type: those that find a slot in the span of its last object, and those that do not.
+type mix struct {
+	hits, refills sample
+	first, last   uintptr // pages of that span
 }
 
-func (h *hit) add(o object, took uint32, address uintptr) {
+func (m *mix) add(o object, took uint32, address uintptr) {
 	number := address / page
-	if number >= h.first && number < h.last || o.pages*page < 2*o.size {
-		h.sample.add(took)
+	if number >= m.first && number < m.last {
+		m.hits.add(took)
+		return
 	}
-	if number < h.first || number >= h.last {
-		h.first, h.last = number, number+uintptr(o.pages)
-	}
+	m.refills.add(took)
+	m.first, m.last = number, number+uintptr(o.pages)
 }
 
-// values: the mean is that of all but the last hundredth, in which the system's interruptions are.
-func (h *hit) values() map[string]float64 {
+// trimmed are quantiles, and the mean of all but the last hundredth, in which the system's interruptions are.
+func trimmed(s *sample) map[string]float64 {
 	sum, n := 0.0, 0.0
-	limit := h.quantile(0.99)
-	for ticks, count := range h.counts {
+	limit := s.quantile(0.99)
+	for ticks, count := range s.counts {
 		if float64(ticks)/perNs <= limit {
 			sum += float64(ticks) * float64(count)
 			n += float64(count)
 		}
 	}
 	return map[string]float64{
-		"p10": h.quantile(0.10), "p50": h.quantile(0.50), "p90": h.quantile(0.90), "p99": limit,
+		"p10": s.quantile(0.10), "p50": s.quantile(0.50), "p90": s.quantile(0.90), "p99": limit,
 		"mean99": sum / n / perNs,
 	}
 }
