@@ -32,13 +32,14 @@ func loop{name}(n int) {{
 	}}
 }}
 
-func calls{name}(took []uint32, at []uintptr) {{
+func calls{name}(took []uint32, at []uintptr) (p unsafe.Pointer) {{
 	for i := range took {{
 		begin := tsc.Now()
-		p := unsafe.Pointer(new({type}))
+		p = unsafe.Pointer(new({type}))
 		took[i] = checked(tsc.Now() - begin)
-		sink, at[i] = p, uintptr(p)
+		at[i] = uintptr(p)
 	}}
+	return p
 }}
 
 func fill{name}(n int) {{

@@ -72,19 +72,24 @@ class Run:
 
 def runs(effort: Effort, cpus: int) -> list[Run]:
     """The processes of one toolchain in one repetition, in order."""
+    few = range(1, min(cpus, 2) + 1)
     return [
         *(_small(effort, size, kind) for size in SMALL for kind in KINDS),
         Run(("steady", f"-rounds={effort.cycles}"), ("steady",)),
         *(Run(("warm", f"-mib={mib}", f"-rounds={effort.turned_mib // mib}"), ("warm",)) for mib in _HEAPS),
-        *(_mixed(effort, mib) for mib in (*_HEAPS, effort.marked_mib)),
+        *(_mixed(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few),
         *(_large(effort, size, kind) for size in LARGE for kind in KINDS),
         Run(("goroutines", f"-rounds={effort.singles}"), ("goroutine", "spawn", "stack_growth", "stop_the_world")),
         *(_sweep(effort, kind, size) for kind, size in _SWEPT),
         Run(("stacks",), ("steps",)),
         Run(("profile",), ("steps",)),
         Run(("fault", f"-mib={effort.large_mib}"), ("first_touch",)),
-        *(_mark(effort, shape, effort.marked_mib, procs) for procs in range(1, min(cpus, 2) + 1) for shape in SHAPES),
-        *(_mark(effort, shape, mib, 1) for mib in _HEAPS for shape in SHAPES),
+        *(
+            _mark(effort, shape, mib, procs)
+            for mib in (*_HEAPS, effort.marked_mib)
+            for procs in few
+            for shape in SHAPES
+        ),
     ]
 
 
@@ -115,8 +120,8 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
     return Run(("sweep", f"-size={size}", f"-kind={kind}", f"-mib={effort.swept_mib}"), ("sweep",))
 
 
-def _mixed(effort: Effort, mib: int) -> Run:
-    return Run(("mixed", f"-mib={mib}", f"-rounds={2 * effort.turned_mib // mib}"), ("hit", "refilled"))
+def _mixed(effort: Effort, mib: int, procs: int) -> Run:
+    return Run(("mixed", f"-mib={mib}", f"-rounds={2 * effort.turned_mib // mib}"), ("hit", "refilled"), procs)
 
 
 def _mark(effort: Effort, shape: str, mib: int, procs: int) -> Run:

@@ -403,17 +403,20 @@ def _on_lines(rows: Sequence[_Row], size: int) -> _Row:
 
 
 def _heaps(tables: Mapping[str, Table], spans: _Spans, rows: Mapping[str, Sequence[_Row]]) -> tuple[HeapPrices, ...]:
-    """Mallocs on recycled memory by the size of the heap, rising: as far as warm, hit and refilled have it.
+    """Mallocs on recycled memory by Ps and the size of the heap, rising: as far as warm, hit and refilled have it.
 
-    The largest one is that of the loops; a file without those tables has no other.
+    The largest one on one P is that of the loops, which is there in any case. Loops were measured on one P alone.
     """
-    by_heap = [tables[name] for name in ("warm", "hit", "refilled") if name in tables]
-    sizes = sorted({int(mib) for table in by_heap for _, _, mib in table.rows} | {_LOOP_MIB})
+    sizes = {(1, _LOOP_MIB)}
+    if "warm" in tables:
+        sizes |= {(1, int(mib)) for _, _, mib in tables["warm"].rows}
+    if "hit" in tables:
+        sizes |= {(int(procs), int(mib)) for _, _, mib, procs in tables["hit"].rows}
     alone = {kind: _partial(tables["refill"], kind) for kind in KINDS}
     found = []
-    for mib in sizes:
+    for procs, mib in sorted(sizes):
         cleared = {kind: _cleared(rows[kind], kind, tables.get("warm"), mib, spans) for kind in KINDS}
-        mixed = {kind: _Mixed(tables, kind, mib) for kind in KINDS}
+        mixed = {kind: _Mixed(tables, kind, mib, procs) for kind in KINDS}
         zero, hit, partial = [], [], []
         for sizeclass, kind in _CLASSES:
             at, size = _on_lines(cleared[kind], _SIZES[sizeclass]), _SIZES[sizeclass]
@@ -421,7 +424,7 @@ def _heaps(tables: Mapping[str, Table], spans: _Spans, rows: Mapping[str, Sequen
             hits = mixed[kind].hits
             hit.append(_at_size(hits, size) if hits else Price(round(at.fast) + round(at.zero)))
             partial.append(_at_size(mixed[kind].refills or alone[kind], size))
-        found.append(HeapPrices(mib * _MIB, tuple(zero), tuple(hit), tuple(partial)))
+        found.append(HeapPrices(procs, mib * _MIB, tuple(zero), tuple(hit), tuple(partial)))
     return tuple(found)
 
 
@@ -441,19 +444,19 @@ def _cleared(rows: Sequence[_Row], kind: str, warm: Table | None, mib: int, span
 
 
 class _Mixed:
-    """Mallocs of a program that does other things as well, in a heap of so many MiB: ``hits`` that clear a slot of the
+    """Mallocs of a program that does other things as well, in a heap of so many MiB on so many Ps: ``hits`` that clear a slot of the
     span at hand, and what ``refills`` from swept spans add; by measured slot size, empty where nothing was measured.
 
     A span of one slot has no hits but refills alone: they are told from what refills add to the next smaller size.
     """
 
-    def __init__(self, tables: Mapping[str, Table], kind: str, mib: int) -> None:
+    def __init__(self, tables: Mapping[str, Table], kind: str, mib: int, procs: int) -> None:
         self.hits: dict[int, Price] = {}
         self.refills: dict[int, Price] = {}
         hit, refilled = ({} if name not in tables else tables[name].rows for name in ("hit", "refilled"))
         added: dict[str, Fraction] = {}
-        for size in sorted(int(size) for size, of, heap in refilled if (of, heap) == (kind, mib)):
-            whole, row = refilled[size, kind, mib], hit.get((size, kind, mib))
+        for size in sorted(int(size) for size, *of in refilled if of == [kind, mib, procs]):
+            whole, row = refilled[size, kind, mib, procs], hit.get((size, kind, mib, procs))
             if row is not None:
                 self.hits[size] = _trimmed({name: one.median for name, one in row.items()})
                 off = {name: row["mean99" if name == "mean99" else "p50"].median for name in row}

@@ -41,11 +41,11 @@ TABLES = {
     "sweep": "class keep p10~ p50~ p90~ p99~ mean~",
     "mark": "shape mib# objects= procs# gc_wall~ mark_wall= mark_cpu= cpu_rate= wall_rate= per_object= pauses=",
 }
-# Tables that a file may lack: mallocs on recycled memory by the size of the heap.
+# Tables that a file may lack: mallocs on recycled memory by the size of the heap, and the Ps that share it.
 OPTIONAL = {
     "warm": "size# kind mib# loop~",
-    "hit": "size# kind mib# p10~ p50~ p90~ p99~ mean99~",
-    "refilled": "size# kind mib# p10~ p50~ p90~ p99~ mean99~",
+    "hit": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
+    "refilled": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
 }
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
 CHECKS = "steal_percent others_percent drift_percent spread_percent"

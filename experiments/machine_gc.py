@@ -1,6 +1,6 @@
 """Prices of the collector, from a machine's measured tables of marking and sweeping.
 
-Marking: CPU time per object of heaps of one shape and size each, on one P; of sizes, those that have all rows. A scannable object costs a part of its own, which the
+Marking: CPU time per object of heaps of one shape and size each, by so many Ps; of sizes, those that have all rows. A scannable object costs a part of its own, which the
 shape decides (an array of pointers is read ahead, a list waits for each element), and a part per byte up to its last
 pointer. Up to 512 B that is the slope between 64 and 512 B objects of an array, from 512 B on the line through those of
 1 and 2 KiB, and for large objects one array of pointers of 1 MiB. A pointer-free object costs what one of 64 B does,
@@ -37,23 +37,29 @@ _NEEDED = ("leaf64", "objs64", "objs512", "ptrs1M")  # rows of whatever shape
 
 
 def mark_prices(mark: Table) -> dict[str, list[MarkPrices]]:
-    """By shape of heap, and then by its size, rising; InputError if no size has all rows of a shape."""
-    sizes = sorted({int(mib) for _, mib, procs in mark.rows if procs == _PROCS})
+    """By shape of heap, then by Ps and its size, rising; InputError if no size has all rows of a shape.
+
+    What one P lacks is an error, what two lack is not there.
+    """
+    heaps = sorted({(int(procs), int(mib)) for _, mib, procs in mark.rows})
+    first = [heap for heap in heaps if heap[0] == _PROCS]
     found = {}
     for name, row in SHAPES.items():
-        whole = [mib for mib in sizes if all((shape, mib, _PROCS) in mark.rows for shape in (row, *_NEEDED))]
-        found[name] = [_mark_prices(mark, mib, name) for mib in whole or sizes[-1:]]
+        whole = [heap for heap in heaps if all((shape, heap[1], heap[0]) in mark.rows for shape in (row, *_NEEDED))]
+        if not any(heap in first for heap in whole):
+            whole = first[-1:]
+        found[name] = [_mark_prices(mark, procs, mib, name) for procs, mib in whole]
     return found
 
 
-def _mark_prices(mark: Table, mib: int, shape: str) -> MarkPrices:
+def _mark_prices(mark: Table, procs: int, mib: int, shape: str) -> MarkPrices:
     """Of one shape and size of heap."""
 
     def per_object(shape: str) -> Fraction:
-        return 1000 * mark.row(shape, mib, _PROCS)["per_object"].median
+        return 1000 * mark.row(shape, mib, procs)["per_object"].median
 
     def has(*shapes: str) -> bool:
-        return all((shape, mib, _PROCS) in mark.rows for shape in shapes)
+        return all((shape, mib, procs) in mark.rows for shape in shapes)
 
     row, order = SHAPES[shape], _ARRAYS[shape]
     noscan = f"leaf64{order}" if has(f"leaf64{order}") else "leaf64"
@@ -67,6 +73,7 @@ def _mark_prices(mark: Table, mib: int, shape: str) -> MarkPrices:
         middle_byte = max(Fraction(0), (per_object(two) - per_object(one)) / 1024)
         middle = max(Fraction(0), per_object(one) - 1024 * middle_byte)
     return MarkPrices(
+        procs=procs,
         nbytes=mib * _MIB,
         scan_object=round(own),
         noscan_object=round(per_object(noscan)),

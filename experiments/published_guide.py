@@ -60,11 +60,11 @@ def prices() -> Prices:
     return replace(
         base,
         fast=(0,) * len(base.fast),
-        heaps=[HeapPrices(MIB, (0,) * len(base.fast), nothing, nothing)],
+        heaps=[HeapPrices(1, MIB, (0,) * len(base.fast), nothing, nothing)],
         refill_fresh=(Price(0),) * len(base.refill_fresh),
         sweep_kept=(0,) * len(base.sweep_kept),
         sweep_freed=(0,) * len(base.sweep_freed),
-        mark={name: [MarkPrices(MIB, 0, 0, byte, byte, 0, byte)] for name in base.mark},
+        mark={name: [MarkPrices(1, MIB, 0, 0, byte, byte, 0, byte)] for name in base.mark},
         steps=free | {"stw_mark_term": Price(FIXED)},
     )
 

@@ -92,12 +92,14 @@ class LockPrices:
 @dataclass(frozen=True, slots=True)
 class HeapPrices:
     """What mallocs take in a heap of ``nbytes``: memory that comes back after so many bytes is in one cache or another.
+    ``procs``: how many Ps shared it, since what another CPU wrote last comes from its cache.
 
     By span class: ``zero`` what clearing a slot adds in a loop that does nothing but malloc, picoseconds; ``hit`` all
     that a malloc takes which clears a slot of the span at hand, where the program does something else in between (what
     the CPU has left to write is written meanwhile); ``refill_partial`` trading a full span for a swept one with room.
     """
 
+    procs: int
     nbytes: int
     zero: tuple[int, ...]
     hit: tuple[Price, ...]
@@ -106,12 +108,14 @@ class HeapPrices:
 
 @dataclass(frozen=True, slots=True)
 class MarkPrices:
-    """Marking a heap of one shape and ``nbytes``: picoseconds an object, and femtoseconds a byte read of it.
+    """Marking a heap of one shape and ``nbytes`` by ``procs`` Ps: picoseconds of CPU time an object, and femtoseconds a
+    byte read of it.
 
     ``scan``: objects with pointers up to 512 B, and large ones, with ``small_byte`` and ``large_byte``; ``middle``: those
     in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read.
     """
 
+    procs: int
     nbytes: int
     scan_object: int
     noscan_object: int
@@ -125,7 +129,7 @@ class MarkPrices:
 class Prices:
     """Everything a simulation of one Go version on one machine pays.
 
-    ``heaps`` and, by the shape of the heap, ``mark``: by the size of the heap, rising (`place`). By span class (136
+    ``heaps`` and, by the shape of the heap, ``mark``: by Ps and the size of the heap, rising (`of_procs`, `place`). By span class (136
     entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``refill_fresh`` trading a full span
     for a fresh one whose pages come from the P's page cache. Per byte, in femtoseconds, by (scan, noscan):
     ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds. By span class again:
@@ -156,11 +160,21 @@ class Prices:
 
 class _Sized(Protocol):
     @property
+    def procs(self) -> int:
+        """Ps that share the heap."""
+
+    @property
     def nbytes(self) -> int:
         """Of the heap."""
 
 
 SizedT = TypeVar("SizedT", bound=_Sized)
+
+
+def of_procs(measured: Sequence[SizedT], procs: int) -> list[SizedT]:
+    """Those measured with so many Ps, or with the nearest number below that was."""
+    nearest = max((one.procs for one in measured if one.procs <= procs), default=measured[0].procs)
+    return [one for one in measured if one.procs == nearest]
 
 
 def eighths(nbytes: int) -> int:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from sim.costs import CELLS, STEPS, HeapPrices, MarkPrices, Price, Prices, between, eighths, place
+from sim.costs import CELLS, STEPS, HeapPrices, MarkPrices, Price, Prices, between, of_procs, place
 from sim.engine import clock
 from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
@@ -137,11 +137,12 @@ class World:
         ]
         if heap_shape not in prices.mark:
             throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
-        self.heap_shape = heap_shape
+        self._heap_prices = of_procs(prices.heaps, gomaxprocs)
+        self._mark_prices = of_procs(prices.mark[heap_shape], gomaxprocs)
         for name in ("zero_price", "hit_price"):
             self.heap.tables.allocate(name, NUM_SPAN_CLASSES)
         self.hit_cells: dict[int, Any] = {}
-        self._heap_size = -1
+        self._placed: Any = None
         self.price_heap(0)
         self.cpus = gomaxprocs if cpus is None else cpus
         self.gc = Collector(self, gogc, memory_limit, globals_bytes, timeline)
@@ -172,11 +173,12 @@ class World:
 
         Memory comes back to malloc, and marking to an object, after about so many others: it is in one cache or another.
         """
-        if eighths(nbytes) != self._heap_size:
-            self._heap_size = eighths(nbytes)
+        placed = place(self._heap_prices, nbytes), place(self._mark_prices, nbytes)
+        if placed != self._placed:
+            self._placed = placed
             settle_hits(self)
-            self._price_hits(*place(self.prices.heaps, nbytes))
-            self._price_marking(*place(self.prices.mark[self.heap_shape], nbytes))
+            self._price_hits(*placed[0])
+            self._price_marking(*placed[1])
 
     def _price_hits(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
         """What clearing costs by span class, between two measured heaps. ``hit_cells``: equally likely values of hits."""

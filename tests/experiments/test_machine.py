@@ -92,7 +92,7 @@ def loop_means(prices, version, size, kind):
     spc = 2 * sizeclass + (kind == "noscan")
     recycled, fresh = span_costs(prices, version, size, npages, n, kind)
     refill = prices.refill_fresh[spc].mean / 1000
-    fast, zero = prices.fast[spc] / 1000, prices.zero[spc] / 1000
+    fast, zero = prices.fast[spc] / 1000, prices.heaps[-1].zero[spc] / 1000
     return fast + (refill + fresh) / n, fast + zero + (refill + recycled) / n
 
 
@@ -237,16 +237,18 @@ def median(price):
 
 
 def all_prices(prices):
-    return [*prices.steps.values(), *prices.refill_fresh, *prices.refill_partial]
+    partial = [price for heap in prices.heaps for price in heap.refill_partial]
+    return [*prices.steps.values(), *prices.refill_fresh, *partial]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_step_is_priced(prices, version):
     mine = prices[version]
     assert tuple(mine.steps) == STEPS
-    assert {len(one) for one in (mine.fast, mine.zero, mine.refill_fresh, mine.refill_partial)} == {136}
+    by_class = [one for heap in mine.heaps for one in (heap.zero, heap.hit, heap.refill_partial)]
+    assert {len(one) for one in (mine.fast, mine.refill_fresh, *by_class)} == {136}
     assert (mine.machine, mine.version, mine.cpus) == (NAME, version, 2)
-    assert all(type(one) is int and one >= 0 for one in (*mine.fast, *mine.zero, *mine.large_fresh, *mine.large_zero))
+    assert all(type(one) is int and one >= 0 for one in (*mine.fast, *mine.heaps[0].zero, *mine.large_fresh, *mine.large_zero))
     assert all(price.mean > 0 for price in all_prices(mine))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.machine_file import Reading, Table
 from experiments.machine_gc import mark_prices
-from sim.costs import MarkPrices
+from sim.costs import MarkPrices, eighths, of_procs, place
 
 NS = {
     "list64": 40,
@@ -22,24 +22,32 @@ SHUFFLED = {"leaf64shuf": 30, "objs512shuf": 80 + 448 // 4, "objs1024shuf": 700,
 ORDERED = {"objs1024": 300, "objs2048": 300 + 256}
 
 
-def table(rows):
-    readings = {name: Reading(*3 * (Fraction(ns),)) for name, ns in rows.items()}
-    return Table("m.toml: mark", "s", "u", {(name, 1): {"per_object": one} for name, one in readings.items()})
+MIB = 1 << 20
+
+
+def table(rows, heaps=((256, 1),)):
+    readings = {name: {"per_object": Reading(*3 * (Fraction(ns),))} for name, ns in rows.items()}
+    return Table("m.toml: mark", "s", "u", {(name, mib, procs): one for name, one in readings.items() for mib, procs in heaps})
+
+
+def prices(rows):
+    """Of the one heap."""
+    return {shape: one for shape, (one,) in mark_prices(table(rows)).items()}
 
 
 def test_without_rows_of_their_own_shuffled_heaps_and_headers_are_priced_like_others():
-    found = mark_prices(table(NS))
+    found = prices(NS)
     small = round(1_000_000 / 7)
-    assert found["array"] == MarkPrices(round(20_000 - 64_000 / 7), 10_000, small, 500_000, round(20_000 - 64_000 / 7), 500_000)
+    assert found["array"] == MarkPrices(1, 256 * MIB, round(20_000 - 64_000 / 7), 10_000, small, 500_000, round(20_000 - 64_000 / 7), 500_000)
     assert found["array-shuffled"].noscan_object == 10_000
     assert found["array-shuffled"].small_byte == small
     assert found["list-shuffled"].middle_object == found["list-shuffled"].scan_object
 
 
 def test_shuffled_rows_price_shuffled_heaps_alone():
-    found = mark_prices(table(NS | SHUFFLED | ORDERED))
+    found = prices(NS | SHUFFLED | ORDERED)
     shuffled, ordered = found["array-shuffled"], found["array"]
-    assert shuffled == MarkPrices(80_000 - 16_000, 30_000, 250_000, 500_000, 700_000 - 512_000, 500_000)
+    assert shuffled == MarkPrices(1, 256 * MIB, 80_000 - 16_000, 30_000, 250_000, 500_000, 700_000 - 512_000, 500_000)
     assert (ordered.noscan_object, ordered.middle_object, ordered.middle_byte) == (10_000, 300_000 - 256_000, 250_000)
     assert found["list-shuffled"].noscan_object == 30_000
     assert found["tree"].noscan_object == 10_000
@@ -48,7 +56,41 @@ def test_shuffled_rows_price_shuffled_heaps_alone():
 def test_what_is_measured_gives_itself_again():
     """An object of 1 KiB, of 2 KiB and of 512 B costs what its row says."""
     rows = NS | SHUFFLED
-    prices = mark_prices(table(rows))["array-shuffled"]
+    found = prices(rows)["array-shuffled"]
     for size in (1024, 2048):
-        assert prices.middle_object + size * prices.middle_byte // 1000 == pytest.approx(1000 * rows[f"objs{size}shuf"])
-    assert prices.scan_object + 512 * prices.small_byte // 1000 == pytest.approx(1000 * rows["objs512shuf"])
+        assert found.middle_object + size * found.middle_byte // 1000 == pytest.approx(1000 * rows[f"objs{size}shuf"])
+    assert found.scan_object + 512 * found.small_byte // 1000 == pytest.approx(1000 * rows["objs512shuf"])
+
+
+def test_each_heap_with_all_its_rows_has_prices():
+    rows = table(NS, [(4, 1), (256, 1), (256, 2)]).rows | table({"objs64": 7, "leaf64": 5}, [(32, 1)]).rows
+    found = mark_prices(Table("m.toml: mark", "s", "u", rows))
+    assert [(one.procs, one.nbytes // MIB) for one in found["list"]] == [(1, 4), (1, 256), (2, 256)]
+    assert [one.nbytes // MIB for one in of_procs(found["list"], 1)] == [4, 256]
+    assert [one.nbytes // MIB for one in of_procs(found["list"], 64)] == [256]
+
+
+def heap(mib):
+    return MarkPrices(1, mib * MIB, 0, 0, 0, 0, 0, 0)
+
+
+def test_a_heap_between_two_measured_ones_lies_where_its_logarithm_does():
+    measured = [heap(4), heap(32), heap(256)]
+    for nbytes, low, high, at in (
+        (1, 4, 4, 0),
+        (4 * MIB, 4, 32, 0),
+        (8 * MIB, 4, 32, Fraction(1, 3)),
+        (64 * MIB, 32, 256, Fraction(1, 3)),
+        (128 * MIB, 32, 256, Fraction(2, 3)),
+        (255 * MIB, 32, 256, Fraction(23, 24)),
+        (256 * MIB, 256, 256, 0),
+        (1 << 40, 256, 256, 0),
+    ):
+        assert place(measured, nbytes) == (heap(low), heap(high), at), nbytes
+
+
+def test_eighths_of_an_octave_are_those_of_the_logarithm():
+    from math import floor, log2
+
+    for nbytes in (1, 2, 3, 1000, 4 * MIB, 5 * MIB, 123_456_789, 1 << 40):
+        assert eighths(nbytes) == floor(8 * log2(nbytes) + 1e-9)

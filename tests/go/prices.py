@@ -21,6 +21,7 @@ def made_up_prices(version="go1.27", cpus=2):
         fast=tuple(8 * NS + 100 * i for i in range(136)),
         heaps=[
             HeapPrices(
+                procs=1,
                 nbytes=256 << 20,
                 zero=tuple(1 * NS + 30 * i for i in range(136)),
                 hit=tuple(Price(8_500 + 115 * i) for i in range(136)),
@@ -33,8 +34,8 @@ def made_up_prices(version="go1.27", cpus=2):
         sweep_kept=tuple(40 * NS + 100 * i for i in range(136)),
         sweep_freed=tuple(190 * NS + 100 * i for i in range(136)),
         mark={
-            "tree": [MarkPrices(nbytes=256 << 20, scan_object=12 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000, middle_object=12 * NS, middle_byte=410_000)],
-            "array-shuffled": [MarkPrices(nbytes=256 << 20, scan_object=22 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000, middle_object=22 * NS, middle_byte=410_000)],
+            "tree": [MarkPrices(procs=1, nbytes=256 << 20, scan_object=12 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000, middle_object=12 * NS, middle_byte=410_000)],
+            "array-shuffled": [MarkPrices(procs=1, nbytes=256 << 20, scan_object=22 * NS, noscan_object=8 * NS, small_byte=16_000, large_byte=410_000, middle_object=22 * NS, middle_byte=410_000)],
         },
         stack_copy=(35_000, 39_000, 47_000),
         steps=steps,

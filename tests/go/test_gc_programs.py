@@ -45,9 +45,9 @@ def slow_marking(version, factor):
     prices = made_up_prices(version)
 
     def dear(m):
-        return MarkPrices(*(factor * getattr(m, name) for name in MarkPrices.__slots__))
+        return MarkPrices(m.procs, m.nbytes, *(factor * getattr(m, name) for name in MarkPrices.__slots__[2:]))
 
-    return replace(prices, mark={shape: dear(m) for shape, m in prices.mark.items()})
+    return replace(prices, mark={shape: [dear(m) for m in heaps] for shape, heaps in prices.mark.items()})
 
 
 WAITS = st.sampled_from((0, 1000, 5 * US, 90 * US))

@@ -44,11 +44,11 @@ def bare_prices(version, byte=100, mark_object=0):
     prices = made_up_prices(version)
     free = {name: Price(0) for name in prices.steps}
     sizes = [byte * SIZE] * 136
-    mark = MarkPrices(1 << 20, mark_object, mark_object, 0, 0, mark_object, 0)
+    mark = MarkPrices(1, 1 << 20, mark_object, mark_object, 0, 0, mark_object, 0)
     return replace(
         prices,
         fast=tuple(sizes),
-        heaps=[HeapPrices(1 << 20, (0,) * 136, tuple(map(Price, sizes)), (Price(0),) * 136)],
+        heaps=[HeapPrices(1, 1 << 20, (0,) * 136, tuple(map(Price, sizes)), (Price(0),) * 136)],
         refill_fresh=(Price(0),) * 136,
         large_fresh=(0, 0),
         large_zero=(0, 0),

@@ -37,7 +37,7 @@ type object struct {
 	kind  string
 	pages int // of Go, in a span of the class
 	loop  func(n int)
-	calls func(took []uint32, at []uintptr)
+	calls func(took []uint32, at []uintptr) unsafe.Pointer // the last one
 	fill  func(n int)
 	one   func() unsafe.Pointer
 }

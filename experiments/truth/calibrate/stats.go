@@ -48,8 +48,8 @@ const (
 )
 
 var (
-	noFaults         bool
-	switches, faults int64 // of this process, when it was asked last: switches are those that it did not want
+	noFaults bool
+	asks     [1 << 10]struct{ switches, faults int64 } // what each thread was told last, by its number
 )
 
 // checked is a reading, in ticks, marked if it is lost.
@@ -64,12 +64,15 @@ func checked(ticks uint64) uint32 {
 	return uint32(ticks)
 }
 
-// asked tells whether something to be left out happened since it was asked last.
+// asked tells whether something to be left out happened to this thread since it was asked last: a switch that it did
+// not want, or a fault.
 func asked() bool {
+	const ofThread = 1 // RUSAGE_THREAD
 	var usage syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
-	found := usage.Nivcsw != switches || noFaults && usage.Minflt != faults
-	switches, faults = usage.Nivcsw, usage.Minflt
+	syscall.Getrusage(ofThread, &usage)
+	last := &asks[syscall.Gettid()%len(asks)]
+	found := usage.Nivcsw != last.switches || noFaults && usage.Minflt != last.faults
+	last.switches, last.faults = usage.Nivcsw, usage.Minflt
 	return found
 }
 
@@ -131,6 +134,16 @@ func (s *sample) quantile(q float64) float64 {
 		left = len(s.beyond)
 	}
 	return float64(s.beyond[left-1]) / perNs
+}
+
+// merge adds the readings of another sample.
+func (s *sample) merge(other *sample) {
+	for ticks, count := range other.counts {
+		s.counts[ticks] += count
+	}
+	s.beyond = append(s.beyond, other.beyond...)
+	s.n += other.n
+	s.sum += other.sum
 }
 
 func (s *sample) mean() float64 { return float64(s.sum) / float64(s.n) / perNs }

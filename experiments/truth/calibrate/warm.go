@@ -40,52 +40,92 @@ func mixable() []object {
 }
 
 // mixed measures single calls as a program makes them: types in random order, smaller ones more often, in a heap of so
-// many MiB, half of it alive and dying at random, that is collected and filled again. Calls that find a slot in the span
-// of the type's last one are told apart from refills; those that touch new memory are left out.
+// many MiB, half of it alive and dying at random, that is collected and filled again; a goroutine for each P. Calls that
+// find a slot in the span of the type's last one are told apart from refills; those that touch new memory are left out.
 func mixed() {
 	noFaults = true
-	kinds := mixable()
-	draw := lottery(kinds)
-	mixes := make([]mix, len(kinds))
-	took, at, order := array[uint32](batch), array[uintptr](batch), array[uint8](batch)
-	half, mean := *mib<<19, 0
-	for i := 0; i < batch; i++ {
-		mean += kinds[draw()].size
+	kinds, procs := mixable(), runtime.GOMAXPROCS(0)
+	mixers := make([]*mixer, procs)
+	begin, done := make(chan bool), make(chan bool)
+	for i := range mixers {
+		mixers[i] = newMixer(kinds, *mib<<19/procs, uint64(i+1))
+		go mixers[i].work(begin, done)
 	}
-	alive := make([]unsafe.Pointer, half/(mean/batch))
-	random := xorshift(1)
-	for round, left := -settling, 2*half; round < *rounds; {
-		for i := range order {
-			k := draw()
-			order[i] = k
-			kinds[k].calls(took[i:i+1], at[i:i+1])
-			if random.next(2) == 0 {
-				alive[random.next(len(alive))] = sink
-			}
-			left -= kinds[k].size
+	for round := -settling; round < *rounds; round++ {
+		for range mixers {
+			begin <- round >= 0
 		}
-		for i, k := range order {
-			if round >= 0 {
-				mixes[k].add(kinds[k], took[i], at[i])
-			}
+		for range mixers {
+			<-done
 		}
-		if left < 0 {
-			runtime.GC()
-			asked()
-			left = half
-			round++
-		}
+		runtime.GC()
 	}
 	for k, o := range kinds {
-		if mixes[k].hits.n > 0 {
-			row("hit", []any{o.size, o.kind, *mib}, trimmed(&mixes[k].hits))
+		var hits, refills sample
+		for _, m := range mixers {
+			hits.merge(&m.mixes[k].hits)
+			refills.merge(&m.mixes[k].refills)
 		}
-		row("refilled", []any{o.size, o.kind, *mib}, trimmed(&mixes[k].refills))
+		if hits.n > 0 {
+			row("hit", []any{o.size, o.kind, *mib, procs}, trimmed(&hits))
+		}
+		row("refilled", []any{o.size, o.kind, *mib, procs}, trimmed(&refills))
+	}
+}
+
+// mixer is one of the goroutines, with its part of what is alive.
+type mixer struct {
+	kinds  []object
+	draw   func() uint8
+	random xorshift
+	alive  []unsafe.Pointer
+	mixes  []mix
+	part   int // bytes between two collections, as many as are alive
+	took   []uint32
+	at     []uintptr
+	order  []uint8
+}
+
+func newMixer(kinds []object, part int, seed uint64) *mixer {
+	m := &mixer{kinds: kinds, draw: lottery(kinds, seed), random: xorshift(seed), part: part}
+	m.took, m.at, m.order = array[uint32](batch), array[uintptr](batch), array[uint8](batch)
+	m.mixes = array[mix](len(kinds))
+	bytes := 0
+	for i := 0; i < batch; i++ {
+		bytes += kinds[m.draw()].size
+	}
+	m.alive = make([]unsafe.Pointer, part/(bytes/batch))
+	return m
+}
+
+// work allocates a part each time it may begin, and counts the calls if it is told so.
+func (m *mixer) work(begin <-chan bool, done chan<- bool) {
+	runtime.LockOSThread()
+	for counts := range begin {
+		asked()
+		for left := m.part; left > 0; {
+			n := 0
+			for ; n < batch && left > 0; n++ {
+				k := m.draw()
+				m.order[n] = k
+				left -= m.kinds[k].size
+				p := m.kinds[k].calls(m.took[n:n+1], m.at[n:n+1])
+				if m.random.next(2) == 0 {
+					m.alive[m.random.next(len(m.alive))] = p
+				}
+			}
+			for i, k := range m.order[:n] {
+				if counts {
+					m.mixes[k].add(m.kinds[k], m.took[i], m.at[i])
+				}
+			}
+		}
+		done <- true
 	}
 }
 
 // lottery draws numbers of types, each as often as the root of its size is small.
-func lottery(kinds []object) func() uint8 {
+func lottery(kinds []object, seed uint64) func() uint8 {
 	const shares = 1 << 12
 	sum := 0.0
 	for _, o := range kinds {
@@ -99,7 +139,7 @@ func lottery(kinds []object) func() uint8 {
 			won = append(won, uint8(k))
 		}
 	}
-	random := xorshift(88172645463325252)
+	random := xorshift(88172645463325252 + seed)
 	return func() uint8 { return won[random.next(shares)] }
 }
 

@@ -1,0 +1,107 @@
+"""Prices that depend on how large the heap is: which hold when, and that no malloc is lost when they change."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from sim.costs import HeapPrices, MarkPrices, Price, eighths
+from sim.go.metrics import latency_counts, settle_hits, shares
+from sim.go.state import ALL, FAST, HIT_APART, HIT_CLEARED, HIT_FRESH, HIT_KINDS, ZEROING
+from sim.go.world import World
+from sim.metrics.histogram import bucket_of_int
+from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP
+from sim.units import NS
+from tests.go.prices import made_up_prices
+
+MIB = 1 << 20
+SPC, SIZE = 2 * 6 | 1, 64  # pointer-free
+
+
+def heap(mib, nanoseconds, cells=False):
+    """Clearing takes so long in a loop, a hit with other work before it twice as long, some of them less, some more."""
+    ps = nanoseconds * NS
+    hit = Price(2 * ps, tuple(ps + 2 * ps * i // 1023 for i in range(1024))) if cells else Price(2 * ps)
+    return HeapPrices(1, mib * MIB, (ps,) * 136, (hit,) * 136, (Price(300 * NS),) * 136)
+
+
+def marking(mib, nanoseconds):
+    return MarkPrices(1, mib * MIB, nanoseconds * NS, nanoseconds * NS, 0, 0, nanoseconds * NS, 0)
+
+
+def a_world(heaps, marks=()):
+    prices = replace(made_up_prices(), heaps=list(heaps), mark={"array-shuffled": list(marks) or [marking(4, 10)]})
+    return World("go1.27", 1, prices, seed=3)
+
+
+def churn(g, n, live, think):
+    """Goroutine: a live heap, then garbage; between two mallocs so many picoseconds of other work."""
+    ops = np.zeros(live, OP)
+    ops[:] = (ALLOC, NEEDZERO | NOSCAN, NO_OBJ, SIZE, 0)
+    yield g.run(ops, 1)
+    turn = [(ALLOC, NEEDZERO | NOSCAN, 0, SIZE, 0), *([(COMPUTE, 0, 0, think, 0)] if think else []), (DEAD, 0, 0, 0, 0)]
+    ops = np.array(turn * (n // 8), OP)
+    for _ in range(8):
+        yield g.run(ops, 1)
+
+
+def test_no_malloc_is_lost_when_prices_change():
+    world = a_world([heap(4, 10, True), heap(8, 100, True)])
+    world.go(churn, 400_000, 40_000, 50 * NS)
+    world.run()
+    assert len(world.gc.log.cycles) >= 3 and world.heap.arrays["zero_price"][SPC] > 10 * NS
+    counts, times, maxima = latency_counts(world)
+    assert counts[ALL].sum() == world.mallocs and times[ALL] == times[1:].sum()
+    again = latency_counts(world)
+    settle_hits(world)
+    assert not world.heap.arrays["fast_calls"].any()
+    for before, once_more, after in zip((counts, times, maxima), again, latency_counts(world), strict=True):
+        assert np.array_equal(before, once_more) and np.array_equal(before, after)
+
+
+def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
+    world = a_world([heap(4, 10), heap(32, 70)], [marking(4, 10), marking(32, 40)])
+    arrays = world.heap.arrays
+
+    def found():
+        return [int(arrays[name][SPC]) // NS for name in ("zero_price", "hit_price", "mark_object")]
+
+    assert found() == [10, 20, 10]
+    world.price_heap(8 * MIB)  # a third of the way, in the logarithm
+    assert found() == [30, 60, 20]
+    world.go(churn, 800_000, 200_000, 0)  # 12 MiB live
+    world.run()
+    begun = world.gc.log.cycles[-1].heap0
+    third = Fraction(eighths(begun) - eighths(4 * MIB), 24)
+    assert 16 * MIB < begun < 32 * MIB and third.denominator > 1
+    assert [int(arrays[name][SPC]) for name in ("zero_price", "mark_object")] == [
+        10 * NS + 60 * NS * third.numerator // third.denominator,
+        10 * NS + 30 * NS * third.numerator // third.denominator,
+    ]
+
+
+def test_a_hit_after_other_work_has_a_price_of_its_own_and_is_as_long_as_one_of_its_values():
+    found = {}
+    for think in (0, 50 * NS):
+        world = a_world([heap(4, 10, True)])
+        world.go(churn, 200_000, 0, think)
+        world.run()
+        calls = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC]
+        found[think] = calls, latency_counts(world)
+    (loop, (counts, *_)), (apart, (others, *_)) = found.values()
+    assert loop[HIT_APART] == apart[HIT_CLEARED] == 0 and min(loop[HIT_CLEARED], apart[HIT_APART]) > 50_000
+    assert loop[HIT_FRESH] == apart[HIT_FRESH]
+    fast = made_up_prices().fast[SPC]
+    assert counts[ALL][bucket_of_int(fast + 10 * NS)] >= loop[HIT_CLEARED]
+    values = np.array([10 * NS + 20 * NS * i // 1023 for i in range(1024)])
+    expected = np.bincount([bucket_of_int(int(value)) for value in values], minlength=others.shape[1]) * (apart[HIT_APART] / 1024)
+    expected[bucket_of_int(fast)] += apart[HIT_FRESH]
+    assert np.abs(others[ALL] - expected)[: bucket_of_int(30 * NS) + 1].max() <= 1100 and counts[ZEROING].sum() > 0
+    assert others[FAST].sum() == others[ALL].sum()
+
+
+def test_calls_are_shared_out_evenly():
+    for count, parts in ((0, 8), (1, 8), (5, 8), (8, 8), (1023, 1024), (5000, 1024)):
+        found = shares(count, parts)
+        assert found.sum() == count and found.max() - found.min() <= 1
+        assert abs(found[: parts // 2].sum() - found[parts // 2 :].sum()) <= 1
