@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,28 +24,46 @@ Histogram = Sequence[tuple[int, int, int]]
 """Buckets that hold something: lowest and highest value, count."""
 
 RESAMPLES = 1999
+_ALIKE = "merge histograms that are cut alike"
+_NOTHING = "nothing was counted; a quantile needs values"
 _LEAST = 5  # histograms; of fewer, resampling knows nothing
 _HAIR = 1e-12  # so that 0.07 of 100 is rank 7, not 8: what a product of doubles may be too high by
 
 
+@dataclass(frozen=True)
+class _Table:
+    """Several histograms side by side: limits of all their buckets, and counts, histograms x buckets."""
+
+    lows: npt.NDArray[np.int64]
+    highs: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+
+def _table(histograms: Iterable[Histogram]) -> _Table:
+    rows = [np.asarray(one, np.int64).reshape(-1, 3) for one in histograms]
+    cells = np.concatenate([np.empty((0, 3), np.int64), *rows])
+    lows, first, column = np.unique(cells[:, 0], return_index=True, return_inverse=True)
+    highs = cells[first, 1]
+    for low, high in cells[cells[:, 1] != highs[column], :2]:
+        raise ValueError(f"buckets {low} to {high} and {highs[lows.searchsorted(low)]} differ; {_ALIKE}")
+    for place in np.flatnonzero(lows[1:] <= highs[:-1]):
+        raise ValueError(f"buckets {lows[place]} to {highs[place]} and {lows[place + 1]} on overlap; {_ALIKE}")
+    counts = np.zeros((len(rows), len(lows)), np.int64)
+    np.add.at(counts, (np.repeat(np.arange(len(rows)), [len(one) for one in rows]), column), cells[:, 2])
+    return _Table(lows, highs, counts)
+
+
 def merge(histograms: Iterable[Histogram]) -> list[tuple[int, int, int]]:
     """One histogram of all that was counted; ValueError if they are not cut alike."""
-    counts: dict[tuple[int, int], int] = {}
-    for one in histograms:
-        for low, high, count in one:
-            counts[low, high] = counts.get((low, high), 0) + count
-    merged = [(low, high, counts[low, high]) for low, high in sorted(counts)]
-    for (low, high, _), (after, _, _) in zip(merged, merged[1:], strict=False):
-        if after <= high:
-            raise ValueError(f"buckets {low} to {high} and {after} on overlap; merge histograms that are cut alike")
-    return merged
+    table = _table(histograms)
+    return list(zip(table.lows.tolist(), table.highs.tolist(), table.counts.sum(axis=0).tolist(), strict=True))
 
 
 def quantile(histogram: Histogram, q: float) -> int:
     """The value that a share ``q`` of all counted is at most: 0.99 for p99. ValueError of nothing counted."""
     counts = np.cumsum([count for _, _, count in histogram], dtype=np.int64)
     if not len(counts) or not counts[-1]:
-        raise ValueError("nothing was counted; a quantile needs values")
+        raise ValueError(_NOTHING)
     return histogram[int(np.searchsorted(counts, _rank(q, counts[-1])))][1]
 
 
@@ -71,14 +90,14 @@ def quantile_interval(
     if resamples < 100:
         raise ValueError(f"{resamples} resamples are too few; {RESAMPLES} are usual")
     n = len(histograms)
-    merged = merge(histograms)
-    estimate = quantile(merged, q)
-    drawn = np.sort(_resampled(_cumulative(histograms, merged), q, rng.integers(n, size=(resamples, n))))
+    table = _table(histograms)
+    cumulative = table.counts.cumsum(axis=1)
+    estimate = _resampled(cumulative, q, np.arange(n)[None, :])  # every one once
+    drawn = np.sort(_resampled(cumulative, q, rng.integers(n, size=(resamples, n))))
     tail = _expanded_tail(level, n)
     first = max(0, math.floor(tail * (resamples + 1)) - 1)  # the k-th of B stands for k / (B + 1)
-    tops = [high for _, high, _ in merged]
-    low, high = tops[int(drawn[first])], tops[int(drawn[resamples - 1 - first])]
-    return Interval(estimate, low, high, level, n)
+    middle, low, high = table.highs[[estimate[0], drawn[first], drawn[resamples - 1 - first]]].tolist()
+    return Interval(middle, low, high, level, n)
 
 
 def order_statistics_interval(histogram: Histogram, q: float, level: float = 0.95) -> Interval:
@@ -107,18 +126,10 @@ def _rank(q: float, count: Any) -> Any:
     return np.maximum(np.ceil(q * np.asarray(count, np.float64) * (1 - _HAIR)), 1).astype(np.int64)
 
 
-def _cumulative(histograms: Sequence[Histogram], merged: Histogram) -> npt.NDArray[np.int64]:
-    """What each histogram (row) counts up to each bucket of the merged one (column)."""
-    column = {low: place for place, (low, _, _) in enumerate(merged)}
-    counts = np.zeros((len(histograms), len(merged)), np.int64)
-    for row, one in zip(counts, histograms, strict=True):
-        for low, _, count in one:
-            row[column[low]] += count
-    return counts.cumsum(axis=1)
-
-
 def _resampled(cumulative: npt.NDArray[np.int64], q: float, draws: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The bucket of the quantile of each merged row of draws, found by halving, all rows at once."""
+    if not cumulative.size or not cumulative[:, -1].any():
+        raise ValueError(_NOTHING)
     ranks = _rank(q, cumulative[:, -1][draws].sum(axis=1))
     low = np.zeros(len(draws), np.int64)
     high = np.full(len(draws), cumulative.shape[1] - 1)

@@ -30,7 +30,9 @@ class Precision:
         if not 0 < self.relative < math.inf:
             raise ValueError(f"a relative half width of {self.relative} is none; 0.05 is 5 %")
         if not 2 <= self.least <= self.most:
-            raise ValueError(f"at least {self.least} and at most {self.most} replications fit no run; 2 <= least <= most")
+            raise ValueError(
+                f"at least {self.least} and at most {self.most} replications fit no run; 2 <= least <= most"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,10 @@ class WarmUp:
 def mser5(values: Numbers) -> WarmUp:
     """Where the standard error of what remains is least, in steps of five observations.
 
+    For replications give their average, observation by observation, and delete as much from each. Applied to each one
+    alone it takes a run's own large values for warm-up, and means come out low: by 1.5 % of ten M/M/1 runs of 5,000
+    customers at load 0.5, whose 95 % intervals then hold the truth 90 times in 100; averaged, 94 times.
+
     Only the first half is looked at: near the end few observations are left, whose spread is small by chance. The least
     at the end of that half means that the series still drifts: ``settled`` is False, and a longer run is needed.
     Wrong where the series is periodic (collections are: give it many cycles), or moves by a step after a plateau that is
