@@ -90,8 +90,8 @@ def welch(base, other):
 
 
 def bucket(values):
-    """Buckets of 2 %."""
-    return np.floor(np.log(np.maximum(values, 0.01)) * 50).astype(int) + 250
+    """Buckets of 1 %."""
+    return np.floor(np.log(np.maximum(values, 0.01)) * 100).astype(int) + 500
 
 
 def histograms(values):
@@ -105,16 +105,15 @@ def histograms(values):
 
 def test_quantiles_of_merged_histograms():
     rng = np.random.default_rng(5)
-    truth = int(bucket(mm1.sojourn_quantile(0.99, 0.3)))
+    truth = int(bucket(mm1.sojourn_quantile(0.95, 0.5)))
     found, alone = [], []
     for _ in range(TRIALS):
-        sojourns = mm1.waits(rng, 10, 1000, 0.3) + rng.exponential(1.0, (10, 1000))
+        sojourns = mm1.waits(rng, 10, 800, 0.5) + rng.exponential(1.0, (10, 800))
         replications = histograms(sojourns)
-        found.append(quantile_interval(replications, 0.99, rng, resamples=299))
-        if len(alone) < 300:
-            alone.append(order_statistics_interval(merge(replications), 0.9))
+        found.append(quantile_interval(replications, 0.95, rng, resamples=299))
+        alone.append(order_statistics_interval(merge(replications), 0.95))
     assert covers(coverage(found, truth))
-    assert coverage(alone, int(bucket(mm1.sojourn_quantile(0.9, 0.3)))) < 0.9  # as if customers were independent
+    assert coverage(alone, truth) < 0.8  # as if customers were independent
 
 
 def test_a_mean_of_percentiles_is_something_else():
@@ -124,7 +123,7 @@ def test_a_mean_of_percentiles_is_something_else():
     each = np.quantile(sojourns, 0.99, axis=1, method="inverted_cdf")
     assert each.mean() < 0.85 * truth  # 20,000 replications, and still far off
     assert coverage(map(t_interval, each.reshape(TRIALS, 20)), truth) < 0.3
-    assert abs(quantile(merge(histograms(sojourns[:5000])), 0.99) - int(bucket(truth))) <= 1  # within 2 %
+    assert abs(quantile(merge(histograms(sojourns[:5000])), 0.99) - int(bucket(truth))) <= 2  # within 2 %
 
 
 def test_quantiles_of_one_histogram_of_independent_values():
