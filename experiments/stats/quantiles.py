@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from experiments.stats.interval import Interval, checked_level, t_quantile
 
-Histogram = Sequence[tuple[int, int, int]]
-"""Buckets that hold something: lowest and highest value, count."""
+Histogram = Sequence[tuple[int, int, int]] | npt.NDArray[np.int64]
+"""Buckets that hold something: lowest and highest value, count; as tuples, or rows of an array."""
 
 RESAMPLES = 1999
 _ALIKE = "merge histograms that are cut alike"
