@@ -192,21 +192,9 @@ def _checked(name: str) -> Callable[[click.Context, click.Parameter, str | None]
     "the program on the clock, where the model's pacer says when cycles begin "
     "[default: what is swept when is told by the trace].",
 )
-@click.option(
-    "--gogc",
-    callback=_checked("gogc_text"),
-    metavar="PERCENT|off",
-    help="With free: the GOGC of the recorded program [default: 100].",
-)
-@click.option(
-    "--memory-limit",
-    callback=_checked("limit"),
-    metavar="SIZE|off",
-    help="With free: its GOMEMLIMIT, such as 512MiB [default: none].",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, (1 << 64) - 1), metavar="N", help="With free: of deaths drawn [default: 1]."
-)
+@click.option("--gogc", callback=_checked("gogc_text"), metavar="PERCENT|off", help="With free: the GOGC of the recorded program [default: 100].")
+@click.option("--memory-limit", callback=_checked("limit"), metavar="SIZE|off", help="With free: its GOMEMLIMIT, such as 512MiB [default: none].")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), metavar="N", help="With free: of deaths drawn [default: 1].")
 @click.option(
     "--deaths",
     type=click.Choice(["drawn", "earliest", "latest"]),
@@ -252,15 +240,11 @@ def _show_replay(source: Path, answer: dict[str, Any]) -> None:
     click.echo("are excepted: the first of a span class on a P whose span is older than the trace.")
     if "gc" in answer:
         cycles = answer["gc"]
-        click.echo(
-            f"{cycles['cycles']:,} collections, of {cycles['recorded_cycles']:,} recorded, and {cycles['forced']:,} forced."
-        )
+        click.echo(f"{cycles['cycles']:,} collections, of {cycles['recorded_cycles']:,} recorded, and {cycles['forced']:,} forced.")
         for name, what in (("trigger_error", "heap when a cycle begins"), ("goal_error", "goal that a cycle sets")):
             if cycles[name]:
                 errors = [abs(error) for error in cycles[name]]
-                click.echo(
-                    f"{what}: off by {100 * median(errors):.2f} %, the median, and {100 * max(errors):.1f} % at most."
-                )
+                click.echo(f"{what}: off by {100 * median(errors):.2f} %, the median, and {100 * max(errors):.1f} % at most.")
     if found["unknown_events"]:
         click.echo(f"{found['unknown_events']:,} events were not understood.")
     misses = {cause: count for cause, count in found["misses"].items() if count}
@@ -297,9 +281,7 @@ def conform(file: str, as_json: bool) -> None:
 
 
 @app.command()
-@click.option(
-    "--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Repetitions; the best counts."
-)
+@click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Repetitions; the best counts.")
 @click.option("--gc", "collect", is_flag=True, help="With the collector on, and 50 MiB live.")
 @_json
 def bench(repeat: int, collect: bool, as_json: bool) -> None:

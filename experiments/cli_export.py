@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from experiments.errors import InputError, visible
-from experiments.output import atomic, writable
+from experiments.output import atomic, writable, write_whole
 
 if TYPE_CHECKING:
     from experiments.export.exported import Exported, Histogram
@@ -43,25 +44,30 @@ def export(directories: tuple[str, ...], form: str, cause: str | None, output: s
         raise InputError(f"--cause {cause}: {form} knows no causes; leave --cause out")
     if form == "perfetto" and output is None:
         raise InputError("perfetto is no text; name a file with -o FILE")
-    repeated = next((one for number, one in enumerate(directories) if one in directories[:number]), None)
-    if repeated is not None:
-        raise InputError(f"{repeated}: is named twice; a result counts once")
-    sources = [
-        path for one in directories for path in (Path(one) / "summary.json", Path(one) / _TIMELINE) if path.exists()
-    ]
-    target = writable(Path(output), force, sources) if output is not None else None
+    places = [os.path.normpath(one) for one in directories]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise InputError(f"{directories[number]}: is named twice; a result counts once")
+    target = writable(Path(output), force, _files(directories)) if output is not None else None
     if form == "perfetto":
         assert target is not None
         _copy_timeline(directories[0], target)
         return
     runs = [_read(one) for one in directories]
-    lines = _FORMATS[form](_chosen(directories, runs, "all" if form == "hgrm" and cause is None else cause))
+    chosen = _chosen(directories, runs, "all" if form == "hgrm" and cause is None else cause)
+    try:
+        text = "".join(f"{line}\n" for line in _FORMATS[form](chosen))
+    except ValueError as error:  # buckets that no run of ours has
+        raise InputError(f"{', '.join(directories)}: damaged latency.csv ({error}); run the scenario again") from None
     if target is None:
-        for line in lines:
-            click.echo(line)
-        return
-    with atomic(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        stream.writelines(f"{line}\n" for line in lines)
+        click.echo(text, nl=False)
+    else:
+        write_whole(target, text)
+
+
+def _files(directories: Sequence[str]) -> list[Path]:
+    """What the directories that exist hold: nothing of it is written over."""
+    return [path for one in directories if "\0" not in one and Path(one).is_dir() for path in Path(one).iterdir()]
 
 
 def _read(name: str) -> Exported:

@@ -382,7 +382,7 @@ def _histograms(path: Path, text: str) -> dict[str, Buckets]:
             raise ValueError
         for cause, low, high, count in rows:
             bucket = _picoseconds(low), _picoseconds(high), int(count)
-            if not 0 <= bucket[0] <= bucket[1] < 1 << 63 or bucket[2] < 1:
+            if not 0 <= bucket[0] <= bucket[1] < 1 << 63 or bucket[2] < 1 or not cause.isidentifier():
                 raise ValueError
             earlier = found.setdefault(cause, [])
             if earlier and bucket[0] <= earlier[-1][1]:

@@ -101,6 +101,10 @@ def _runs(histogram: Histogram) -> Iterator[int]:
     after = 0
     for low, _, count in histogram:
         place = bucket_of_int(low)
+        if place < after:
+            raise ValueError(
+                f"two buckets are one of HdrHistogram, at {low} ps; cut them as sim/metrics/histogram.py does"
+            )
         if place > after:
             yield after - place
         yield count

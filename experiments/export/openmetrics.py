@@ -85,10 +85,10 @@ def lines(run: Exported) -> Iterator[str]:
             yield from _by_size(name, values, run.metrics.get(_BY_SIZE_SUMS[name]))
         else:
             yield from _summary(name, values)
-    mallocs = {cause: one for cause, one in run.histograms.items() if cause not in REQUESTS}
+    mallocs = {cause: one for cause, one in run.histograms.items() if one and cause not in REQUESTS}
     yield from _latency("allocsim_malloc_seconds", "latency of mallocgc by cause; all: whole calls", mallocs)
     for cause in REQUESTS:
-        if cause in run.histograms:
+        if run.histograms.get(cause):
             yield from _latency(f"allocsim_{cause}_seconds", "of requests", {"": run.histograms[cause]})
     yield "# EOF"
 
@@ -112,7 +112,7 @@ def _head(name: str, kind: str, unit: str, text: str) -> Iterator[str]:
     yield f"# HELP {name} {text}"
 
 
-def _plain(metric: str, value: int | float) -> Iterator[str]:
+def _plain(metric: str, value: float) -> Iterator[str]:
     """A counter or a gauge."""
     names = family(metric)
     grows = metric in CUMULATIVE or metric.startswith(_OURS_CUMULATIVE)
@@ -130,7 +130,7 @@ def _summary(metric: str, values: Mapping[str, int | float]) -> Iterator[str]:
         yield f"{names.name}_count {values['count']!r}"
 
 
-def _by_size(metric: str, values: Mapping[str, int | float], size: int | float | None) -> Iterator[str]:
+def _by_size(metric: str, values: Mapping[str, int | float], size: float | None) -> Iterator[str]:
     """A histogram of objects by size; its exact sum is another metric."""
     names = family(metric)
     yield from _head(names.name, "histogram", names.unit, metric)
