@@ -112,10 +112,10 @@ def _runs(histogram: Histogram) -> Iterator[int]:
 
 
 def _zigzag(value: int) -> bytes:
-    """A signed 64-bit number, small ones short: seven bits a byte, but all eight of the ninth. (ZigZagEncoding.putLong)"""
+    """A signed number, small ones short: seven bits a byte. (ZigZagEncoding.putLong, which differs from 2**55 on)"""
     rest = (value << 1) ^ (value >> 63)
     found = bytearray()
-    while rest > 0x7F and len(found) < 8:
+    while rest > 0x7F:
         found.append(rest & 0x7F | 0x80)
         rest >>= 7
     found.append(rest)
