@@ -82,7 +82,7 @@ def interval_log(runs: Iterable[tuple[Mapping[str, Histogram], float]]) -> Itera
         for cause, histogram in histograms.items():
             if histogram:
                 largest = histogram[-1][1] / _PS_PER_MS
-                yield f"Tag={cause},{start:.6f},{seconds:.6f},{largest:.9f},{encode(histogram)}"
+                yield f"Tag={cause},{start:.9f},{seconds:.9f},{largest:.9f},{encode(histogram)}"
         start += seconds
 
 

@@ -76,6 +76,8 @@ def read_benchmarks(text):
                 config[key[1]] = key[2]
             else:
                 config.pop(key[1], None)
+        else:  # ignored, but for units
+            assert re.fullmatch(r"Unit( \S+)( [^\s=]+=\S+)+|#.*|", line), line
     return found
 
 
