@@ -295,11 +295,17 @@ def read(name: str) -> Report:
         )
     _check(path, summary)
     path = folder / "latency.csv"
-    malloc = _malloc(path, _text(path, _MAX_LATENCY))
+    malloc = _histograms(path, _text(path, _MAX_LATENCY)).get("all", [])
     if sum(count for _, _, count in malloc) != summary["latency"].get("all", {"count": 0})["count"]:
         raise _damaged(path, "it does not count the mallocs of summary.json")
     count = summary["metrics"].get(_GC_CYCLES, 0)
     return Report(summary, malloc, _read_cycles(folder / _CYCLES, count) if count else ())
+
+
+def read_histograms(name: str) -> dict[str, Buckets]:
+    """Every histogram of a stored result that `read` takes: of mallocs by cause (``all``: all of them), of requests."""
+    path = Path(name) / "latency.csv"
+    return _histograms(path, _text(path, _MAX_LATENCY))
 
 
 def _damaged(path: Path, what: str) -> InputError:
@@ -367,21 +373,21 @@ def _check(path: Path, summary: Mapping[str, Any]) -> None:
         need(assumed, "assumed_prices.", name, str)
 
 
-def _malloc(path: Path, text: str) -> Buckets:
-    """The histogram of all mallocs in latency.csv."""
-    found: Buckets = []
+def _histograms(path: Path, text: str) -> dict[str, Buckets]:
+    """The histograms in latency.csv, by cause."""
+    found: dict[str, Buckets] = {}
     rows = csv.reader(text.splitlines())
     try:
         if next(rows, None) != _LATENCY_HEADER:
             raise ValueError
         for cause, low, high, count in rows:
             bucket = _picoseconds(low), _picoseconds(high), int(count)
-            if not 0 <= bucket[0] <= bucket[1] < 1 << 63 or bucket[2] < 1:
+            if not 0 <= bucket[0] <= bucket[1] < 1 << 63 or bucket[2] < 1 or not cause.isidentifier():
                 raise ValueError
-            if cause == "all":
-                if found and bucket[0] <= found[-1][1]:
-                    raise ValueError
-                found.append(bucket)
+            earlier = found.setdefault(cause, [])
+            if earlier and bucket[0] <= earlier[-1][1]:
+                raise ValueError
+            earlier.append(bucket)
     except (ValueError, csv.Error):
         raise _damaged(path, f"line {rows.line_num}") from None
     return found
