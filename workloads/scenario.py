@@ -140,7 +140,7 @@ def _set(raw: dict[str, Any], text: str, sections: Mapping[str, Sequence[str]], 
     path = full_key(key, sections, file)
     if path[0] == "workload" and len(path) == 2 and path[1] in _REPLACES and isinstance(raw.get("workload"), dict):
         raw["workload"].pop(_REPLACES[path[1]], None)
-    _assign(raw, path, _value(value, key, file), file)
+    _assign(raw, path, value_of(value, key, file), file)
 
 
 def full_key(key: str, sections: Mapping[str, Sequence[str]], file: str) -> list[str]:
@@ -158,8 +158,8 @@ def full_key(key: str, sections: Mapping[str, Sequence[str]], file: str) -> list
     raise fault(file, key[:80], f"unknown key; {hint}")
 
 
-def _value(text: str, key: str, file: str) -> Any:
-    """A value as TOML has it, or a bare word."""
+def value_of(text: str, key: str, file: str) -> Any:
+    """A value as TOML has it, or a bare word; ScenarioError if it is neither."""
     text = text.strip()
     try:
         found = tomllib.loads(f"value = {text}")

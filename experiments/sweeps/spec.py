@@ -39,12 +39,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from experiments.errors import InputError, visible
+from sim.units import parse_size, parse_time
 from workloads.scenario import ScenarioError, parse, read_text
 from workloads.scenario_values import shown
 
@@ -57,6 +58,7 @@ MAX_RUNS = 1_000_000
 _TOP = ("purpose", "scenario", "set", "sweep", "axes", "point")
 _SWEEP = ("kind", "replications", "seed", "samples")
 _RANGE = ("low", "high", "scale")
+_UNITS: tuple[tuple[Literal["size", "time"], Callable[[str], int]], ...] = (("size", parse_size), ("time", parse_time))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,9 @@ class Sweep:
         for number, point in enumerate(self.points):
             if not isinstance(point, Mapping) or list(point) != list(self.points[0]) or not point:
                 keys = ", ".join(self.points[0]) if isinstance(self.points[0], Mapping) else ""
-                self.refuse(f"point {number}", f"has other settings than point 0; write {keys or 'key = value'}, in that order")
+                self.refuse(
+                    f"point {number}", f"has other settings than point 0; write {keys or 'key = value'}, in that order"
+                )
             for key, value in point.items():
                 self._value(f"point {number}: {key}", value)
 
@@ -157,32 +161,36 @@ class Sweep:
         if axis.scale not in ("linear", "log"):
             self.refuse(where, f"scale {shown(axis.scale)} is not known; write linear or log")
         try:
-            low, high = limits(axis)
+            _, low, high = limits(axis)
         except ValueError as error:
             self.refuse(where, str(error))
         if not low < high:
             self.refuse(where, f"low {shown(axis.low)} is not below high {shown(axis.high)}; write them the other way")
         if axis.scale == "log" and low <= 0:
-            self.refuse(where, f"{shown(axis.low)} has no logarithm; write a low above 0, or scale = \"linear\"")
+            self.refuse(where, f'{shown(axis.low)} has no logarithm; write a low above 0, or scale = "linear"')
 
 
-def limits(axis: Range) -> tuple[int | float, int | float]:
-    """The ends of a range as numbers: bytes of sizes, picoseconds of times. ValueError: what is wrong; what is right."""
-    from sim.units import parse_size, parse_time
+def limits(axis: Range) -> tuple[Literal["size", "time", "number"], int | float, int | float]:
+    """What a range is of, and its ends: bytes of sizes, picoseconds of times, or numbers.
 
+    ValueError says what is wrong with it, and what would be right.
+    """
     low, high = axis.low, axis.high
     if isinstance(low, str) and isinstance(high, str):
-        for parse in (parse_size, parse_time):
+        for unit, parse in _UNITS:
             try:
-                return parse(low), parse(high)
+                return unit, parse(low), parse(high)
             except ValueError:
                 continue
-        raise ValueError(f'{shown(low)} and {shown(high)} are not two sizes or times; write "64MiB", or "10us", for each')
-    for end in (low, high):
-        if type(end) not in (int, float) or not math.isfinite(end):
-            raise ValueError(f"{shown(low)} and {shown(high)} are not two of a kind; write numbers, sizes or times")
+        raise ValueError(
+            f'{shown(low)} and {shown(high)} are not two sizes or times; write "64MiB", or "10us", for each'
+        )
+    if type(low) not in (int, float) or type(high) not in (int, float):
+        raise ValueError(f"{shown(low)} and {shown(high)} are not two of a kind; write numbers, sizes or times")
     assert not isinstance(low, str) and not isinstance(high, str)
-    return low, high
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{shown(low)} and {shown(high)} are not finite; write two that are")
+    return "number", low, high
 
 
 def read_sweep(name: str, sets: Mapping[str, Any] | None = None) -> Sweep:

@@ -1,0 +1,148 @@
+"""What a sweep found in short, point by point: for `allocsim sweep` and `allocsim show`.
+
+Latencies are those of all replications together, from their merged histograms; shares and rates are means of the
+replications, peaks their highest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from experiments.sweeps.points import Run
+from experiments.sweeps.record import Latency, Record
+from experiments.sweeps.store import Results
+from experiments.sweeps.tables import limits
+from sim.units import format_size, format_time
+
+_PERCENTILES = (50.0, 99.0, 99.9)
+_FIGURES = {  # by name in JSON: the metric, and how those of replications become one
+    "mallocs_per_second": ("/sim/throughput:mallocs-per-second", "mean"),
+    "gc_cycles": ("/gc/cycles/total:gc-cycles", "mean"),
+    "gc_cpu": ("/sim/gc/cpu:share", "mean"),
+    "heap_peak": ("/sim/heap/peak:bytes", "max"),
+}
+_FAILURES_SHOWN = 5
+
+
+def merged(parts: Sequence[Latency]) -> Counter[int]:
+    """Histograms of several runs as one: counts by bucket."""
+    found: Counter[int] = Counter()
+    for one in parts:
+        found.update(dict(zip(one.buckets, one.counts, strict=True)))
+    return found
+
+
+def percentiles(parts: Sequence[Latency], wanted: Sequence[float]) -> list[int]:
+    """Percentiles of several runs' values together, picoseconds: the tops of their buckets, no more than the maximum."""
+    counts = sorted(merged(parts).items())
+    total, most = sum(count for _, count in counts), max((one.maximum for one in parts), default=0)
+    found = []
+    for q in wanted:
+        rank, passed, top = max(1, -int(-(q * total) // 100)), 0, 0
+        for bucket, count in counts:
+            passed += count
+            if passed >= rank:
+                top = limits(bucket)[1]
+                break
+        found.append(min(top, most))
+    return found
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """The shape of ``allocsim sweep --json``; InputError if a record cannot be read."""
+    made: list[list[Record]] = [[] for _ in results.points]
+    failures = []
+    missing = 0
+    for run in results.runs:
+        if not results.has(run):
+            missing += 1
+            continue
+        record = results.record(run)
+        if record.error is None:
+            made[run.point].append(record)
+        else:
+            failures.append(_failure(results, run, record.error))
+    return {
+        "sweep": results.sweep,
+        "code": results.code,
+        "runs": len(results.runs),
+        "missing": missing,
+        "failed": failures,
+        "points": [
+            {"point": point.number, "values": point.values} | _point(records)
+            for point, records in zip(results.points, made, strict=True)
+        ],
+    }
+
+
+def _failure(results: Results, run: Run, error: str) -> dict[str, Any]:
+    values = results.values(run)
+    return {"point": run.point, "values": values, "replicate": run.replicate, "seed": run.seed, "error": error}
+
+
+def _point(records: Sequence[Record]) -> dict[str, Any]:
+    """What the runs of a point found together."""
+    found: dict[str, Any] = {"runs": len(records)}
+    for name, (metric, how) in _FIGURES.items():
+        values = [record.metrics[metric] for record in records if metric in record.metrics]
+        if values:
+            found[name] = max(values) if how == "max" else sum(values) / len(values)
+    for name, cause in (("malloc", "all"), ("response", "response")):
+        parts = [record.latency[cause] for record in records if cause in record.latency]
+        if parts:
+            values = percentiles(parts, _PERCENTILES)
+            found[f"{name}_ns"] = {f"p{q:g}": ps / 1000 for q, ps in zip(_PERCENTILES, values, strict=True)}
+    return found
+
+
+def text(found: Mapping[str, Any]) -> Iterator[str]:
+    """A summary for people: a line for each point."""
+    sweep = found["sweep"]
+    if sweep["purpose"]:
+        yield sweep["purpose"]
+    whole = found["runs"]
+    state = [
+        f"{whole:,} runs of {sweep['scenario']}: {len(found['points']):,} points, {sweep['replications']} seeds from {sweep['seed']}"
+    ]
+    state += [f"{found['missing']:,} not made yet"] if found["missing"] else []
+    state += [f"{len(found['failed']):,} failed"] if found["failed"] else []
+    yield ", ".join(state)
+    yield ""
+    yield from _table(found["points"])
+    for one in found["failed"][:_FAILURES_SHOWN]:
+        settings = ", ".join(f"{key} = {value}" for key, value in one["values"].items())
+        yield f"failed: point {one['point']} ({settings}), seed {one['seed']}: {one['error']}"
+    if len(found["failed"]) > _FAILURES_SHOWN:
+        yield f"and {len(found['failed']) - _FAILURES_SHOWN:,} more, in the tables"
+
+
+def _table(points: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    axes = list(points[0]["values"])
+    columns = {
+        "runs": lambda one: str(one["runs"]),
+        "M/s": lambda one: f"{one['mallocs_per_second'] / 1e6:.3g}",
+        "cycles": lambda one: f"{one['gc_cycles']:.4g}",
+        "GC CPU": lambda one: f"{100 * one['gc_cpu']:.2f} %",
+        "heap peak": lambda one: format_size(one["heap_peak"]),
+        **{f"malloc p{q:g}": _latency("malloc_ns", f"p{q:g}") for q in _PERCENTILES},
+    }
+    if any("response_ns" in one for one in points):
+        columns |= {f"response p{q:g}": _latency("response_ns", f"p{q:g}") for q in _PERCENTILES[1:]}
+    rows = [[*axes, *columns]]
+    for one in points:
+        cells = [str(one["values"][axis]) for axis in axes]
+        for show in columns.values():
+            try:
+                cells.append(show(one))
+            except KeyError:
+                cells.append("-")
+        rows.append(cells)
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+
+
+def _latency(name: str, percentile: str) -> Any:
+    return lambda one: format_time(one[name][percentile] * 1000)
