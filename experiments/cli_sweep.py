@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -128,7 +127,7 @@ def _warn(line: str) -> None:
 
 def is_sweep(directory: str) -> bool:
     """Whether a directory is a sweep's."""
-    return "\0" not in directory and (Path(directory) / "sweep.json").exists()
+    return os.path.exists(os.path.join(directory, "sweep.json"))
 
 
 def show(directory: str, as_json: bool) -> None:

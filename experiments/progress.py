@@ -35,7 +35,8 @@ class Bar:
         left = f"{_duration(passed / share - passed)} left" if share >= 0.01 else ""
         cells = 30
         full = int(share * cells)
-        text = f"{int(share * 100):3} % [{'#' * full}{'.' * (cells - full)}] {of_what} {_duration(passed)} {left}".replace("  ", " ").rstrip()
+        told = " ".join(words for words in (of_what, _duration(passed), left) if words)
+        text = f"{int(share * 100):3} % [{'#' * full}{'.' * (cells - full)}] {told}"
         text = text[: shutil.get_terminal_size().columns - 1]
         self._stream.write("\r" + text.ljust(self._drawn))
         self._stream.flush()

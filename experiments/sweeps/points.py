@@ -53,8 +53,8 @@ def values_of(sweep: Sweep) -> Iterator[dict[str, Value]]:
     elif sweep.kind in DRAWN:
         yield from _drawn(sweep)
     else:
-        combined = itertools.product if sweep.kind == "grid" else zip
-        for values in combined(*sweep.axes.values()):  # type: ignore[arg-type]
+        combined: Any = itertools.product if sweep.kind == "grid" else zip
+        for values in combined(*sweep.axes.values()):
             yield dict(zip(sweep.axes, values, strict=True))
 
 
@@ -75,7 +75,7 @@ def _drawn(sweep: Sweep) -> Iterator[dict[str, Value]]:
 def _at(axis: Any, u: float) -> Value:
     """The value of an axis at a place from 0 to below 1."""
     if not isinstance(axis, Range):
-        return axis[int(u * len(axis))]  # type: ignore[no-any-return]
+        return axis[int(u * len(axis))]
     unit, low, high = limits(axis)
     whole = isinstance(low, int) and isinstance(high, int)
     end = high + 1 if whole else high

@@ -183,7 +183,7 @@ class Work:
             raise InputError("the executor went away; give the same command again, which goes on from here") from None
         except ImportError as error:
             raise InputError(f"a worker cannot import allocsim ({error}); install it on every machine") from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever an executor meets, the sweep goes on
             del self._flying[future]
             self._again_or_failed(tasks, error)
             return

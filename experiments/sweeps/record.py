@@ -6,6 +6,7 @@ Written it is compressed JSON; the same run gives the same record on every machi
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,7 @@ def _checked(whole: Mapping[str, Any]) -> Record:
     if not all(type(value) in (int, float) for value in metrics.values()):
         raise ValueError("a metric that is no number")
     if not isinstance(whole["key"], str) or not isinstance(whole["error"], str | None):
-        raise ValueError("no key, or an error that is no text")
+        raise TypeError("no key, or an error that is no text")
     columns = tuple(whole["series_columns"])
     return Record(
         whole["key"],
@@ -144,7 +145,7 @@ def _latency(one: Mapping[str, Any]) -> Latency:
     total, maximum = _integers((one["total"], one["maximum"]), 2)
     buckets = _integers(one["buckets"], len(one["buckets"]))
     counts = _integers(one["counts"], len(buckets))
-    if any(b >= a for b, a in zip(buckets, buckets[1:], strict=False)) or not counts or min(counts) < 1:
+    if any(b >= a for b, a in itertools.pairwise(buckets)) or not counts or min(counts) < 1:
         raise ValueError("buckets that do not rise, or empty ones")
     return Latency(total, maximum, _integers(one["percentiles"], 6), buckets, counts)
 

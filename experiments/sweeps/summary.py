@@ -92,8 +92,8 @@ def _point(records: Sequence[Record]) -> dict[str, Any]:
     for name, cause in (("malloc", "all"), ("response", "response")):
         parts = [record.latency[cause] for record in records if cause in record.latency]
         if parts:
-            values = percentiles(parts, _PERCENTILES)
-            found[f"{name}_ns"] = {f"p{q:g}": ps / 1000 for q, ps in zip(_PERCENTILES, values, strict=True)}
+            times = percentiles(parts, _PERCENTILES)
+            found[f"{name}_ns"] = {f"p{q:g}": ps / 1000 for q, ps in zip(_PERCENTILES, times, strict=True)}
     return found
 
 

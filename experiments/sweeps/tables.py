@@ -146,11 +146,10 @@ def write(results: Results, wanted: Sequence[str]) -> list[Path]:
 def _learn(kinds: dict[str, str], columns: Columns) -> None:
     """Take note of what columns hold: "int", "float", "text", or nothing yet."""
     for name, values in columns.items():
-        seen = {kinds.get(name, "")} | {_kind(type(value)) for value in values}
+        seen = {kinds.get(name, "")} | {_kind(of) for of in set(map(type, values))}
         kinds[name] = next(kind for kind in ("text", "float", "int", "") if kind in seen)
 
 
-@cache
 def _kind(of: type) -> str:
     return {int: "int", float: "float", type(None): ""}.get(of, "text")
 
@@ -224,7 +223,7 @@ def _text(value: Any) -> Any:
 
 
 @contextmanager
-def _to_stream(kind: type[_Csv] | type[_JsonLines], path: Path, kinds: Mapping[str, str]) -> Iterator[_Writer]:
+def _to_stream(kind: type[_Csv | _JsonLines], path: Path, kinds: Mapping[str, str]) -> Iterator[_Writer]:
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         yield kind(stream, kinds)
 

@@ -64,7 +64,7 @@ def _record(code: str, task: Task) -> Record:
         what = f"an invariant of the simulator is broken: {error}"
     except MemoryError:
         what = "out of memory"
-    except Exception as error:  # the sweep goes on, and this point says why it has no result
+    except Exception as error:  # noqa: BLE001 - the sweep goes on, and this point says why it has no result
         what = f"{type(error).__name__}: {error}"
     return failed(task.key, code, what)
 
