@@ -145,6 +145,8 @@ def write(results: Results, wanted: Sequence[str]) -> list[Path]:
 
 def _learn(kinds: dict[str, str], columns: Columns) -> None:
     """Take note of what columns hold: "int", "float", "text", or nothing yet."""
+    if not any(columns.values()):
+        return  # a table without rows is not written
     for name, values in columns.items():
         seen = {kinds.get(name, "")} | {_kind(of) for of in set(map(type, values))}
         kinds[name] = next(kind for kind in ("text", "float", "int", "") if kind in seen)
