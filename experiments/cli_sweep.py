@@ -52,7 +52,7 @@ def sweep(
     however that came about, and tries again what failed. Exit status 1: some runs failed, and the tables say why.
     """
     from experiments.sweeps import tables
-    from experiments.sweeps.run_sweep import carry_out
+    from experiments.sweeps.sweeping import carry_out
     from experiments.sweeps.spec import read_sweep
 
     if jobs is not None and scheduler is not None:
@@ -103,7 +103,7 @@ def _crew(jobs: int | None, scheduler: str | None) -> Iterator[Crew]:
         with connected(scheduler) as crew:
             yield crew
         return
-    from experiments.sweeps.run_sweep import crew_of
+    from experiments.sweeps.sweeping import crew_of
 
     with crew_of(jobs or len(os.sched_getaffinity(0))) as crew:
         yield crew

@@ -9,7 +9,7 @@ spec: what a sweep file says. points: the settings it stands for, and the runs. 
 store: the result directory. pool: any concurrent.futures.Executor at work. tables: what other tools read.
 """
 
-from experiments.sweeps.run_sweep import run_sweep
+from experiments.sweeps.sweeping import run_sweep
 from experiments.sweeps.spec import Range, Sweep
 from experiments.sweeps.store import Results, read
 

@@ -33,6 +33,7 @@ TABLES = ("runs", "series", "histograms", "gc_cycles")
 _NAMES = ("p50", "p90", "p99", "p99.9", "p99.99", "p99.999")  # of sim.metrics.histogram.PERCENTILES
 _SECOND, _NS = 1e12, 1e3  # picoseconds
 _GROUP = 50_000  # rows of a row group, at least
+_INT64 = 1 << 63
 
 Columns = dict[str, list[Any]]
 """Rows of a table, by column; None where there is nothing."""
@@ -148,12 +149,14 @@ def _learn(kinds: dict[str, str], columns: Columns) -> None:
     if not any(columns.values()):
         return  # a table without rows is not written
     for name, values in columns.items():
-        seen = {kinds.get(name, "")} | {_kind(of) for of in set(map(type, values))}
+        seen = {kinds.get(name, ""), *map(_kind, values)}
         kinds[name] = next(kind for kind in ("text", "float", "int", "") if kind in seen)
 
 
-def _kind(of: type) -> str:
-    return {int: "int", float: "float", type(None): ""}.get(of, "text")
+def _kind(value: Any) -> str:
+    if type(value) is int:
+        return "int" if -_INT64 <= value < _INT64 else "float"
+    return {float: "float", type(None): ""}.get(type(value), "text")
 
 
 def _ordered(kinds: Mapping[str, str], axes: int) -> dict[str, str]:
@@ -195,15 +198,17 @@ class _Parquet:
         types = {"int": pa.int64(), "float": pa.float64()}
         self._arrow = pa
         self._schema = pa.schema([(name, types.get(kind, pa.string())) for name, kind in kinds.items()])
-        self._texts = {name for name, kind in kinds.items() if kind == "text"}
+        self._as = {
+            name: {"text": _text, "float": float}[kind] for name, kind in kinds.items() if kind in ("text", "float")
+        }
         self._writer = ParquetWriter(path, self._schema, compression="zstd")
         self._held: list[Any] = []
 
     def write(self, rows: Columns) -> None:
         length = len(next(iter(rows.values()), ()))
         whole = {name: rows.get(name, [None] * length) for name in self._schema.names}
-        for name in self._texts:
-            whole[name] = [None if value is None else _text(value) for value in whole[name]]
+        for name, kind in self._as.items():
+            whole[name] = [None if value is None else kind(value) for value in whole[name]]
         self._held.append(self._arrow.table(whole, self._schema))
         if sum(table.num_rows for table in self._held) >= _GROUP:
             self._flush()

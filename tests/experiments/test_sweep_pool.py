@@ -100,7 +100,6 @@ def test_runs_that_were_with_a_dying_worker_are_made_again():
         count += 1
         if count == 7:
             crew.deadly = {keys[0]}
-        return None
 
     crew.error = error
     work = crew.work

@@ -133,9 +133,9 @@ def test_a_sweep_killed_in_every_way_ends_as_if_nothing_had_happened(folder):
 
 def test_three_lines_of_python_with_processes_are_the_same_sweep(folder):
     """In a script that does nothing for the sake of spawned processes."""
-    script = f"""
+    script = """
 from experiments.sweeps import Sweep, run_sweep
-sweep = Sweep("small.toml", axes={{"gogc": [50, "off"], "gomaxprocs": [1, 2]}}, replications=6)
+sweep = Sweep("small.toml", axes={"gogc": [50, "off"], "gomaxprocs": [1, 2]}, replications=6)
 print(len(run_sweep(sweep, "python", jobs=2, formats=["csv"]).runs))
 """
     (folder / "script.py").write_text(script)
@@ -200,7 +200,7 @@ def test_a_failing_point_leaves_its_error_and_is_tried_again(folder, capfd, monk
     def command(directory):
         """The command in this process, by a thread."""
         with ThreadPoolExecutor(1) as executor, pytest.raises(SystemExit) as ended:
-            monkeypatch.setattr("experiments.sweeps.run_sweep.crew_of", lambda jobs: _crew(executor))
+            monkeypatch.setattr("experiments.sweeps.sweeping.crew_of", lambda jobs: _crew(executor))
             cli.main(["sweep", str(folder / "sweep.toml"), "-o", str(directory), "--format", "csv"])
         return ended.value.code, capfd.readouterr()
 
@@ -236,12 +236,12 @@ def test_damaged_records_are_made_again(folder, tmp_path):
 
     shutil.copytree(folder / "d", tmp_path / "d")
     results = read(tmp_path / "d")
-    whole = contents = {path: path.read_bytes() for path in (tmp_path / "d" / "runs").iterdir()}
+    whole = {path: path.read_bytes() for path in (tmp_path / "d" / "runs").iterdir()}
     for run, held in zip(results.runs[:2], (b"", b"nonsense"), strict=True):
         results.path(run.key).write_bytes(held)
     with ThreadPoolExecutor(1) as executor:
         run_sweep(read_sweep(str(folder / "sweep.toml")), tmp_path / "d", executor, 1, ("csv",))
-    assert {path: path.read_bytes() for path in contents} == whole
+    assert {path: path.read_bytes() for path in whole} == whole
 
 
 def test_a_worker_of_other_code_is_refused(folder, monkeypatch, tmp_path):
