@@ -52,8 +52,8 @@ def sweep(
     however that came about, and tries again what failed. Exit status 1: some runs failed, and the tables say why.
     """
     from experiments.sweeps import tables
-    from experiments.sweeps.sweeping import carry_out
     from experiments.sweeps.spec import read_sweep
+    from experiments.sweeps.sweeping import carry_out
 
     if jobs is not None and scheduler is not None:
         raise click.UsageError("--jobs counts processes of this machine, and a scheduler has its own; leave out one")

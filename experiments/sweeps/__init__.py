@@ -9,8 +9,8 @@ spec: what a sweep file says. points: the settings it stands for, and the runs. 
 store: the result directory. pool: any concurrent.futures.Executor at work. tables: what other tools read.
 """
 
-from experiments.sweeps.sweeping import run_sweep
 from experiments.sweeps.spec import Range, Sweep
 from experiments.sweeps.store import Results, read
+from experiments.sweeps.sweeping import run_sweep
 
 __all__ = ["Range", "Results", "Sweep", "read", "run_sweep"]

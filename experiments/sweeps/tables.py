@@ -15,7 +15,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -198,9 +198,8 @@ class _Parquet:
         types = {"int": pa.int64(), "float": pa.float64()}
         self._arrow = pa
         self._schema = pa.schema([(name, types.get(kind, pa.string())) for name, kind in kinds.items()])
-        self._as = {
-            name: {"text": _text, "float": float}[kind] for name, kind in kinds.items() if kind in ("text", "float")
-        }
+        exact: dict[str, Callable[[Any], Any]] = {"text": _text, "float": float}
+        self._as = {name: exact[kind] for name, kind in kinds.items() if kind in exact}
         self._writer = ParquetWriter(path, self._schema, compression="zstd")
         self._held: list[Any] = []
 
