@@ -48,7 +48,7 @@ def sweep(
 ) -> None:
     """Run a scenario at every point of a sweep, keep each result at once, and write tables of them.
 
-    FILE is a TOML file; experiments/sweeps/spec.py says every key. The same command again goes on where it was ended,
+    FILE is a TOML file (experiments/sweeps/spec.py says every key), or gc-settings or limit-and-load. The same command again goes on where it was ended,
     however that came about, and tries again what failed. Exit status 1: some runs failed, and the tables say why.
     """
     from experiments.sweeps import tables

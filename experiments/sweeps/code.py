@@ -27,6 +27,7 @@ PARTS = (
 )
 """Files, and folders with all that is in them, below the root of this distribution."""
 _SKIPPED = {".pyc", ".md"}
+_NO_PART = {"__pycache__", "scenarios"}  # what a scenario says is in the key of a run
 
 
 @cache
@@ -36,7 +37,7 @@ def code_version(root: Path = _ROOT) -> str:
     for part in PARTS:
         whole = root / part
         for path in sorted(whole.rglob("*")) if whole.is_dir() else [whole]:
-            if path.is_file() and path.suffix not in _SKIPPED and "__pycache__" not in path.parts:
+            if path.is_file() and path.suffix not in _SKIPPED and not _NO_PART & set(path.parts):
                 content = path.read_bytes()
                 digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
     return f"{__version__}+{digest.hexdigest()[:16]}"

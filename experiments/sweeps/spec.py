@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,7 @@ Value = int | float | str | bool
 Kind = Literal["grid", "zip", "list", "latin-hypercube", "random"]
 DRAWN = ("latin-hypercube", "random")
 MAX_RUNS = 1_000_000
+_SHIPPED = Path(__file__).parent / "examples"
 _TOP = ("purpose", "scenario", "set", "sweep", "axes", "point")
 _SWEEP = ("kind", "replications", "seed", "samples")
 _RANGE = ("low", "high", "scale")
@@ -194,9 +196,13 @@ def limits(axis: Range) -> tuple[Literal["size", "time", "number"], int | float,
 
 
 def read_sweep(name: str, sets: Mapping[str, Any] | None = None) -> Sweep:
-    """The sweep of a file; InputError names the file and the key. ``sets`` go over those of the file."""
+    """The sweep of a file, or a shipped one by its name; InputError names the file and the key.
+
+    ``sets`` go over those of the file.
+    """
+    path = _find(name)
     try:
-        raw = parse(read_text(Path(name), name), name)
+        raw = parse(read_text(path, name), name)
     except ScenarioError as error:
         raise InputError(str(error)) from None
     _known(name, "", raw, _TOP)
@@ -217,9 +223,20 @@ def read_sweep(name: str, sets: Mapping[str, Any] | None = None) -> Sweep:
         points=tuple(_flat(point) for point in points),
         set=_flat(tables["set"]) | dict(sets or {}),
         source=name,
-        folder=Path(name).parent,
+        folder=path.parent,
         **tables["sweep"],
     )
+
+
+def _find(name: str) -> Path:
+    """The path of a sweep: a shipped name, or else a file."""
+    shipped = {path.stem: path for path in sorted(_SHIPPED.glob("*.toml"))}
+    path = Path(name)
+    if name not in shipped and path.suffix != ".toml" and path.name == name and not os.path.isfile(name):
+        raise InputError(
+            visible(f"{name or repr(name)}: no such sweep; name a .toml file, or one of {', '.join(shipped)}")
+        )
+    return shipped.get(name, path)
 
 
 def _known(file: str, where: str, table: Mapping[str, Any], keys: Sequence[str]) -> None:

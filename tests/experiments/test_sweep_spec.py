@@ -103,10 +103,14 @@ def test_the_file_and_three_lines_of_python_are_the_same_sweep(file):
     ours = read_sweep(file(text))
     folder = ours.folder
     sets = {"run.duration": "2ms", "workload.objects.0.size": "128B"}
-    theirs = Sweep("small.toml", axes={"runtime.gogc": [50, "off"], "gomaxprocs": [1, 2]}, replications=2, set=sets, folder=folder)
+    theirs = Sweep(
+        "small.toml", axes={"runtime.gogc": [50, "off"], "gomaxprocs": [1, 2]}, replications=2, set=sets, folder=folder
+    )
     assert ours == theirs
     assert points.points_of(ours)[0] == points.points_of(theirs)[0]
-    expected = load(folder / "small.toml", ["gogc=off", "gomaxprocs=2", "duration=2ms", "workload.objects.0.size=128B"], 1)
+    expected = load(
+        folder / "small.toml", ["gogc=off", "gomaxprocs=2", "duration=2ms", "workload.objects.0.size=128B"], 1
+    )
     assert points.points_of(ours)[1][3] == expected
 
 
@@ -143,7 +147,7 @@ GRID = "[axes]\ngogc = [50]\n"
     ("text", "said"),
     [
         ("axis = 1", "axis: unknown key; did you mean axes?"),
-        ("[axes", 'line 2: is not TOML (expected \']\' at the end of a table declaration); write key = value'),
+        ("[axes", "line 2: is not TOML (expected ']' at the end of a table declaration); write key = value"),
         ("", "axes: missing; write [axes]"),
         ("axes = 5", "axes: 5 is no table; write [axes]"),
         ("[axes]\ngogc = 50", "axes.gogc: 50 is no list of values; write [50, 100]"),
@@ -151,7 +155,10 @@ GRID = "[axes]\ngogc = [50]\n"
         ("[axes]\ngogc = [[50]]", "axes.gogc: a list is not allowed; write a number"),
         ("[axes]\ngogc = { low = 1, high = 2 }", "axes.gogc: a range is of kind latin-hypercube or random alone"),
         ("[axes]\ngogcc = [50]", "axes: gogcc: unknown key; did you mean runtime.gogc?"),
-        ("[axes]\nruntime.gogcc = [50]", "point 0 (runtime.gogcc = 50): runtime.gogcc: unknown key; did you mean gogc?"),
+        (
+            "[axes]\nruntime.gogcc = [50]",
+            "point 0 (runtime.gogcc = 50): runtime.gogcc: unknown key; did you mean gogc?",
+        ),
         ("[axes]\ngogc = [50, 0]", "point 1 (gogc = 0): runtime.gogc: 0 is not allowed; write a percentage from 1"),
         ("[axes]\nprices = ['epyc']", "epyc: no such machine"),
         ("[axes]\nseed = [1, 2]", "axes.seed: seeds are those of the sweep; write seed and replications"),
@@ -159,7 +166,10 @@ GRID = "[axes]\ngogc = [50]\n"
         (GRID + "[set]\ngogc = 5", "set.gogc: is the same setting as axes.gogc; leave one of them out"),
         (GRID + "[set]\ndurations = 5", "set: durations: unknown key; did you mean run.duration?"),
         (GRID + "[set]\nduration = 5", 'run.duration: 5 is no text with a unit; write "1s" for instance'),
-        (GRID + "[sweep]\nkind = 'grit'", 'sweep.kind: "grit" is not known; write grid, zip, list, latin-hypercube, random'),
+        (
+            GRID + "[sweep]\nkind = 'grit'",
+            'sweep.kind: "grit" is not known; write grid, zip, list, latin-hypercube, random',
+        ),
         (GRID + "[sweep]\nreplication = 2", "sweep.replication: unknown key; did you mean replications?"),
         (GRID + "[sweep]\nreplications = 0", "sweep.replications: 0 is not allowed; write a whole number from 1"),
         (GRID + "[sweep]\nreplications = '2'", 'sweep.replications: "2" is not allowed; write a whole number'),
@@ -167,8 +177,14 @@ GRID = "[axes]\ngogc = [50]\n"
         (GRID + "[sweep]\nkind = 'random'", "sweep.samples: 0 is not allowed; write a whole number from 1"),
         (GRID + "[[point]]\ngogc = 5", 'point: is of kind list; write kind = "list" under [sweep]'),
         ("[sweep]\nkind = 'list'", "point: missing; write [[point]]"),
-        ("[sweep]\nkind = 'list'\n[[point]]\ngogc = 5\n[[point]]\ncpus = 5", "point 1: has other settings than point 0; write gogc"),
-        ("[sweep]\nkind = 'zip'\n[axes]\ngogc = [1, 2]\ncpus = [1]", "axes: of kind zip differ in length (gogc has 2, cpus has 1)"),
+        (
+            "[sweep]\nkind = 'list'\n[[point]]\ngogc = 5\n[[point]]\ncpus = 5",
+            "point 1: has other settings than point 0; write gogc",
+        ),
+        (
+            "[sweep]\nkind = 'zip'\n[axes]\ngogc = [1, 2]\ncpus = [1]",
+            "axes: of kind zip differ in length (gogc has 2, cpus has 1)",
+        ),
         (
             "[sweep]\nkind = 'random'\nsamples = 2\n[axes]\ngogc = { low = 5, high = 1 }",
             "axes.gogc: low 5 is not below high 1",
@@ -253,3 +269,17 @@ def test_the_codes_version_changes_with_any_of_its_files(tmp_path):
         (target if target.is_file() else target / "below" / "data.csv").write_text("b")
         seen.add(code.code_version.__wrapped__(tmp_path))
     assert len(seen) == 1 + len(code.PARTS)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "experiments/sweeps/examples").glob("*.toml"))])
+def test_shipped_sweeps_can_be_run(name):
+    found, _ = points.points_of(read_sweep(name))
+    assert len(found) >= 40
+    assert read_sweep(name).purpose
+
+
+def test_a_sweep_that_is_not_there_is_refused():
+    with pytest.raises(
+        InputError, match="gc-setting: no such sweep; name a .toml file, or one of gc-settings, limit-and-load"
+    ):
+        read_sweep("gc-setting")

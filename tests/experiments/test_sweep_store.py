@@ -29,17 +29,23 @@ def latency(values):
         one.add(value)
     held = one.counts.nonzero()[0]
     found = one.summary()
-    return Latency(found.total, found.maximum, found.percentiles, tuple(held.tolist()), tuple(one.counts[held].tolist()))
+    return Latency(
+        found.total, found.maximum, found.percentiles, tuple(held.tolist()), tuple(one.counts[held].tolist())
+    )
 
 
 def record(results, run):
     """What a run would leave; its numbers say which it is."""
     if (run.point, run.replicate) == (2, 1):
-        return Record(run.key, results.code, error="it, \"failed\"")
+        return Record(run.key, results.code, error='it, "failed"')
     return Record(
         run.key,
         results.code,
-        metrics={"/sim/mallocs:objects": 10 * run.point + run.replicate, "/sim/gc/cpu:share": 0.25, "/huge:bytes": 1 << 63}
+        metrics={
+            "/sim/mallocs:objects": 10 * run.point + run.replicate,
+            "/sim/gc/cpu:share": 0.25,
+            "/huge:bytes": 1 << 63,
+        }
         | ({"/only/here:bytes": 1 << 62} if run.point == 3 else {}),
         latency={"all": latency(LATENCIES[run.replicate])} if run.point == 0 else {},
         series_columns=("time_ps", "heap_live"),
@@ -92,7 +98,11 @@ def test_rows_of_the_tables(tmp_path):
     with (tmp_path / "d" / "runs.csv").open(newline="") as stream:
         runs = list(csv.DictReader(stream))
     assert list(runs[0])[:6] == ["point", "replicate", "seed", "gogc", "assists", "error"]
-    assert [(row["point"], row["replicate"], row["seed"]) for row in runs[:3]] == [("0", "0", "1"), ("0", "1", "2"), ("1", "0", "1")]
+    assert [(row["point"], row["replicate"], row["seed"]) for row in runs[:3]] == [
+        ("0", "0", "1"),
+        ("0", "1", "2"),
+        ("1", "0", "1"),
+    ]
     assert [row["gogc"] for row in runs] == ["50"] * 4 + ["off"] * 4
     assert [row["assists"] for row in runs[:4]] == ["true", "true", "false", "false"]
     assert [row["/sim/mallocs:objects"] for row in runs] == ["0", "1", "10", "11", "20", "", "30", "31"]
@@ -112,7 +122,11 @@ def test_rows_of_the_tables(tmp_path):
     assert lines[0]["low_ns"] == lines[0]["high_ns"] == 0.9
     assert lines[3]["low_ns"] <= 30_000 <= lines[3]["high_ns"]
     with (tmp_path / "d" / "series.csv").open(newline="") as stream:
-        assert list(csv.reader(stream))[:3] == [["point", "replicate", "time_ps", "heap_live"], ["0", "0", "0", "1"], ["0", "0", "5", "0"]]
+        assert list(csv.reader(stream))[:3] == [
+            ["point", "replicate", "time_ps", "heap_live"],
+            ["0", "0", "0", "1"],
+            ["0", "0", "5", "0"],
+        ]
 
 
 def test_parquet_holds_the_same_rows(tmp_path):
@@ -136,7 +150,9 @@ def test_parquet_holds_the_same_rows(tmp_path):
 def test_without_pyarrow_tables_are_csv_and_parquet_is_refused(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert tables.formats() == ("csv",)
-    assert refusal(tables.formats, ("parquet",)).startswith("parquet: pyarrow is not installed; pip install 'allocsim[data]'")
+    assert refusal(tables.formats, ("parquet",)).startswith(
+        "parquet: pyarrow is not installed; pip install 'allocsim[data]'"
+    )
 
 
 def test_percentiles_of_a_point_are_of_all_its_values_together(tmp_path):
@@ -168,10 +184,16 @@ def test_a_begun_sweep_goes_on_and_more_replications_take_over_what_is_there(tmp
     ("changes", "said"),
     [
         ({"replications": 1}, "holds 2 replications, not 1; ask for as many or more, or name a new directory with -o"),
-        ({"seed": 2}, "holds another sweep: scenario, [set] or seed of its point 0 (gogc = 50, assists = True) were others"),
+        (
+            {"seed": 2},
+            "holds another sweep: scenario, [set] or seed of its point 0 (gogc = 50, assists = True) were others",
+        ),
         ({"set": {"run.duration": "1ms"}}, "holds another sweep: scenario, [set] or seed of its point 0"),
         ({"axes": {"gogc": [50]}}, "holds another sweep, of 4 points, not 1; name a new directory"),
-        ({"axes": {"gogc": [50, 60], "assists": [True, False]}}, "its point 2 is gogc = off, assists = True, not gogc = 60"),
+        (
+            {"axes": {"gogc": [50, 60], "assists": [True, False]}},
+            "its point 2 is gogc = off, assists = True, not gogc = 60",
+        ),
         ({"scenario": "batch-worker"}, "holds another sweep: scenario, [set] or seed"),
     ],
 )
@@ -191,7 +213,9 @@ def test_a_directory_of_another_version_of_the_code_is_refused_and_left_as_it_is
         monkeypatch.setattr(module, "code_version", lambda: "0.9+abc")
     line = refusal(fill, tmp_path / "d")
     assert "was begun by allocsim " in line
-    assert ", this is 0.9+abc, whose results may differ; name a new directory with -o, or go on with that version" in line
+    assert (
+        ", this is 0.9+abc, whose results may differ; name a new directory with -o, or go on with that version" in line
+    )
     assert contents(tmp_path / "d") == held
 
 
@@ -268,6 +292,8 @@ def test_directories_that_cannot_be_used(tmp_path):
 
 
 def test_a_record_round_trips_as_the_same_bytes():
-    one = Record("k", "c", metrics={"a": 0.1, "b": 1 << 62}, latency={"all": latency([5, 5, 70_000])}, cycles=(("1", "x"),))
+    one = Record(
+        "k", "c", metrics={"a": 0.1, "b": 1 << 62}, latency={"all": latency([5, 5, 70_000])}, cycles=(("1", "x"),)
+    )
     assert decode(encode(one)) == one
     assert encode(decode(encode(one))) == encode(one)

@@ -68,15 +68,27 @@ def made(directory):
 
 def begin(folder, name):
     """The command, begun in a process group of its own."""
-    command = [sys.executable, "-m", "experiments.cli", "sweep", "sweep.toml", "-o", name, "--jobs", "2", "--format", "csv"]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.cli",
+        "sweep",
+        "sweep.toml",
+        "-o",
+        name,
+        "--jobs",
+        "2",
+        "--format",
+        "csv",
+    ]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=folder, env=ENV, start_new_session=True, **streams)
 
 
 def workers(process):
     """The processes that a sweep began to run batches in."""
-    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False)
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "spawn_main" in line]
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def until(condition, process=None):
@@ -139,7 +151,9 @@ sweep = Sweep("small.toml", axes={"gogc": [50, "off"], "gomaxprocs": [1, 2]}, re
 print(len(run_sweep(sweep, "python", jobs=2, formats=["csv"]).runs))
 """
     (folder / "script.py").write_text(script)
-    run = subprocess.run([sys.executable, "script.py"], cwd=folder, env=ENV, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=ENV, capture_output=True, text=True, check=False
+    )
     assert run.stdout == f"{RUNS}\n", run.stderr
     assert tables(folder / "python") == tables(folder / "d")
 
@@ -208,7 +222,9 @@ def test_a_failing_point_leaves_its_error_and_is_tried_again(folder, capfd, monk
     status, (shown, said) = command(folder / "failed")
     assert status == 1
     assert said.splitlines()[-1].startswith("allocsim: 2 of 24 runs failed; ")
-    assert "failed: point 1 (gogc = 50, gomaxprocs = 2), seed 3: an invariant of the simulator is broken: 1 == 2" in shown
+    assert (
+        "failed: point 1 (gogc = 50, gomaxprocs = 2), seed 3: an invariant of the simulator is broken: 1 == 2" in shown
+    )
     rows = (folder / "failed" / "runs.csv").read_text().splitlines()
     whole = (folder / "d" / "runs.csv").read_text().splitlines()
     differing = [number for number, (a, b) in enumerate(zip(rows, whole, strict=True)) if a != b]
@@ -246,5 +262,8 @@ def test_damaged_records_are_made_again(folder, tmp_path):
 
 def test_a_worker_of_other_code_is_refused(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(work, "code_version", lambda: "0.9+abc")
-    with ThreadPoolExecutor(1) as executor, pytest.raises(InputError, match=r"a worker has allocsim 0.9\+abc, the sweep "):
+    with (
+        ThreadPoolExecutor(1) as executor,
+        pytest.raises(InputError, match=r"a worker has allocsim 0.9\+abc, the sweep "),
+    ):
         run_sweep(Sweep("api-service", axes={"gogc": [50]}), tmp_path / "d", executor, 1, ("csv",))
