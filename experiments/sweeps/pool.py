@@ -9,6 +9,7 @@ does not survive then either has failed, so that no run can keep a sweep from it
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +66,7 @@ class Processes:
 
     def submit(self, code: str, tasks: Sequence[Task]) -> Future[list[Done]]:
         """Hand out a batch; processes are started when they are needed."""
-        with _without_main():
+        with _apart():
             return self._pool.submit(execute, code, tasks)
 
     def replace(self) -> None:
@@ -84,17 +85,20 @@ class Processes:
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
+def _apart() -> Iterator[None]:
     """A context in which processes that are spawned do not import the program that runs here: they need nothing of it.
 
-    A user's script would otherwise be run by each worker, and start sweeps of its own.
+    A user's script would otherwise be run by each worker, and start sweeps of its own. Nor does Ctrl-C reach them, from
+    their first moment on.
     """
     main = sys.modules["__main__"]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
         sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Given:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from workloads.scenario import Scenario
 
 
+_TURN = threading.Lock()
+"""One run at a time in a process: threads would only wait for each other, and the simulator knows nothing of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A run to be made, recorded under ``key``."""
@@ -44,7 +48,8 @@ def execute(code: str, tasks: Sequence[Task]) -> list[Done]:
     """Run a batch; InputError if this worker's code is not the sweep's. A run that fails leaves a record of its error."""
     if code != code_version():
         raise InputError(f"a worker has allocsim {code_version()}, the sweep {code}; install the same on every machine")
-    return [_one(code, task) for task in tasks]
+    with _TURN:
+        return [_one(code, task) for task in tasks]
 
 
 def _one(code: str, task: Task) -> Done:
