@@ -98,6 +98,9 @@ class Sweep:
                 self.refuse(key, f'{shown(what)} is not one line of text; write {key} = "..."')
         if self.kind not in get_args(Kind):
             self.refuse("sweep.kind", f"{shown(self.kind)} is not known; write {', '.join(get_args(Kind))}")
+        for key, value in self.set.items():
+            if not _plain(value):
+                self.refuse(f"set.{key}", f"{shown(value)} is not allowed; write text, numbers, lists or tables")
         self._whole("sweep.replications", self.replications, 1, MAX_RUNS)
         self._whole("sweep.seed", self.seed, 0, (1 << 64) - self.replications)
         if self.kind in DRAWN:
@@ -170,6 +173,13 @@ class Sweep:
             self.refuse(where, f"low {shown(axis.low)} is not below high {shown(axis.high)}; write them the other way")
         if axis.scale == "log" and low <= 0:
             self.refuse(where, f'{shown(axis.low)} has no logarithm; write a low above 0, or scale = "linear"')
+
+
+def _plain(value: Any) -> bool:
+    """Whether JSON can say a value of TOML: all but dates and times."""
+    if isinstance(value, list | dict):
+        return all(map(_plain, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Value)
 
 
 def limits(axis: Range) -> tuple[Literal["size", "time", "number"], int | float, int | float]:

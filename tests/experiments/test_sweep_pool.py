@@ -57,7 +57,7 @@ class Fake:
         self.replaced += 1
 
 
-def made(crew, count=40, stop=lambda: False):
+def made(crew, count=40, stop=lambda: False, first_alone=False):
     """What each run came to: "" if it was made, else its error; whether all were."""
     found = {}
 
@@ -65,7 +65,7 @@ def made(crew, count=40, stop=lambda: False):
         assert done.key not in found
         found[done.key] = decode(done.record).error if done.failed else ""
 
-    work = Work("code", [Task(str(number), None) for number in range(count)], crew, keep)
+    work = Work("code", [Task(str(number), None) for number in range(count)], crew, keep, first_alone)
     whole = work.run(stop, crew.work)
     return found, whole
 
@@ -89,6 +89,21 @@ def test_long_runs_go_one_by_one_and_few_ones_are_shared_out():
     crew = Fake(seconds=0.001)
     made(crew, 30)
     assert max(map(len, crew.batches)) <= 15
+
+
+def test_one_worker_compiles_for_all():
+    crew = Fake()
+    flying = []
+    work = crew.work
+
+    def look():
+        flying.append(len(crew.flying))
+        work()
+
+    crew.work = look
+    assert made(crew, first_alone=True)[1]
+    assert flying[0] == 1
+    assert max(flying) > 1
 
 
 def test_runs_that_were_with_a_dying_worker_are_made_again():

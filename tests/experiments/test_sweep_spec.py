@@ -164,6 +164,7 @@ GRID = "[axes]\ngogc = [50]\n"
         ("[axes]\nseed = [1, 2]", "axes.seed: seeds are those of the sweep; write seed and replications"),
         (GRID + "runtime.gogc = [50]", "axes.runtime.gogc: is the same setting as axes.gogc; leave one of them out"),
         (GRID + "[set]\ngogc = 5", "set.gogc: is the same setting as axes.gogc; leave one of them out"),
+        (GRID + "[set]\npurpose = 2026-01-01", "set.purpose: a date or time is not allowed; write text, numbers"),
         (GRID + "[set]\ndurations = 5", "set: durations: unknown key; did you mean run.duration?"),
         (GRID + "[set]\nduration = 5", 'run.duration: 5 is no text with a unit; write "1s" for instance'),
         (
