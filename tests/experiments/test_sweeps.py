@@ -21,11 +21,11 @@ from workloads.scenario import load
 ROOT = Path(__file__).parent.parent.parent
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 SCENARIO = """
-purpose = "as small as can be"
+purpose = "small, and long enough to be killed in the middle"
 [runtime]
 gomaxprocs = 1
 [run]
-duration = "200us"
+duration = "10ms"
 samples = 5
 [workload]
 kind = "workers"
@@ -178,6 +178,31 @@ def test_a_scheduler_that_is_not_there_is_one_line(folder, capfd, monkeypatch):
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("allocsim: tcp://127.0.0.1:9: no scheduler answers (")
+    assert not (folder / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.toml", "-o", "no"], "none.toml: no such file; name one that exists"),
+        (["sweep.toml"], "missing option '-o'; see allocsim sweep --help"),
+        (
+            ["sweep.toml", "-o", "no", "--jobs", "2", "--scheduler", "tcp://a:1"],
+            "--jobs counts processes of this machine",
+        ),
+        (["sweep.toml", "-o", "no", "--set", "gogc=1"], "sweep.toml: set.gogc: is the same setting as axes.gogc"),
+        (["sweep.toml", "-o", "no", "--set", "gogc"], "sweep.toml: --set gogc: is not key=value"),
+        (["sweep.toml", "-o", "no", "--set", "cpus=0"], "machine.cpus: 0 is not allowed"),
+        (["sweep.toml", "-o", "small.toml"], "small.toml: cannot be written (File exists)"),
+    ],
+)
+def test_a_refusal_is_one_line(folder, capfd, monkeypatch, arguments, said):
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["sweep", *arguments])
+    assert ended.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert said in line
     assert not (folder / "no").exists()
 
 
