@@ -76,12 +76,9 @@ class Processes:
 
     def end(self) -> None:
         """End the processes, whatever they are at."""
-        running = list((self._pool._processes or {}).values())  # Executor.kill_workers came with Python 3.14
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in running:
+        for process in list((self._pool._processes or {}).values()):  # Executor.kill_workers came with Python 3.14
             process.kill()
-        for process in running:
-            process.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
