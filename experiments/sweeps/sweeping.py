@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,13 +54,8 @@ def run_sweep(
     """
     wanted = tables.formats(formats)
     count = jobs or len(os.sched_getaffinity(0))
-    with crew_of(count) if executor is None else _given(executor, count) as crew:
+    with crew_of(count) if executor is None else nullcontext(Given(executor, lambda: count)) as crew:
         return carry_out(sweep, directory, crew, wanted).results
-
-
-@contextmanager
-def _given(executor: Executor, jobs: int) -> Iterator[Crew]:
-    yield Given(executor, lambda: jobs)
 
 
 @contextmanager
@@ -95,7 +90,8 @@ def carry_out(
             made += 1
             failed += done.failed
 
-        work = Work(results.code, tasks, crew, keep, bool(tasks) and isinstance(crew, Processes) and _cold())
+        cold = bool(tasks) and isinstance(crew, Processes) and announce_compile()
+        work = Work(results.code, tasks, crew, keep, cold)
         whole = work.run(interrupted, lambda: progress(made, len(tasks)))
         if not whole:
             return Outcome(results, False, made, failed)
@@ -122,8 +118,3 @@ def _made(results: Results, run: Run, warn: Callable[[str], None]) -> bool:
     except InputError as error:
         warn(str(error))
         return False
-
-
-def _cold() -> bool:
-    """Whether the simulator is still to be compiled, which one worker should do for all; said on stderr."""
-    return announce_compile()

@@ -51,22 +51,18 @@ def rows_of(results: Results, run: Run, record: Record) -> dict[str, Columns]:
     """What a run adds to each table."""
     here = {"point": run.point, "replicate": run.replicate}
     row = here | {"seed": run.seed} | results.values(run) | {"error": record.error} | _figures(record)
-    series: Columns = {
-        name: list(column) for name, column in zip(record.series_columns, zip(*record.series), strict=False)
+    found: dict[str, Columns] = {
+        "series": dict(zip(record.series_columns, map(list, zip(*record.series, strict=True)), strict=False)),
+        "histograms": _histograms(record),
+        "gc_cycles": dict(
+            zip(COLUMNS, (list(map(_number, column)) for column in zip(*record.cycles, strict=True)), strict=False)
+        ),
     }
-    cycles: Columns = {
-        name: [_number(cell) for cell in column] for name, column in zip(COLUMNS, zip(*record.cycles), strict=False)
-    }
-    found = {"series": series, "histograms": _histograms(record), "gc_cycles": cycles}
-    for columns in found.values():
+    tables: dict[str, Columns] = {"runs": {name: [value] for name, value in row.items()}}
+    for table, columns in found.items():
         length = len(next(iter(columns.values()), ()))
-        for name, value in reversed(here.items()):
-            columns[name] = [value] * length
-    order = {
-        name: {key: columns[key] for key in (*here, *(k for k in columns if k not in here))}
-        for name, columns in found.items()
-    }
-    return {"runs": {name: [value] for name, value in row.items()}} | order
+        tables[table] = {name: [value] * length for name, value in here.items()} | columns
+    return tables
 
 
 def _figures(record: Record) -> dict[str, int | float]:
