@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ def sweep(
     if not done.whole:
         click.echo(f"allocsim: interrupted: {done.made:,} runs were made and kept; the same command goes on", err=True)
         raise click.exceptions.Exit(130)
-    show(output, as_json)
+    _print(done.summary, as_json)
     click.echo(f"kept in {visible(output)}: {', '.join(path.name for path in done.written)}", err=True)
     if done.failed:
         click.echo(
@@ -134,7 +134,12 @@ def show(directory: str, as_json: bool) -> None:
     """Print what a sweep found so far."""
     from experiments.sweeps import store, summary
 
-    found = summary.summary(store.read(directory))
+    _print(summary.summary(store.read(directory)), as_json)
+
+
+def _print(found: Mapping[str, Any], as_json: bool) -> None:
+    from experiments.sweeps import summary
+
     text = json.dumps(found, indent=2) if as_json else "\n".join(summary.text(found))
     encoding = sys.stdout.encoding or "ascii"
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding))

@@ -25,13 +25,17 @@ def connected(address: str) -> Iterator[Crew]:
     """The workers of a scheduler; InputError, within seconds, if it cannot be reached or has none."""
     try:
         from distributed import Client
+        from distributed.comm import get_address_host_port
     except ImportError:
         raise InputError("--scheduler: distributed is not installed; pip install 'allocsim[cluster]'") from None
     try:
+        get_address_host_port(address)
         client = Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         what = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise InputError(f"{address}: no scheduler answers ({what}); name one that runs, as tcp://host:8786") from None
+        raise InputError(
+            f"{address or repr(address)}: no scheduler answers ({what}); name one that runs, as tcp://host:8786"
+        ) from None
     try:
         try:
             client.wait_for_workers(1, timeout=_PATIENCE)

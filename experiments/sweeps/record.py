@@ -6,11 +6,10 @@ Written it is compressed JSON; the same run gives the same record on every machi
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from sim import __version__
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from experiments.run import Result
 
 SCHEMA = 1
+_LEVEL = 3  # of compression: 6 takes 2.5 times as long for 5 % less
 _MAX = 256 << 20  # bytes of a record, uncompressed
 
 
@@ -95,8 +95,14 @@ def record_of(key: str, code: str, result: Result) -> Record:
 
 def encode(record: Record) -> bytes:
     """A record as the bytes of its file."""
-    whole = {"schema": SCHEMA, "allocsim": __version__, **asdict(record)}
-    return gzip.compress(json.dumps(whole, separators=(",", ":")).encode(), 6, mtime=0)
+    whole = {"schema": SCHEMA, "allocsim": __version__} | _fields(record)
+    whole["latency"] = {name: _fields(one) for name, one in record.latency.items()}
+    return gzip.compress(json.dumps(whole, separators=(",", ":")).encode(), _LEVEL, mtime=0)
+
+
+def _fields(one: Record | Latency) -> dict[str, Any]:
+    """Fields by name; `dataclasses.asdict` copies every number of them, and takes ten times as long."""
+    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 def decode(held: bytes) -> Record:
@@ -145,12 +151,12 @@ def _latency(one: Mapping[str, Any]) -> Latency:
     total, maximum = _integers((one["total"], one["maximum"]), 2)
     buckets = _integers(one["buckets"], len(one["buckets"]))
     counts = _integers(one["counts"], len(buckets))
-    if any(b >= a for b, a in itertools.pairwise(buckets)) or not counts or min(counts) < 1:
+    if buckets != tuple(sorted(set(buckets))) or not counts or min(counts) < 1:
         raise ValueError("buckets that do not rise, or empty ones")
     return Latency(total, maximum, _integers(one["percentiles"], 6), buckets, counts)
 
 
 def _integers(row: Sequence[Any], length: int) -> tuple[int, ...]:
-    if len(row) != length or not all(type(value) is int for value in row):
+    if len(row) != length or not set(map(type, row)) <= {int}:
         raise ValueError(f"a row that is not of {length} integers")
     return tuple(row)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from experiments.sweeps.points import Run
 from experiments.sweeps.record import Latency, Record
 from experiments.sweeps.store import Results
-from experiments.sweeps.tables import limits
 from sim.units import format_size, format_time
 
 _PERCENTILES = (50.0, 99.0, 99.9)
@@ -23,6 +24,7 @@ _FIGURES = {  # by name in JSON: the metric, and how those of replications becom
     "gc_cpu": ("/sim/gc/cpu:share", "mean"),
     "heap_peak": ("/sim/heap/peak:bytes", "max"),
 }
+_LATENCIES = {"malloc": "all", "response": "response"}
 _FAILURES_SHOWN = 5
 
 
@@ -32,6 +34,13 @@ def merged(parts: Sequence[Latency]) -> Counter[int]:
     for one in parts:
         found.update(dict(zip(one.buckets, one.counts, strict=True)))
     return found
+
+
+@cache
+def _top(bucket: int) -> int:
+    from sim.metrics.histogram import bucket_top
+
+    return bucket_top(bucket)
 
 
 def percentiles(parts: Sequence[Latency], wanted: Sequence[float]) -> list[int]:
@@ -44,37 +53,51 @@ def percentiles(parts: Sequence[Latency], wanted: Sequence[float]) -> list[int]:
         for bucket, count in counts:
             passed += count
             if passed >= rank:
-                top = limits(bucket)[1]
+                top = _top(bucket)
                 break
         found.append(min(top, most))
     return found
 
 
 def summary(results: Results) -> dict[str, Any]:
-    """The shape of ``allocsim sweep --json``; InputError if a record cannot be read."""
-    made: list[list[Record]] = [[] for _ in results.points]
-    failures = []
-    missing = 0
-    for run in results.runs:
-        if not results.has(run):
-            missing += 1
-            continue
-        record = results.record(run)
-        if record.error is None:
-            made[run.point].append(record)
-        else:
-            failures.append(_failure(results, run, record.error))
-    return {
-        "sweep": results.sweep,
-        "code": results.code,
-        "runs": len(results.runs),
-        "missing": missing,
-        "failed": failures,
-        "points": [
-            {"point": point.number, "values": point.values} | _point(records)
-            for point, records in zip(results.points, made, strict=True)
-        ],
-    }
+    """`Summary` of every record in a directory; InputError if one cannot be read."""
+    found = Summary(results)
+    for run, record in results.records():
+        found.add(run, record)
+    return found.found()
+
+
+class Summary:
+    """What runs found, from their records one by one; only what is shown of them is held."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._made: list[list[Record]] = [[] for _ in results.points]
+        self._failed: list[dict[str, Any]] = []
+
+    def add(self, run: Run, record: Record) -> None:
+        """Take a run in."""
+        if record.error is not None:
+            self._failed.append(_failure(self._results, run, record.error))
+            return
+        latency = {cause: record.latency[cause] for cause in _LATENCIES.values() if cause in record.latency}
+        self._made[run.point].append(replace(record, latency=latency, series=(), cycles=()))
+
+    def found(self) -> dict[str, Any]:
+        """The shape of ``allocsim sweep --json``."""
+        results = self._results
+        made = sum(map(len, self._made)) + len(self._failed)
+        return {
+            "sweep": results.sweep,
+            "code": results.code,
+            "runs": len(results.runs),
+            "missing": len(results.runs) - made,
+            "failed": self._failed,
+            "points": [
+                {"point": point.number, "values": point.values} | _point(records)
+                for point, records in zip(results.points, self._made, strict=True)
+            ],
+        }
 
 
 def _failure(results: Results, run: Run, error: str) -> dict[str, Any]:
@@ -89,7 +112,7 @@ def _point(records: Sequence[Record]) -> dict[str, Any]:
         values = [record.metrics[metric] for record in records if metric in record.metrics]
         if values:
             found[name] = max(values) if how == "max" else sum(values) / len(values)
-    for name, cause in (("malloc", "all"), ("response", "response")):
+    for name, cause in _LATENCIES.items():
         parts = [record.latency[cause] for record in records if cause in record.latency]
         if parts:
             times = percentiles(parts, _PERCENTILES)

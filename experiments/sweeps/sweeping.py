@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.errors import InputError
 from experiments.output import write_whole
@@ -20,6 +20,7 @@ from experiments.sweeps.points import Run, points_of
 from experiments.sweeps.pool import Crew, Given, Processes, Work
 from experiments.sweeps.spec import Sweep
 from experiments.sweeps.store import Results
+from experiments.sweeps.summary import Summary
 from experiments.sweeps.work import Done, Task
 
 if TYPE_CHECKING:
@@ -31,13 +32,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a sweep: whether every run was made, how many were made now and how many of those failed."""
+    """What became of a sweep: whether every run was made, how many were made now and how many of those failed.
+
+    If every one was made: the files written, and what was found in short (summary.py).
+    """
 
     results: Results
     whole: bool
     made: int
     failed: int
     written: Sequence[Path] = ()
+    summary: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_sweep(
@@ -95,9 +100,10 @@ def carry_out(
         whole = work.run(interrupted, lambda: progress(made, len(tasks)))
         if not whole:
             return Outcome(results, False, made, failed)
-        written = tables.write(results, formats)
+        seen = Summary(results)
+        written = tables.write(results, formats, seen.add)
         write_whole(results.directory / "host.json", json_text(host(begun)) + "\n")
-    return Outcome(results, True, made, failed, written)
+    return Outcome(results, True, made, failed, written, seen.found())
 
 
 def _missing(results: Results, scenarios: Sequence[Scenario], warn: Callable[[str], None]) -> Iterator[Task]:

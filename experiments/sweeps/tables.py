@@ -17,6 +17,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,17 +27,22 @@ from experiments.output import atomic
 from experiments.sweeps.points import Run
 from experiments.sweeps.record import Record
 from experiments.sweeps.store import Results
-from sim.metrics.cycles import COLUMNS
+from sim.metrics.cycles import COLUMNS, Cycle, Swept
 
 FORMATS = ("parquet", "csv", "jsonl")
-TABLES = ("runs", "series", "histograms", "gc_cycles")
 _NAMES = ("p50", "p90", "p99", "p99.9", "p99.99", "p99.999")  # of sim.metrics.histogram.PERCENTILES
 _SECOND, _NS = 1e12, 1e3  # picoseconds
 _GROUP = 50_000  # rows of a row group, at least
 _INT64 = 1 << 63
+_KINDS = {"cause": "text", "low_ns": "float", "high_ns": "float"} | {
+    prefix + field.name: {"float": "float", "str": "text"}[field.type]
+    for record, prefix in ((Cycle, ""), (Swept, "swept_"))
+    for field in fields(record)
+    if field.type in ("float", "str")
+}  # of columns beside the runs that hold no integers
 
-Columns = dict[str, list[Any]]
-"""Rows of a table, by column; None where there is nothing."""
+Columns = dict[str, Any]
+"""Rows of a table: lists or arrays by column; None where there is nothing."""
 
 
 def formats(wanted: Sequence[str] = ()) -> tuple[str, ...]:
@@ -47,22 +53,24 @@ def formats(wanted: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted)) or (("parquet",) if there else ("csv",))
 
 
-def rows_of(results: Results, run: Run, record: Record) -> dict[str, Columns]:
-    """What a run adds to each table."""
-    here = {"point": run.point, "replicate": run.replicate}
-    row = here | {"seed": run.seed} | results.values(run) | {"error": record.error} | _figures(record)
+def row_of(results: Results, run: Run, record: Record) -> dict[str, Any]:
+    """The row of a run."""
+    asked = {"point": run.point, "replicate": run.replicate, "seed": run.seed} | results.values(run)
+    return asked | {"error": record.error} | _figures(record)
+
+
+def rows_of(run: Run, record: Record) -> dict[str, Columns]:
+    """What a run adds to each of the other tables."""
+    cycles = zip(*record.cycles, strict=True)
     found: dict[str, Columns] = {
         "series": dict(zip(record.series_columns, map(list, zip(*record.series, strict=True)), strict=False)),
         "histograms": _histograms(record),
-        "gc_cycles": dict(
-            zip(COLUMNS, (list(map(_number, column)) for column in zip(*record.cycles, strict=True)), strict=False)
-        ),
+        "gc_cycles": {name: list(map(_number, cells)) for name, cells in zip(COLUMNS, cycles, strict=False)},
     }
-    tables: dict[str, Columns] = {"runs": {name: [value] for name, value in row.items()}}
     for table, columns in found.items():
         length = len(next(iter(columns.values()), ()))
-        tables[table] = {name: [value] * length for name, value in here.items()} | columns
-    return tables
+        found[table] = {"point": [run.point] * length, "replicate": [run.replicate] * length} | columns
+    return found
 
 
 def _figures(record: Record) -> dict[str, int | float]:
@@ -78,24 +86,27 @@ def _figures(record: Record) -> dict[str, int | float]:
 
 
 def _histograms(record: Record) -> Columns:
-    causes: list[str] = []
-    low: list[float] = []
-    high: list[float] = []
-    count: list[int] = []
-    for cause, one in record.latency.items():
-        causes += [cause] * len(one.buckets)
-        low += [limits(bucket)[0] / _NS for bucket in one.buckets]
-        high += [limits(bucket)[1] / _NS for bucket in one.buckets]
-        count += one.counts
-    return {"cause": causes, "low_ns": low, "high_ns": high, "count": count}
+    import numpy as np
+
+    low, high = _limits()
+    buckets = np.concatenate([np.array(one.buckets) for one in record.latency.values()] or [np.zeros(0, int)])
+    return {
+        "cause": [cause for cause, one in record.latency.items() for _ in one.buckets],
+        "low_ns": low[buckets],
+        "high_ns": high[buckets],
+        "count": [count for one in record.latency.values() for count in one.counts],
+    }
 
 
 @cache
-def limits(bucket: int) -> tuple[int, int]:
-    """The lowest and the highest value of a bucket, picoseconds."""
-    from sim.metrics.histogram import bucket_top
+def _limits() -> tuple[Any, Any]:
+    """The lowest and the highest value of each bucket, nanoseconds."""
+    import numpy as np
 
-    return bucket_top(bucket - 1) + 1 if bucket else 0, bucket_top(bucket)
+    from sim.metrics.histogram import BUCKETS, bucket_top
+
+    tops = np.array([-1, *map(bucket_top, range(BUCKETS))])
+    return (tops[:-1] + 1) / _NS, tops[1:] / _NS
 
 
 def _number(cell: str) -> int | float | str | None:
@@ -116,37 +127,59 @@ class _Writer(Protocol):
         """Add rows."""
 
 
-def write(results: Results, wanted: Sequence[str]) -> list[Path]:
+def write(results: Results, wanted: Sequence[str], look: Callable[[Run, Record], None]) -> list[Path]:
     """Write every table in some formats, each file whole or not at all; their paths.
 
-    InputError if a record cannot be read, or if there is no room.
+    ``look`` is shown each record on the way. InputError if one cannot be read, or if there is no room.
     """
-    kinds: dict[str, dict[str, str]] = {table: {} for table in TABLES}
-    for run, record in results.records():
-        for table, columns in rows_of(results, run, record).items():
-            _learn(kinds[table], columns)
-    kinds["runs"] = _ordered(kinds["runs"], len(next(iter(results.points)).values))
-    paths = []
+    rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        writers: list[tuple[str, _Writer]] = []
-        for table in (table for table in TABLES if kinds[table]):
-            for kind in wanted:
-                paths.append(results.directory / f"{table}.{kind}")
-                writers.append((table, stack.enter_context(_WRITERS[kind](paths[-1], kinds[table]))))
+        files = _Files(results.directory, wanted, stack)
         for run, record in results.records():
-            rows = rows_of(results, run, record)
-            for table, writer in writers:
-                writer.write(rows[table])
-    return paths
+            look(run, record)
+            rows.append(row_of(results, run, record))
+            for table, columns in rows_of(run, record).items():
+                files.write(table, columns)
+        kinds = _kinds(rows, 4 + len(results.points[0].values))
+        files.begin("runs", kinds)
+        files.write("runs", {name: [row.get(name) for row in rows] for name in kinds})
+    return sorted(files.paths)
 
 
-def _learn(kinds: dict[str, str], columns: Columns) -> None:
-    """Take note of what columns hold: "int", "float", "text", or nothing yet."""
-    if not any(columns.values()):
-        return  # a table without rows is not written
-    for name, values in columns.items():
-        seen = {kinds.get(name, ""), *map(_kind, values)}
-        kinds[name] = next(kind for kind in ("text", "float", "int", "") if kind in seen)
+class _Files:
+    """The files of the tables, begun when there is a row for them."""
+
+    def __init__(self, directory: Path, wanted: Sequence[str], stack: ExitStack) -> None:
+        self._directory, self._wanted, self._stack = directory, wanted, stack
+        self._writers: dict[str, list[_Writer]] = {}
+        self.paths: list[Path] = []
+
+    def begin(self, table: str, kinds: Mapping[str, str]) -> None:
+        """Begin the files of a table with these columns."""
+        paths = [self._directory / f"{table}.{kind}" for kind in self._wanted]
+        made = [_WRITERS[kind](path, kinds) for kind, path in zip(self._wanted, paths, strict=True)]
+        self._writers[table] = [self._stack.enter_context(one) for one in made]
+        self.paths += paths
+
+    def write(self, table: str, rows: Columns) -> None:
+        """Add rows to a table."""
+        if not len(next(iter(rows.values()))):
+            return
+        if table not in self._writers:
+            self.begin(table, {name: _KINDS.get(name, "int") for name in rows})
+        for writer in self._writers[table]:
+            writer.write(rows)
+
+
+def _kinds(rows: Sequence[Mapping[str, Any]], asked: int) -> dict[str, str]:
+    """What each column of the runs holds, "int", "float", "text", or "" of nothing: what was asked, then figures by name."""
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        for name, value in row.items():
+            values.setdefault(name, set()).add(_kind(value))
+    first = list(values)[:asked]
+    order = (*first, *sorted(values.keys() - set(first)))
+    return {name: next(kind for kind in ("text", "float", "int", "") if kind in values[name]) for name in order}
 
 
 def _kind(value: Any) -> str:
@@ -155,16 +188,10 @@ def _kind(value: Any) -> str:
     return {float: "float", type(None): ""}.get(type(value), "text")
 
 
-def _ordered(kinds: Mapping[str, str], axes: int) -> dict[str, str]:
-    """The columns of the runs: what was asked first, then figures by name."""
-    first = list(kinds)[: 4 + axes]
-    return {name: kinds[name] for name in (*first, *sorted(kinds.keys() - set(first)))}
-
-
 def _cells(rows: Columns, names: Iterable[str]) -> Iterator[tuple[Any, ...]]:
     """Rows of these columns."""
-    length = len(next(iter(rows.values()), ()))
-    return zip(*(rows.get(name, [None] * length) for name in names), strict=True)
+    columns = (rows[name] for name in names)
+    return zip(*(column if isinstance(column, list) else column.tolist() for column in columns), strict=True)
 
 
 class _Csv:
@@ -194,16 +221,16 @@ class _Parquet:
         types = {"int": pa.int64(), "float": pa.float64()}
         self._arrow = pa
         self._schema = pa.schema([(name, types.get(kind, pa.string())) for name, kind in kinds.items()])
-        exact: dict[str, Callable[[Any], Any]] = {"text": _text, "float": float}
+        exact: dict[str, tuple[type, Callable[[Any], Any]]] = {"text": (str, _text), "float": (float, float)}
         self._as = {name: exact[kind] for name, kind in kinds.items() if kind in exact}
         self._writer = ParquetWriter(path, self._schema, compression="zstd")
         self._held: list[Any] = []
 
     def write(self, rows: Columns) -> None:
-        length = len(next(iter(rows.values()), ()))
-        whole = {name: rows.get(name, [None] * length) for name in self._schema.names}
-        for name, kind in self._as.items():
-            whole[name] = [None if value is None else kind(value) for value in whole[name]]
+        whole = dict(rows)
+        for name, (kind, exact) in self._as.items():
+            if isinstance(whole[name], list) and set(map(type, whole[name])) != {kind}:
+                whole[name] = [None if value is None else exact(value) for value in whole[name]]
         self._held.append(self._arrow.table(whole, self._schema))
         if sum(table.num_rows for table in self._held) >= _GROUP:
             self._flush()

@@ -168,15 +168,16 @@ def test_a_cluster_makes_the_same_tables(folder, capfd):
     assert tables(folder / "dask") == tables(folder / "d")
 
 
-def test_a_scheduler_that_is_not_there_is_one_line(folder, capfd, monkeypatch):
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "tcp://127.0.0.1", "fax://127.0.0.1:9"])
+def test_a_scheduler_that_is_not_there_is_one_line(folder, capfd, monkeypatch, address):
     pytest.importorskip("distributed")
     monkeypatch.setattr("experiments.sweeps.cluster._PATIENCE", 0.3)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["sweep", str(folder / "sweep.toml"), "-o", str(folder / "no"), "--scheduler", "tcp://127.0.0.1:9"])
+        cli.main(["sweep", str(folder / "sweep.toml"), "-o", str(folder / "no"), "--scheduler", address])
     assert ended.value.code == 2
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
-    assert said[0].startswith("allocsim: tcp://127.0.0.1:9: no scheduler answers (")
+    assert said[0].startswith(f"allocsim: {address}: no scheduler answers (")
     assert not (folder / "no").exists()
 
 
