@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments import cli_compare, cli_export, cli_measure, cli_record, cli_validate
+from experiments import cli_compare, cli_export, cli_measure, cli_record, cli_sweep, cli_validate
 from experiments.errors import InputError, visible
 from experiments.output import atomic, writable
 from experiments.progress import Bar, announce_compile, stoppable
@@ -49,6 +49,7 @@ for _command in (
     cli_compare.compare,
     cli_export.export,
     cli_measure.calibrate,
+    cli_sweep.sweep,
     cli_validate.validate,
     *cli_record.COMMANDS,
 ):
@@ -138,9 +139,12 @@ def list_(as_json: bool) -> None:
 @click.argument("directory", metavar="DIR")
 @_json
 def show(directory: str, as_json: bool) -> None:
-    """Show a result that `allocsim run -o DIR` kept."""
+    """Show a result that `allocsim run -o DIR` kept, or a sweep that `allocsim sweep -o DIR` did."""
     from experiments.result import read
 
+    if cli_sweep.is_sweep(directory):
+        cli_sweep.show(directory, as_json)
+        return
     _show(read(directory), as_json)
 
 

@@ -25,8 +25,8 @@ class Bar:
         self._due = self._begun + _PATIENCE
         self._drawn = 0
 
-    def __call__(self, share: float) -> None:
-        """Show that a share of 0 to 1 is done."""
+    def __call__(self, share: float, of_what: str = "") -> None:
+        """Show that a share of 0 to 1 is done; ``of_what``: in other words."""
         now = self._clock()
         if now < self._due:
             return
@@ -35,7 +35,8 @@ class Bar:
         left = f"{_duration(passed / share - passed)} left" if share >= 0.01 else ""
         cells = 30
         full = int(share * cells)
-        text = f"{int(share * 100):3} % [{'#' * full}{'.' * (cells - full)}] {_duration(passed)} {left}".rstrip()
+        told = " ".join(words for words in (of_what, _duration(passed), left) if words)
+        text = f"{int(share * 100):3} % [{'#' * full}{'.' * (cells - full)}] {told}"
         text = text[: shutil.get_terminal_size().columns - 1]
         self._stream.write("\r" + text.ljust(self._drawn))
         self._stream.flush()
@@ -62,12 +63,17 @@ def announce_compile(
     what: str = "the simulated runtime",
     about: str = "half a minute",
     modules: tuple[str, ...] = ("pump", "streams_fill"),
-) -> None:
-    """Say on stderr, before it happens, why the first run on a machine takes longer: ``modules`` are to be compiled."""
+) -> bool:
+    """Say on stderr, before it happens, why the first run on a machine takes longer: ``modules`` are to be compiled.
+
+    Whether it was said.
+    """
     from sim.jit import cache_is_cold
 
-    if cache_is_cold(*modules):
+    cold = cache_is_cold(*modules)
+    if cold:
         click.echo(f"compiling {what} for this machine (once, about {about}) ...", err=True)
+    return cold
 
 
 @contextmanager

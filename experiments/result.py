@@ -244,7 +244,7 @@ def _toml(tables: Mapping[str, Any]) -> Iterator[str]:
     """A scenario as lines of TOML: a section per table, ``[[workload.objects]]`` for each kind of object."""
     for key, value in tables.items():
         if not isinstance(value, dict):
-            yield f"{key} = {_toml_value(value)}"
+            yield f"{key} = {toml_value(value)}"
     for section, table in tables.items():
         if not isinstance(table, dict):
             continue
@@ -252,19 +252,19 @@ def _toml(tables: Mapping[str, Any]) -> Iterator[str]:
         yield f"[{section}]"
         for key, value in table.items():
             if key != "objects":
-                yield f"{key} = {_toml_value(value)}"
+                yield f"{key} = {toml_value(value)}"
         for one in table.get("objects", ()):
             yield ""
             yield f"[[{section}.objects]]"
-            yield from (f"{key} = {_toml_value(value)}" for key, value in one.items())
+            yield from (f"{key} = {toml_value(value)}" for key, value in one.items())
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """Text, a number, a list or a table on one line."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml_value(inner)}" for key, inner in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {toml_value(inner)}" for key, inner in value.items()) + " }"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -42,14 +42,14 @@ def load(path_or_name: str | Path, sets: Sequence[str] = (), seed: int | None = 
     """
     file = str(path_or_name)
     path = _find(file)
-    raw = _parse(_read(path, file), file)
-    _make_absolute(raw, path.parent)
+    raw = parse(read_text(path, file), file)
+    make_absolute(raw, path.parent)
     from workloads.scenario_schema import resolve
 
     apply_sets(raw, sets, file)
     if seed is not None:
         _assign(raw, ["run", "seed"], seed, file)
-    _make_absolute(raw, Path())
+    make_absolute(raw, Path())
     return resolve(raw, file, path.stem)
 
 
@@ -74,7 +74,8 @@ def _find(name: str) -> Path:
     raise fault(name or "''", "", f"no such scenario; {hint}")
 
 
-def _read(path: Path, file: str) -> str:
+def read_text(path: Path, file: str) -> str:
+    """What a TOML file holds; ScenarioError calls it ``file``."""
     try:
         with path.open("rb") as stream:
             found = stream.read(_MAX_FILE + 1)
@@ -92,7 +93,8 @@ def _read(path: Path, file: str) -> str:
         raise fault(file, f"line {line}", "is not UTF-8 text; save it as UTF-8") from None
 
 
-def _parse(text: str, file: str) -> dict[str, Any]:
+def parse(text: str, file: str) -> dict[str, Any]:
+    """The tables of a TOML text; ScenarioError names the line."""
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -118,7 +120,7 @@ def _not_toml(message: str, text: str, file: str) -> ScenarioError:
     return fault(file, f"line {line}", f"is not TOML ({what}{place}); {hint}")
 
 
-def _make_absolute(raw: Mapping[str, Any], folder: Path) -> None:
+def make_absolute(raw: Mapping[str, Any], folder: Path) -> None:
     """Make the paths of files that a scenario names absolute."""
     for section, key in (("machine", "prices"), ("workload", "sizes_table"), ("workload", "trace")):
         table = raw.get(section)
@@ -135,13 +137,13 @@ def _set(raw: dict[str, Any], text: str, sections: Mapping[str, Sequence[str]], 
     key = key.strip()
     if not equals or not all(key.split(".")):
         raise fault(file, f"--set {text[:80]}", "is not key=value; write one such as gomaxprocs=8")
-    path = _full_key(key, sections, file)
+    path = full_key(key, sections, file)
     if path[0] == "workload" and len(path) == 2 and path[1] in _REPLACES and isinstance(raw.get("workload"), dict):
         raw["workload"].pop(_REPLACES[path[1]], None)
-    _assign(raw, path, _value(value, key, file), file)
+    _assign(raw, path, value_of(value, key, file), file)
 
 
-def _full_key(key: str, sections: Mapping[str, Sequence[str]], file: str) -> list[str]:
+def full_key(key: str, sections: Mapping[str, Sequence[str]], file: str) -> list[str]:
     """The path of a dotted key, or of one that a single section has."""
     if "." in key or key == "purpose" or key in sections:
         return key.split(".")
@@ -156,8 +158,8 @@ def _full_key(key: str, sections: Mapping[str, Sequence[str]], file: str) -> lis
     raise fault(file, key[:80], f"unknown key; {hint}")
 
 
-def _value(text: str, key: str, file: str) -> Any:
-    """A value as TOML has it, or a bare word."""
+def value_of(text: str, key: str, file: str) -> Any:
+    """A value as TOML has it, or a bare word; ScenarioError if it is neither."""
     text = text.strip()
     try:
         found = tomllib.loads(f"value = {text}")

@@ -49,6 +49,13 @@ def test_a_long_run_has_one_line_that_goes_away(bar):
     assert "\n" not in bar[1].getvalue()
 
 
+def test_the_bar_says_of_what(bar):
+    drawing, stream, clock = bar
+    clock.now += 4
+    drawing(0.25, "30 of 120 runs, 7.5/s")
+    assert stream.getvalue().endswith("] 30 of 120 runs, 7.5/s 4 s 12 s left")
+
+
 def test_no_estimate_before_one_percent(bar):
     assert at(bar, 7200, 0.0).endswith("] 2:00:00")
     assert at(bar, 7300, 0.5).endswith("] 2:01:40 2:01:40 left")

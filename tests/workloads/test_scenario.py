@@ -387,9 +387,9 @@ def test_the_seed_goes_over_file_and_sets(file):
 
 
 def test_a_key_of_two_sections_is_ambiguous():
-    from workloads.scenario import _full_key
+    from workloads.scenario import full_key
 
-    text = refusal(_full_key, "x", {"one": ["x"], "two": ["x"]}, "f")
+    text = refusal(full_key, "x", {"one": ["x"], "two": ["x"]}, "f")
     assert text == "f: x: is a key of several sections; write one.x or two.x"
 
 
