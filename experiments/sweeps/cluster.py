@@ -8,6 +8,7 @@ made one by one.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ def connected(address: str) -> Iterator[Crew]:
         from distributed.comm import get_address_host_port
     except ImportError:
         raise InputError("--scheduler: distributed is not installed; pip install 'allocsim[cluster]'") from None
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said here, in a line
     try:
         get_address_host_port(address)
         client = Client(address, timeout=_PATIENCE, set_as_default=False)

@@ -78,7 +78,7 @@ def record_of(key: str, code: str, result: Result) -> Record:
         summaries |= {"response": result.response, "run_queue": result.queued}
     latency = {}
     for name, summary in summaries.items():
-        held = result.counts[name].nonzero()[0]
+        held = (result.counts[name] != 0).nonzero()[0]
         if len(held):
             counts = tuple(result.counts[name][held].tolist())
             latency[name] = Latency(summary.total, summary.maximum, summary.percentiles, tuple(held.tolist()), counts)

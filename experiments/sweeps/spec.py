@@ -93,7 +93,7 @@ class Sweep:
     folder: Path = field(default_factory=Path, compare=False)
 
     def __post_init__(self) -> None:
-        for key, what in ((("scenario"), self.scenario), ("purpose", self.purpose)):
+        for key, what in (("scenario", self.scenario), ("purpose", self.purpose)):
             if not isinstance(what, str) or (key == "scenario" and not what) or not what.isprintable():
                 self.refuse(key, f'{shown(what)} is not one line of text; write {key} = "..."')
         if self.kind not in get_args(Kind):
