@@ -148,13 +148,17 @@ def world_of(model: str, scenario: Scenario, machine: str) -> ThreadWorld:
     workload = scenario.workload
     assert not isinstance(workload, Recorded)
     n = scenario.gomaxprocs if isinstance(workload, Service) else workload.goroutines
-    cpus = min(scenario.gomaxprocs, scenario.cpus)
+    return thread_world(model, n, min(scenario.gomaxprocs, scenario.cpus), machine, scenario.seed)
+
+
+def thread_world(model: str, nthreads: int, cpus: int, machine: str, seed: int) -> ThreadWorld:
+    """The world of a model in which so many threads are idle; a list sorted by address unless the name says otherwise."""
     if model == TCMALLOC:
-        return TCMallocWorld(n, load_thread_machine(machine, "tcmalloc"), scenario.seed, cpus=cpus)
+        return TCMallocWorld(nthreads, load_thread_machine(machine, "tcmalloc"), seed, cpus=cpus)
     policy, _, order = model.partition(":")
     prices = load_thread_machine(machine, "textbook")
     chosen = None if policy == "bump" else order or ORDERS[0]
-    return TextbookWorld(policy, n, prices, scenario.seed, order=chosen, cpus=cpus)
+    return TextbookWorld(policy, nthreads, prices, seed, order=chosen, cpus=cpus)
 
 
 def memory_of(world: ThreadWorld) -> tuple[int, int, int]:
