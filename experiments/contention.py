@@ -48,8 +48,9 @@ MODELS = ("first-fit", "segregated-fit", "tcmalloc", "go1.14", "go1.27", "go1.27
 THREADS = (1, 2, 4, 8, 16, 32, 64)
 THINKS = (1000, 0)  # mean nanoseconds of work before a malloc
 LIVE = 32_768
-WARM_UP = 4 * LIVE  # mallocs
-WINDOW = 400_000
+WARM_UP = 16 * LIVE  # mallocs: by then Go has used all the memory it will, at GOGC=400 too
+WARM_UP_EACH = 30_000  # and so many more a thread: lists of TCMalloc caches grow slowly at first
+WINDOW = 1_200_000
 LEAST = 0.2
 SEED = 1
 _STEP = 640 * US  # between two looks, of one thread's time
@@ -151,7 +152,7 @@ def measure(model: str, threads: int, think_ns: int) -> Point:
     """Run a model with so many threads: throughput and waits in the window."""
     running = start(model, threads, think_ns * NS)
     now, step = 0, _STEP // threads
-    while running.seen().mallocs < WARM_UP:
+    while running.seen().mallocs < WARM_UP + WARM_UP_EACH * threads:
         now += step
         running.run(now)
     begun, before = now, running.seen()
@@ -272,14 +273,12 @@ def write(answer: Answer, folder: Path) -> Iterator[str]:
 
 
 def _plot(answer: Answer) -> Any:
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({"svg.fonttype": "none"}):
-        figure = Figure(figsize=(11, 5), layout="constrained")
-        thinks = list(dict.fromkeys(end.think_ns for end in answer.ends))
-        for axes, think_ns in zip(figure.subplots(1, len(thinks), squeeze=False)[0], thinks, strict=True):
-            _panel(axes, answer, think_ns)
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    thinks = list(dict.fromkeys(end.think_ns for end in answer.ends))
+    for axes, think_ns in zip(figure.subplots(1, len(thinks), squeeze=False)[0], thinks, strict=True):
+        _panel(axes, answer, think_ns)
     return figure
 
 
