@@ -23,6 +23,7 @@ from experiments.run import run
 from sim.go.params import VERSIONS
 from sim.metrics.histogram import PERCENTILES, Summary
 from sim.metrics.series import Series
+from sim.ops import ALLOC
 from sim.tcmalloc.check import check as check_tcmalloc
 from sim.tcmalloc.sizeclasses import PAGE_SIZE
 from sim.tcmalloc.stats import numeric_properties
@@ -34,8 +35,11 @@ from sim.threads.state import NEVER
 from sim.threads.world import ThreadWorld
 from sim.units import MS, NS, SEC
 from workloads.drive_threads import ServiceLoad, WorkerLoad
+from workloads.drive_threads_trace import TraceLoad
+from workloads.gotrace_model import TraceError
 from workloads.scenario import Scenario
 from workloads.spec import Recorded, Service
+from workloads.tracestream import Program, build, read
 
 TCMALLOC = "tcmalloc"
 _OS_PAGE = 4096
@@ -76,11 +80,7 @@ class Outcome:
 
 
 def simulate(model: str, scenario: Scenario, thread_machine: str) -> Outcome:
-    """Run a scenario on a model, and check its invariants at the end. InputError says what does not go together."""
-    if isinstance(scenario.workload, Recorded):
-        raise InputError(
-            f"{scenario.name}: a recorded trace is what Go's allocator was asked; give workers or a service"
-        )
+    """Run a scenario on a model, and check its invariants at the end. InputError if its trace cannot be run."""
     return _go(model, scenario) if model in VERSIONS else _threads(model, scenario, thread_machine)
 
 
@@ -136,18 +136,31 @@ def _go(version: str, scenario: Scenario) -> Outcome:
 
 
 def _asked(scenario: Scenario) -> float:
-    """Mean bytes that a malloc of the workload asks for, by its shares."""
-    assert not isinstance(scenario.workload, Recorded)
+    """Mean bytes that a malloc of the workload asks for, by its shares; of a trace, by its mallocs."""
+    if isinstance(scenario.workload, Recorded):
+        ops = _program(scenario).ops
+        return float(ops["arg"][ops["kind"] == ALLOC].mean())
     objects = scenario.workload.mix.objects
     means = [sum((low + high) / 2 * w for low, high, w in one.sizes) / sum(w for *_, w in one.sizes) for one in objects]
     return sum(one.weight * mean for one, mean in zip(objects, means, strict=True)) / sum(one.weight for one in objects)
 
 
+def _program(scenario: Scenario) -> Program:
+    """What the goroutines of a recorded trace do; InputError if it cannot be read any more."""
+    assert isinstance(scenario.workload, Recorded)
+    try:
+        return build(read(scenario.workload.trace), scenario.mallocs, seed=scenario.seed)
+    except TraceError as error:
+        raise InputError(str(error)) from error
+
+
 def world_of(model: str, scenario: Scenario, machine: str) -> ThreadWorld:
     """The world of a model of threads in which nothing has happened yet."""
     workload = scenario.workload
-    assert not isinstance(workload, Recorded)
-    n = scenario.gomaxprocs if isinstance(workload, Service) else workload.goroutines
+    if isinstance(workload, Recorded):
+        n = len(_program(scenario).starts)
+    else:
+        n = scenario.gomaxprocs if isinstance(workload, Service) else workload.goroutines
     return thread_world(model, n, min(scenario.gomaxprocs, scenario.cpus), machine, scenario.seed)
 
 
@@ -208,11 +221,12 @@ def _threads(model: str, scenario: Scenario, machine: str) -> Outcome:
 def _drive(world: ThreadWorld, scenario: Scenario) -> tuple[Any, Series]:
     """Run a world to the scenario's end, its memory looked at on the way."""
     workload, duration, mallocs = scenario.workload, scenario.duration_ps, scenario.mallocs
-    load: WorkerLoad | ServiceLoad
+    load: WorkerLoad | ServiceLoad | TraceLoad
     if isinstance(workload, Service):
         load, end = ServiceLoad(world, workload, duration, mallocs), NEVER
+    elif isinstance(workload, Recorded):
+        load, end = TraceLoad(world, _program(scenario)), NEVER if duration is None else duration
     else:
-        assert not isinstance(workload, Recorded)
         load, end = WorkerLoad(world, workload, mallocs), NEVER if duration is None else duration
     series = Series(_COLUMNS, scenario.samples, (duration or MS) // scenario.samples or 1)
     for limit in _limits(series, end):
