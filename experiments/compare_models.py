@@ -1,8 +1,9 @@
 """One scenario on one allocator, whichever it is: what `compare` puts side by side.
 
 Go's versions run goroutines (`run`); TCMalloc and the textbook allocators run the same streams on threads: a worker is
-a thread, a service's requests go to a pool of GOMAXPROCS threads, and there are as many CPUs as Go's Ps can use at
-once. Dead objects are freed at once there, in Go when the collector has found them.
+a thread, a goroutine of a recorded trace too, a service's requests go to a pool of GOMAXPROCS threads, and there are as
+many CPUs as Go's Ps can use at once. Dead objects are freed at once there, in Go when the collector has found them; of
+a trace only the marks are known between which an object died.
 
 Bytes. *Footprint*: what the heap has of the system and has not given back; metadata apart. *Resident*: what memory
 stands behind, in Go that of stacks too. *Live*: slots or blocks of objects that are not dead. *Internal* fragmentation:
@@ -80,7 +81,11 @@ class Outcome:
 
 
 def simulate(model: str, scenario: Scenario, thread_machine: str) -> Outcome:
-    """Run a scenario on a model, and check its invariants at the end. InputError if its trace cannot be run."""
+    """Run a scenario on a model, and check its invariants at the end. InputError says what does not go together."""
+    if isinstance(scenario.workload, Recorded) and scenario.duration_ps is not None:
+        raise InputError(
+            f"{scenario.name}: run.duration cuts a trace at another malloc with each model; give run.mallocs, or neither"
+        )
     return _go(model, scenario) if model in VERSIONS else _threads(model, scenario, thread_machine)
 
 
@@ -113,7 +118,7 @@ def _go(version: str, scenario: Scenario) -> Outcome:
     ]
     footprint, resident, idle = _memory(rows)
     locks = ("mheap", "mcentral")
-    asked = _asked(scenario)
+    asked = _asked(scenario, int(figures["/sim/mallocs:objects"]))
     return Outcome(
         model=version,
         seconds=float(figures["/sim/time:seconds"]),
@@ -127,7 +132,7 @@ def _go(version: str, scenario: Scenario) -> Outcome:
         lock_wait_seconds=sum(float(figures[f"/sim/locks/{name}/wait:seconds"]) for name in locks),
         peak_footprint=footprint,
         peak_resident=resident,
-        internal=float(figures["/gc/heap/allocs:bytes"]) / max(asked * int(figures["/sim/mallocs:objects"]), 1) - 1,
+        internal=float(figures["/gc/heap/allocs:bytes"]) / max(asked, 1) - 1,
         idle=idle,
         causes=_causes(found.latency, ("all",)),
         memory=tuple(rows),
@@ -135,14 +140,18 @@ def _go(version: str, scenario: Scenario) -> Outcome:
     )
 
 
-def _asked(scenario: Scenario) -> float:
-    """Mean bytes that a malloc of the workload asks for, by its shares; of a trace, by its mallocs."""
+def _asked(scenario: Scenario, mallocs: int) -> float:
+    """Bytes that so many mallocs of the workload ask for, by its shares; of a trace, those of all its objects.
+
+    Those that were there when it began are in it: Go's counts have them.
+    """
     if isinstance(scenario.workload, Recorded):
-        ops = _program(scenario).ops
-        return float(ops["arg"][ops["kind"] == ALLOC].mean())
+        program = _program(scenario)
+        return float(program.ops["arg"][program.ops["kind"] == ALLOC].sum() + program.inherited["arg"].sum())
     objects = scenario.workload.mix.objects
     means = [sum((low + high) / 2 * w for low, high, w in one.sizes) / sum(w for *_, w in one.sizes) for one in objects]
-    return sum(one.weight * mean for one, mean in zip(objects, means, strict=True)) / sum(one.weight for one in objects)
+    mean = sum(one.weight * mean for one, mean in zip(objects, means, strict=True)) / sum(one.weight for one in objects)
+    return mean * mallocs
 
 
 def _program(scenario: Scenario) -> Program:
@@ -225,7 +234,7 @@ def _drive(world: ThreadWorld, scenario: Scenario) -> tuple[Any, Series]:
     if isinstance(workload, Service):
         load, end = ServiceLoad(world, workload, duration, mallocs), NEVER
     elif isinstance(workload, Recorded):
-        load, end = TraceLoad(world, _program(scenario)), NEVER if duration is None else duration
+        load, end = TraceLoad(world, _program(scenario)), NEVER
     else:
         load, end = WorkerLoad(world, workload, mallocs), NEVER if duration is None else duration
     series = Series(_COLUMNS, scenario.samples, (duration or MS) // scenario.samples or 1)

@@ -1,7 +1,6 @@
 """Hoard's question: blow-up of private heaps is there, grows as theory says, and TCMalloc's central lists end it."""
 
 import pytest
-from click.testing import CliRunner
 
 from experiments import blowup as study
 from sim.jit import PLAIN
@@ -82,9 +81,8 @@ def test_idle_threads_of_tcmalloc_keep_what_budget_was_stolen_from_them():
     assert numeric_properties(world.heap)["tcmalloc.current_total_thread_cache_bytes"] > 32 * MIB
 
 
-def test_tables_and_files(answer, monkeypatch, tmp_path):
+def test_tables_and_files(answer, tmp_path):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(study, "experiment", lambda: answer)
-    found = CliRunner().invoke(study.main, ["-o", str(tmp_path)])
-    assert found.exit_code == 0 and "private heaps" in found.output
+    assert len([line for line in study.report(answer) if study.PRIVATE in line]) == len(study.PROGRAMS)
+    assert len(list(study.write(answer, tmp_path))) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"blowup_rounds.csv", "blowup.svg", "blowup.png"}

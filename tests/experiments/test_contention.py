@@ -93,14 +93,19 @@ def test_caches_of_threads_and_of_ps_scale_where_the_lock_does_not(answer):
     assert rates["segregated-fit", 16] < 5 * rates["segregated-fit", 1]
 
 
-def test_page_and_plot(answer, monkeypatch, tmp_path):
+def test_page_and_plot(answer, tmp_path):
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(study, "experiment", lambda: answer)
-    assert CliRunner().invoke(study.main, ["-o", str(tmp_path)]).exit_code == 0
+    assert len(list(study.write(answer, tmp_path))) == 4
+    assert any(line.split()[:1] == ["tcmalloc"] for line in study.report(answer))
     names = ("contention.md", "contention.svg", "contention.png", "contention_points.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     page = (tmp_path / "contention.md").read_text()
     assert "| segregated-fit |" in page and "| at 4 |" in page and "not up to 16" in page
+
+
+def test_help_says_what_it_is_about():
+    found = CliRunner().invoke(study.main, ["--help"])
+    assert found.exit_code == 0 and "1 to 64 threads" in found.output
 
 
 def test_the_page_that_comes_with_it_is_of_the_models_it_has():
