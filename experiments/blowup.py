@@ -11,7 +11,11 @@ Simulated: rounds of `OBJECTS` objects, sizes of 16 B to 1 KiB, all allocated, t
 list, a cache over its budget scavenges), on TCMalloc whose caches give nothing back (lists of any length, budgets without
 end: private heaps), and on two lists behind one lock. Footprint: what the heap has of the system, after each round.
 
-Outcome (seed 1): TO BE WRITTEN
+Outcome (seed 1), 2.2 MiB live at most. The pair needs 3.0 MiB on TCMalloc from the first rounds on, and 2.1 MiB more
+each round with private heaps: 540 MiB after 256, the line of what was allocated. 64 threads in turns need 141 MiB with
+private heaps, 65 times what is live. With TCMalloc they need 73 MiB, 33 times: a fixed bound, since caches may hold 32
+MiB together and each half a MiB, but no small one. Besides, a cache whose budget is stolen gives objects back at its
+thread's next free, and those whose turn is over free nothing any more. Lists behind one lock need 2.4 MiB always.
 """
 
 from __future__ import annotations
