@@ -21,8 +21,8 @@ runtime locks are assumed, as their files say. Left out: what threads that spin 
 queues for memory of the system (mmap_lock), and a memory bus.
 
 Outcome (seed 1; table and figure in contention.md). With 1 us of work the lists stop at 2 threads (first fit, whose
-searches grow longer with the time) and 4 (segregated fit), and never pass 1.5 and 3.9 million mallocs a second; the
-knee of the bounds lies at 1.6 and 4.1. With no work two threads get less than one, who has no hand-off to wait for.
+searches grow longer with the time) and 4 (segregated fit), and come to 1.5 and 3.8 million mallocs a second; the knee
+of the bounds lies at 1.6 and 4.1. With no work two threads get less than one, who has no hand-off to wait for.
 TCMalloc grows in proportion up to 64 with either load: each object goes back to the cache that it came from, which no
 other program is as kind as to do. Go does so up to 32 Ps. At 64 it gets less than at 32, with no work a sixth; that is the
 collector, not a lock: what 64 Ps have cached, a span of each of 20 span classes, counts as full and uses up most of
