@@ -302,7 +302,9 @@ def _panel(axes: Any, answer: Answer, think_ns: int) -> None:
             axes.axhline(ceiling / 1e6, linestyle=":", linewidth=1, color=line.get_color())
     counts = list(rates)
     axes.plot(counts, [rates[counts[0]] * n / counts[0] for n in counts], "k:", linewidth=1, label="in proportion")
-    axes.set(title=_title(think_ns), xscale="log", yscale="log", xlabel="threads, or Ps", ylabel="million mallocs a second")
+    axes.set(
+        title=_title(think_ns), xscale="log", yscale="log", xlabel="threads, or Ps", ylabel="million mallocs a second"
+    )
     axes.set_xticks(counts, [str(n) for n in counts])
     axes.minorticks_off()
     axes.legend(fontsize="small")

@@ -34,13 +34,17 @@ def test_private_heaps_of_a_pair_need_all_that_was_ever_allocated(answer):
     sizes = footprints(answer, "pair", study.PRIVATE)
     live = most_live(answer, study.PRIVATE)
     for number in (12, 24, 48, 96):
-        assert sizes[number - 1] == pytest.approx(number * live, rel=0.06, abs=2 * MIB)  # a round's mean, the most of any
+        assert sizes[number - 1] == pytest.approx(
+            number * live, rel=0.06, abs=2 * MIB
+        )  # a round's mean, the most of any
 
 
 def test_the_central_list_ends_it(answer):
     for model in ("tcmalloc", "first-fit", "segregated-fit"):
         sizes = footprints(answer, "pair", model)
-        assert sizes[-1] - sizes[len(sizes) // 4] <= MIB  # in three quarters of the time, one growth of the heap at most
+        assert (
+            sizes[-1] - sizes[len(sizes) // 4] <= MIB
+        )  # in three quarters of the time, one growth of the heap at most
         assert sizes[-1] < most_live(answer, model) + 2 * MIB
 
 
