@@ -50,12 +50,17 @@ from sim.textbook.state import (
     variables,
 )
 from sim.threads.clock import (
+    FINISHED,
+    NEED_ROOM,
+    STAY,
     compute,
+    end_slice,
     finish_free,
     finish_malloc,
+    first_two,
+    goes_on,
     hold,
     ops_at,
-    take_turns,
 )
 from sim.threads.state import (
     DONE,
@@ -311,5 +316,25 @@ def turn(h: Any, k: Any, t: Any) -> None:
 
 @entry(types.UniTuple(int64, 2)(textbook_type, clock_type, int64))
 def pump(h: Any, k: Any, limit: Any) -> Any:
-    """Advance the threads up to the limit: (reason, thread), as `take_turns` says."""
-    return take_turns(bare(h), bare(k), limit, run_ops, needs_room, turn)
+    """Advance the threads in the order of their clocks, as long as they are before the limit: (reason, thread).
+
+    Reason is STAY there, else why a thread needs Python: FINISHED or NEED_ROOM.
+    """
+    h, k = bare(h), bare(k)
+    while True:
+        t, time, other, other_time = first_two(k)
+        if time >= limit:
+            return np.int64(STAY), t
+        while goes_on(t, time, other, other_time, limit):
+            stage = threads(k)[t].stage
+            if stage == OPS:
+                run_ops(h, k, t, limit)
+            elif stage == SLICE:
+                end_slice(k, t)
+            elif stage == DONE:
+                return np.int64(FINISHED), t
+            elif needs_room(h, k, t):
+                return np.int64(NEED_ROOM), t
+            else:
+                turn(h, k, t)
+            time = times(k)[t]

@@ -34,7 +34,6 @@ from sim.threads.state import (
     NEVER,
     NOBODY,
     OPS,
-    SLICE,
     cause_max,
     cause_time,
     clock_type,
@@ -81,6 +80,12 @@ def first_two(k: Any) -> Any:
             else:
                 other, other_time = np.int64(i), clocks[i]
     return t, time, other, other_time
+
+
+@inlined
+def goes_on(t: Any, time: Any, other: Any, other_time: Any, limit: Any) -> Any:
+    """Whether a thread at ``time`` is the next still, before the limit and before what `first_two` said comes next."""
+    return time < limit and (time < other_time or (time == other_time and t < other))
 
 
 @jit
@@ -212,33 +217,6 @@ def end_slice(k: Any, t: Any) -> None:
         return
     enqueue(k, t, time)
     dispatch(k, np.int64(th.cpu), time)
-
-
-@inlined
-def take_turns(h: Any, k: Any, limit: Any, run_ops: Any, needs_room: Any, turn: Any) -> Any:
-    """Advance the threads in the order of their clocks, as long as they are before the limit: (reason, thread).
-
-    Reason is STAY there, else why a thread needs Python: FINISHED or NEED_ROOM. The model's own are ``run_ops`` (run
-    operations ahead of the others, to the limit), ``needs_room`` (whether what a thread's stage does could overflow a
-    table) and ``turn`` (do it); each takes the model's header and this one's.
-    """
-    while True:
-        t, time, other, other_time = first_two(k)
-        if time >= limit:
-            return np.int64(STAY), t
-        while time < limit and (time < other_time or (time == other_time and t < other)):
-            stage = threads(k)[t].stage
-            if stage == OPS:
-                run_ops(h, k, t, limit)
-            elif stage == SLICE:
-                end_slice(k, t)
-            elif stage == DONE:
-                return np.int64(FINISHED), t
-            elif needs_room(h, k, t):
-                return np.int64(NEED_ROOM), t
-            else:
-                turn(h, k, t)
-            time = times(k)[t]
 
 
 @entry(types.UniTuple(int64, 3)(clock_type, int64, int64, numba.from_dtype(OP)[::1], int64))
