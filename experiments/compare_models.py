@@ -1,8 +1,9 @@
 """One scenario on one allocator, whichever it is: what `compare` puts side by side.
 
 Go's versions run goroutines (`run`); TCMalloc and the textbook allocators run the same streams on threads: a worker is
-a thread, a service's requests go to a pool of GOMAXPROCS threads, and there are as many CPUs as Go's Ps can use at
-once. Dead objects are freed at once there, in Go when the collector has found them.
+a thread, a goroutine of a recorded trace too, a service's requests go to a pool of GOMAXPROCS threads, and there are as
+many CPUs as Go's Ps can use at once. Dead objects are freed at once there, in Go when the collector has found them; of
+a trace only the marks are known between which an object died.
 
 Bytes. *Footprint*: what the heap has of the system and has not given back; metadata apart. *Resident*: what memory
 stands behind, in Go that of stacks too. *Live*: slots or blocks of objects that are not dead. *Internal* fragmentation:
@@ -23,6 +24,7 @@ from experiments.run import run
 from sim.go.params import VERSIONS
 from sim.metrics.histogram import PERCENTILES, Summary
 from sim.metrics.series import Series
+from sim.ops import ALLOC
 from sim.tcmalloc.check import check as check_tcmalloc
 from sim.tcmalloc.sizeclasses import PAGE_SIZE
 from sim.tcmalloc.stats import numeric_properties
@@ -34,8 +36,11 @@ from sim.threads.state import NEVER
 from sim.threads.world import ThreadWorld
 from sim.units import MS, NS, SEC
 from workloads.drive_threads import ServiceLoad, WorkerLoad
+from workloads.drive_threads_trace import TraceLoad
+from workloads.gotrace_model import TraceError
 from workloads.scenario import Scenario
 from workloads.spec import Recorded, Service
+from workloads.tracestream import Program, build, read
 
 TCMALLOC = "tcmalloc"
 _OS_PAGE = 4096
@@ -77,9 +82,9 @@ class Outcome:
 
 def simulate(model: str, scenario: Scenario, thread_machine: str) -> Outcome:
     """Run a scenario on a model, and check its invariants at the end. InputError says what does not go together."""
-    if isinstance(scenario.workload, Recorded):
+    if isinstance(scenario.workload, Recorded) and scenario.duration_ps is not None:
         raise InputError(
-            f"{scenario.name}: a recorded trace is what Go's allocator was asked; give workers or a service"
+            f"{scenario.name}: run.duration cuts a trace at another malloc with each model; give run.mallocs, or neither"
         )
     return _go(model, scenario) if model in VERSIONS else _threads(model, scenario, thread_machine)
 
@@ -113,7 +118,7 @@ def _go(version: str, scenario: Scenario) -> Outcome:
     ]
     footprint, resident, idle = _memory(rows)
     locks = ("mheap", "mcentral")
-    asked = _asked(scenario)
+    asked = _asked(scenario, int(figures["/sim/mallocs:objects"]))
     return Outcome(
         model=version,
         seconds=float(figures["/sim/time:seconds"]),
@@ -127,7 +132,7 @@ def _go(version: str, scenario: Scenario) -> Outcome:
         lock_wait_seconds=sum(float(figures[f"/sim/locks/{name}/wait:seconds"]) for name in locks),
         peak_footprint=footprint,
         peak_resident=resident,
-        internal=float(figures["/gc/heap/allocs:bytes"]) / max(asked * int(figures["/sim/mallocs:objects"]), 1) - 1,
+        internal=float(figures["/gc/heap/allocs:bytes"]) / max(asked, 1) - 1,
         idle=idle,
         causes=_causes(found.latency, ("all",)),
         memory=tuple(rows),
@@ -135,26 +140,47 @@ def _go(version: str, scenario: Scenario) -> Outcome:
     )
 
 
-def _asked(scenario: Scenario) -> float:
-    """Mean bytes that a malloc of the workload asks for, by its shares."""
-    assert not isinstance(scenario.workload, Recorded)
+def _asked(scenario: Scenario, mallocs: int) -> float:
+    """Bytes that so many mallocs of the workload ask for, by its shares; of a trace, those of all its objects.
+
+    Those that were there when it began are in it: Go's counts have them.
+    """
+    if isinstance(scenario.workload, Recorded):
+        program = _program(scenario)
+        return float(program.ops["arg"][program.ops["kind"] == ALLOC].sum() + program.inherited["arg"].sum())
     objects = scenario.workload.mix.objects
     means = [sum((low + high) / 2 * w for low, high, w in one.sizes) / sum(w for *_, w in one.sizes) for one in objects]
-    return sum(one.weight * mean for one, mean in zip(objects, means, strict=True)) / sum(one.weight for one in objects)
+    mean = sum(one.weight * mean for one, mean in zip(objects, means, strict=True)) / sum(one.weight for one in objects)
+    return mean * mallocs
+
+
+def _program(scenario: Scenario) -> Program:
+    """What the goroutines of a recorded trace do; InputError if it cannot be read any more."""
+    assert isinstance(scenario.workload, Recorded)
+    try:
+        return build(read(scenario.workload.trace), scenario.mallocs, seed=scenario.seed)
+    except TraceError as error:
+        raise InputError(str(error)) from error
 
 
 def world_of(model: str, scenario: Scenario, machine: str) -> ThreadWorld:
     """The world of a model of threads in which nothing has happened yet."""
     workload = scenario.workload
-    assert not isinstance(workload, Recorded)
-    n = scenario.gomaxprocs if isinstance(workload, Service) else workload.goroutines
-    cpus = min(scenario.gomaxprocs, scenario.cpus)
+    if isinstance(workload, Recorded):
+        n = len(_program(scenario).starts)
+    else:
+        n = scenario.gomaxprocs if isinstance(workload, Service) else workload.goroutines
+    return thread_world(model, n, min(scenario.gomaxprocs, scenario.cpus), machine, scenario.seed)
+
+
+def thread_world(model: str, nthreads: int, cpus: int, machine: str, seed: int) -> ThreadWorld:
+    """The world of a model in which so many threads are idle; a list sorted by address unless the name says otherwise."""
     if model == TCMALLOC:
-        return TCMallocWorld(n, load_thread_machine(machine, "tcmalloc"), scenario.seed, cpus=cpus)
+        return TCMallocWorld(nthreads, load_thread_machine(machine, "tcmalloc"), seed, cpus=cpus)
     policy, _, order = model.partition(":")
     prices = load_thread_machine(machine, "textbook")
     chosen = None if policy == "bump" else order or ORDERS[0]
-    return TextbookWorld(policy, n, prices, scenario.seed, order=chosen, cpus=cpus)
+    return TextbookWorld(policy, nthreads, prices, seed, order=chosen, cpus=cpus)
 
 
 def memory_of(world: ThreadWorld) -> tuple[int, int, int]:
@@ -204,11 +230,12 @@ def _threads(model: str, scenario: Scenario, machine: str) -> Outcome:
 def _drive(world: ThreadWorld, scenario: Scenario) -> tuple[Any, Series]:
     """Run a world to the scenario's end, its memory looked at on the way."""
     workload, duration, mallocs = scenario.workload, scenario.duration_ps, scenario.mallocs
-    load: WorkerLoad | ServiceLoad
+    load: WorkerLoad | ServiceLoad | TraceLoad
     if isinstance(workload, Service):
         load, end = ServiceLoad(world, workload, duration, mallocs), NEVER
+    elif isinstance(workload, Recorded):
+        load, end = TraceLoad(world, _program(scenario)), NEVER
     else:
-        assert not isinstance(workload, Recorded)
         load, end = WorkerLoad(world, workload, mallocs), NEVER if duration is None else duration
     series = Series(_COLUMNS, scenario.samples, (duration or MS) // scenario.samples or 1)
     for limit in _limits(series, end):

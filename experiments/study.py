@@ -233,6 +233,7 @@ def write(folder: Path, name: str, parts: Mapping[str, Sequence[Any]], plot: Cal
         return
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = name
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text, and the file small
     figure = plot()
     for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
         path = folder / f"{name}.{kind}"

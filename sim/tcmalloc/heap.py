@@ -111,6 +111,7 @@ class TCMalloc:
         fields.overall_cache_size = min(max(overall_cache_size, MIN_OVERALL_CACHE_SIZE), MAX_OVERALL_CACHE_SIZE)
         fields.unclaimed_cache_space = fields.overall_cache_size
         self.tables.allocate("threads", nthreads)
+        self.tables.allocate("calls", nthreads)
         self.tables.allocate("free_lists", nthreads * NUM_CLASSES)
         self._nvariables = [0] * nthreads  # of each thread's own
         self._variables_end = 0

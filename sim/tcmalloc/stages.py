@@ -54,7 +54,7 @@ from sim.tcmalloc.sizeclasses import (
     objects_per_span,
 )
 from sim.tcmalloc.span import address, allocated_size, touch
-from sim.tcmalloc.state import SLOT_BITS, free_lists, shared_variables, spans, variables
+from sim.tcmalloc.state import SLOT_BITS, calls, free_lists, shared_variables, spans, variables
 from sim.tcmalloc.state import threads as caches
 from sim.tcmalloc.thread_cache import (
     MIN_THREAD_CACHE_SIZE,
@@ -189,7 +189,8 @@ def take_object(h: Any, k: Any, t: Any, cl: Any, head: Any, count: Any) -> None:
 def fetch(h: Any, k: Any, t: Any) -> None:
     """At the class lock for objects. (CentralFreeList::RemoveRange)"""
     th = threads(k)[t]
-    cl = th.cl
+    call = calls(h)[t]
+    cl = call.cl
     head, count = remove_range_locked(h, cl, num_to_fetch(h, t, cl))
     if count == 0:
         cost, cause = prices(k)[_CENTRAL_MISS], POPULATE
@@ -209,15 +210,16 @@ def fetch(h: Any, k: Any, t: Any) -> None:
 def new_span(h: Any, k: Any, t: Any) -> None:
     """At pageheap_lock for a span of a class; then it is cut, with no lock. (CentralFreeList::Populate)"""
     th = threads(k)[t]
-    s = new_class_span_locked(h, th.cl)
+    call = calls(h)[t]
+    s = new_class_span_locked(h, call.cl)
     hold(k, t, np.int64(PAGE_HEAP_LOCK), page_heap_time(h, k, t, PAGE_HEAP, RELEASE), LOCK_WAIT)
     thread_objects(h, s)
     faults = h[0].fact_touched
     h[0].fact_touched = 0
-    lines = min(objects_per_span[th.cl], class_to_pages[th.cl] << 7)
+    lines = min(objects_per_span[call.cl], class_to_pages[call.cl] << 7)
     spend(k, t, POPULATE, lines * prices(k)[_CARVE_LINE])
     spend(k, t, FIRST_TOUCH, faults * prices(k)[_POPULATE_TOUCH])
-    th.span = s
+    call.span = s
     th.stage = ENTER
 
 
@@ -225,8 +227,9 @@ def new_span(h: Any, k: Any, t: Any) -> None:
 def enter_span(h: Any, k: Any, t: Any) -> None:
     """At the class lock with a span just cut. (CentralFreeList::Populate, RemoveRange)"""
     th = threads(k)[t]
-    cl = th.cl
-    head, count = populate_locked(h, cl, th.span, num_to_fetch(h, t, cl))
+    call = calls(h)[t]
+    cl = call.cl
+    head, count = populate_locked(h, cl, call.span, num_to_fetch(h, t, cl))
     cost = spans_time(h, k, prices(k)[_POPULATE_ENTER])
     th.spent[POPULATE] += cost
     hold(k, t, cl, cost, LOCK_WAIT)
@@ -260,9 +263,9 @@ def end_free(k: Any, t: Any) -> None:
 
 
 @jit
-def giving_cause(th: Any) -> Any:
+def giving_cause(call: Any) -> Any:
     """What the time of giving back is entered as."""
-    return SCAVENGE if th.after == AFTER_SCAVENGE else TOO_LONG
+    return SCAVENGE if call.after == AFTER_SCAVENGE else TOO_LONG
 
 
 @jit
@@ -272,21 +275,22 @@ def scatter(h: Any, k: Any, t: Any, cl: Any, head: Any, cost: Any, stage: Any) -
     ``cost``: of what else the hold did. ``stage``: that of a thread with a whole span.
     """
     th = threads(k)[t]
-    price = _SCAVENGE_OBJECT if th.after == AFTER_SCAVENGE else _RELEASE_OBJECT
+    call = calls(h)[t]
+    price = _SCAVENGE_OBJECT if call.after == AFTER_SCAVENGE else _RELEASE_OBJECT
     s = np.int64(0)
     if head != 0:
         head, s = release_list_locked(h, cl, head)
         cost += prices(k)[_RELEASE] + h[0].fact_released_objects * prices(k)[price]
         h[0].fact_released_objects = 0
-    th.spent[giving_cause(th)] += cost
+    th.spent[giving_cause(call)] += cost
     hold(k, t, cl, cost, FREE_LOCK_WAIT)
     if s == 0:
         return True
-    th.span = s
+    call.span = s
     if stage == DELETE:
-        th.chain = head
+        call.chain = head
     else:
-        th.rest = head
+        call.rest = head
     th.stage = stage
     return False
 
@@ -295,10 +299,11 @@ def scatter(h: Any, k: Any, t: Any, cl: Any, head: Any, cost: Any, stage: Any) -
 def next_chain(h: Any, k: Any, t: Any) -> None:
     """A chain is given back: the list's next one, or what comes after all of them."""
     th = threads(k)[t]
-    if th.left > 0:
+    call = calls(h)[t]
+    if call.left > 0:
         th.stage = GIVE
-    elif th.after == AFTER_TOO_LONG:
-        shortened(h, t, th.cl)
+    elif call.after == AFTER_TOO_LONG:
+        shortened(h, t, call.cl)
         th.stage = BUDGET
     else:
         walk(h, k, t)
@@ -308,14 +313,15 @@ def next_chain(h: Any, k: Any, t: Any) -> None:
 def walk(h: Any, k: Any, t: Any) -> None:
     """A scavenge goes on behind the list ``cl`` to the next that gives objects back, or to the budget. (Scavenge)"""
     th = threads(k)[t]
-    if th.cl > 0:
-        scavenged(h, t, th.cl, th.drop)
-    for cl in range(th.cl + 1, NUM_CLASSES):
+    call = calls(h)[t]
+    if call.cl > 0:
+        scavenged(h, t, call.cl, call.drop)
+    for cl in range(call.cl + 1, NUM_CLASSES):
         drop = num_to_drop(h, t, cl)
         if drop > 0:
-            th.cl = cl
-            th.left = drop
-            th.drop = drop
+            call.cl = cl
+            call.left = drop
+            call.drop = drop
             th.stage = GIVE
             return
         scavenged(h, t, cl, drop)
@@ -326,22 +332,23 @@ def walk(h: Any, k: Any, t: Any) -> None:
 def give(h: Any, k: Any, t: Any) -> None:
     """At the class lock with the next chain of a list. (ReleaseToCentralCache, InsertRange)"""
     th = threads(k)[t]
-    cl = th.cl
-    n = min(th.left, num_objects_to_move[cl])
-    th.left -= n
-    th.chain = pop_range(h, t, cl, n)
-    stored = store_locked(h, cl, th.chain, n)
+    call = calls(h)[t]
+    cl = call.cl
+    n = min(call.left, num_objects_to_move[cl])
+    call.left -= n
+    call.chain = pop_range(h, t, cl, n)
+    stored = store_locked(h, cl, call.chain, n)
     if stored == NO_SPACE:
-        if scatter(h, k, t, cl, th.chain, np.int64(0), np.int64(DELETE)):
+        if scatter(h, k, t, cl, call.chain, np.int64(0), np.int64(DELETE)):
             next_chain(h, k, t)
         return
     cost = prices(k)[TRANSFER_STORE if stored == STORED else _CENTRAL_MISS]
-    th.spent[giving_cause(th)] += cost
+    th.spent[giving_cause(call)] += cost
     hold(k, t, cl, cost, FREE_LOCK_WAIT)
     if stored == STORED:
         next_chain(h, k, t)
     else:
-        th.force = 0
+        call.force = 0
         th.stage = ASK
 
 
@@ -349,23 +356,24 @@ def give(h: Any, k: Any, t: Any) -> None:
 def ask(h: Any, k: Any, t: Any) -> None:
     """Look at the class whose turn it is to give a slot. (EvictRandomSizeClass, ShrinkCache's quick check)"""
     th = threads(k)[t]
+    call = calls(h)[t]
     donor = next_donor(h)
-    asked = donor != th.cl and may_give_slot(h, donor, th.force != 0)
-    spend(k, t, giving_cause(th), prices(k)[_SLOT_ASK])
+    asked = donor != call.cl and may_give_slot(h, donor, call.force != 0)
+    spend(k, t, giving_cause(call), prices(k)[_SLOT_ASK])
     if asked:
-        th.donor = donor
+        call.donor = donor
         th.stage = SHRINK
     else:
-        ask_again(th)
+        ask_again(th, call)
 
 
 @jit
-def ask_again(th: Any) -> None:
+def ask_again(th: Any, call: Any) -> None:
     """A class gave no slot: ask the next one for any slot, or give up."""
-    if th.force:
+    if call.force:
         th.stage = SCATTER
     else:
-        th.force = 1
+        call.force = 1
         th.stage = ASK
 
 
@@ -373,24 +381,26 @@ def ask_again(th: Any) -> None:
 def shrink(h: Any, k: Any, t: Any) -> None:
     """At the lock of the class that is asked for a slot. (ShrinkCache)"""
     th = threads(k)[t]
-    gave, chain = shrink_cache_locked(h, th.donor, th.force != 0)
-    if not scatter(h, k, t, th.donor, chain, prices(k)[_SLOT_GIVE], np.int64(DELETE_DONOR)):
+    call = calls(h)[t]
+    gave, chain = shrink_cache_locked(h, call.donor, call.force != 0)
+    if not scatter(h, k, t, call.donor, chain, prices(k)[_SLOT_GIVE], np.int64(DELETE_DONOR)):
         return
     if gave:
         th.stage = GROW
     else:
-        ask_again(th)
+        ask_again(th, call)
 
 
 @jit
 def grow(h: Any, k: Any, t: Any) -> None:
     """At the class lock again, with a slot for the chain. (MakeCacheSpace)"""
     th = threads(k)[t]
-    if grow_cache_locked(h, th.cl, th.chain):
-        th.spent[giving_cause(th)] += prices(k)[TRANSFER_STORE]
-        hold(k, t, th.cl, prices(k)[TRANSFER_STORE], FREE_LOCK_WAIT)
+    call = calls(h)[t]
+    if grow_cache_locked(h, call.cl, call.chain):
+        th.spent[giving_cause(call)] += prices(k)[TRANSFER_STORE]
+        hold(k, t, call.cl, prices(k)[TRANSFER_STORE], FREE_LOCK_WAIT)
         next_chain(h, k, t)
-    elif scatter(h, k, t, th.cl, th.chain, np.int64(0), np.int64(DELETE)):
+    elif scatter(h, k, t, call.cl, call.chain, np.int64(0), np.int64(DELETE)):
         next_chain(h, k, t)
 
 
@@ -398,11 +408,12 @@ def grow(h: Any, k: Any, t: Any) -> None:
 def delete(h: Any, k: Any, t: Any) -> None:
     """At pageheap_lock with a span whose objects are all back. (ReleaseToSpans)"""
     th = threads(k)[t]
-    delete_locked(h, th.span)
+    call = calls(h)[t]
+    delete_locked(h, call.span)
     hold(k, t, np.int64(PAGE_HEAP_LOCK), page_heap_time(h, k, t, FREE_PAGES, FREE_RELEASE), FREE_LOCK_WAIT)
     if th.stage == DELETE_DONOR:
-        th.stage = SHRINK_REST if th.rest != 0 else GROW
-    elif th.chain != 0:
+        th.stage = SHRINK_REST if call.rest != 0 else GROW
+    elif call.chain != 0:
         th.stage = SCATTER
     else:
         next_chain(h, k, t)
@@ -411,14 +422,14 @@ def delete(h: Any, k: Any, t: Any) -> None:
 @jit
 def test_budget(h: Any, k: Any, t: Any) -> None:
     """After a push: scavenge if the cache is over its budget, else the free is at its end. (Deallocate)"""
-    th = threads(k)[t]
+    call = calls(h)[t]
     if not over_budget(h, t):
         end_free(k, t)
         return
     h[0].fact_scavenges += 1
     spend(k, t, SCAVENGE, prices(k)[_SCAVENGE])
-    th.after = AFTER_SCAVENGE
-    th.cl = 0
+    call.after = AFTER_SCAVENGE
+    call.cl = 0
     walk(h, k, t)
 
 
@@ -437,13 +448,14 @@ def raise_budget(h: Any, k: Any, t: Any) -> None:
 def free_slowly(h: Any, k: Any, t: Any, obj: Any, cl: Any, too_long: Any) -> None:
     """A free that is more than a push, which is done: the stage it is at next."""
     th = threads(k)[t]
+    call = calls(h)[t]
     th.obj = obj
     if cl == 0:
         th.stage = OLD_LARGE
     elif too_long:
-        th.cl = cl
-        th.left = min(num_objects_to_move[cl], np.int64(free_lists(h)[t * NUM_CLASSES + cl].length))
-        th.after = AFTER_TOO_LONG
+        call.cl = cl
+        call.left = min(num_objects_to_move[cl], np.int64(free_lists(h)[t * NUM_CLASSES + cl].length))
+        call.after = AFTER_TOO_LONG
         th.stage = GIVE
     else:
         th.spent[PUSH] += prices(k)[PUSH_PRICE]

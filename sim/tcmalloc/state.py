@@ -94,6 +94,21 @@ THREAD = np.dtype(
     align=True,
 )
 
+CALL = np.dtype(  # what a thread's call is at between its turns on a clock (thread_pump.py)
+    [
+        ("cl", "i8"),  # its class, or the one that a scavenge is at
+        ("chain", "i8"),  # objects in hand
+        ("span", "i8"),  # a span just made, or whole
+        ("left", "i8"),  # objects to give back after the chain
+        ("drop", "i8"),  # how many a scavenge wanted of the list
+        ("after", "i8"),  # what giving back is part of
+        ("donor", "i8"),  # the class asked for a slot, whether for any slot, and what is left of that slot's chain
+        ("force", "i8"),
+        ("rest", "i8"),
+    ],
+    align=True,
+)
+
 CENTRAL = np.dtype(
     [
         ("counter", "i8"),  # free objects in its spans
@@ -116,6 +131,7 @@ TABLES: dict[str, Any] = {
     "central": CENTRAL,  # by class
     "threads": THREAD,
     "free_lists": FREE_LIST,
+    "calls": CALL,  # by thread
     "variables": np.int64,  # objects that each thread's variables hold, 0 = nil
     "shared_variables": np.int64,  # the same of the whole program's
 }
@@ -199,6 +215,7 @@ large_returned = table("large_returned", np.int32)
 central = table("central", CENTRAL)
 threads = table("threads", THREAD)
 free_lists = table("free_lists", FREE_LIST)
+calls = table("calls", CALL)
 variables = table("variables", np.int64)
 shared_variables = table("shared_variables", np.int64)
 
@@ -227,5 +244,3 @@ def new_tables() -> Tables:
     fields.release_index = MAX_PAGES
     fields.thread_heaps = fields.next_memory_steal = NO_THREAD
     return tables
-
-

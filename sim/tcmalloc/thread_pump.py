@@ -8,10 +8,7 @@ another thread might steal from, one assignment of a variable of the whole progr
 A fetch is: class lock; if that found nothing, pageheap_lock for a span, cutting it without a lock, class lock. Giving
 back is for each chain: class lock, where it goes into a slot or its objects go to their spans; pageheap_lock for each
 span that is whole by that, class lock for the rest; and where a slot has to come from another class, a look at that
-class and its lock first. Registers: ``obj`` the object of the call, ``cl`` its class or the one that a scavenge is at,
-``chain`` objects in hand, ``span`` a span just made or whole, ``left`` objects to give back after the chain, ``drop``
-how many a scavenge wanted of the list, ``after`` what giving back is part of, ``donor`` and ``force`` the class asked
-for a slot, ``rest`` what is left of the slot's chain.
+class and its lock first. What a call is at between two turns stands in the table ``calls``.
 
 A call that is more than a pop or a push pays what such calls were measured to take in all, the pop or push in it
 included. Waiting for a lock comes on top.
@@ -74,7 +71,7 @@ from sim.tcmalloc.stages import (
     test_budget,
     touch_price,
 )
-from sim.tcmalloc.state import tcmalloc_type, variables
+from sim.tcmalloc.state import calls, tcmalloc_type, variables
 from sim.tcmalloc.state import threads as caches
 from sim.tcmalloc.thread_cache import (
     pop,
@@ -86,6 +83,7 @@ from sim.threads.clock import (
     compute,
     end_slice,
     first_two,
+    goes_on,
     note,
     ops_at,
 )
@@ -129,7 +127,7 @@ def run_ops(h: Any, k: Any, t: Any, limit: Any) -> None:
                 cl = size_class(op.arg)
                 obj = pop(h, t, cl)
             if obj == 0:
-                th.cl = cl
+                calls(h)[t].cl = cl
                 stage = np.int64(NEW_LARGE if cl == 0 else FETCH)
                 break
             time += pop_price
@@ -189,13 +187,14 @@ def needs_room(h: Any, k: Any, t: Any) -> Any:
     th = threads(k)[t]
     if th.stage == NEW_LARGE:
         return room_is_short(h, pages_of(ops_at(th.ops, th.nops)[th.pos].arg))
-    return th.stage == NEW_SPAN and room_is_short(h, class_to_pages[th.cl])
+    return th.stage == NEW_SPAN and room_is_short(h, class_to_pages[calls(h)[t].cl])
 
 
 @jit
 def turn(h: Any, k: Any, t: Any) -> None:
     """What a thread's stage is, done."""
     th = threads(k)[t]
+    call = calls(h)[t]
     stage = th.stage
     if stage == FETCH:
         fetch(h, k, t)
@@ -216,12 +215,12 @@ def turn(h: Any, k: Any, t: Any) -> None:
     elif stage == SHRINK:
         shrink(h, k, t)
     elif stage == SHRINK_REST:
-        if scatter(h, k, t, th.donor, th.rest, np.int64(0), np.int64(DELETE_DONOR)):
+        if scatter(h, k, t, call.donor, call.rest, np.int64(0), np.int64(DELETE_DONOR)):
             th.stage = GROW
     elif stage == GROW:
         grow(h, k, t)
     elif stage == SCATTER:
-        if scatter(h, k, t, th.cl, th.chain, np.int64(0), np.int64(DELETE)):
+        if scatter(h, k, t, call.cl, call.chain, np.int64(0), np.int64(DELETE)):
             next_chain(h, k, t)
     elif stage == BUDGET:
         test_budget(h, k, t)
@@ -240,11 +239,9 @@ def pump(h: Any, k: Any, limit: Any) -> Any:
     h, k = bare(h), bare(k)
     while True:
         t, time, other, other_time = first_two(k)
-        first = True
-        while first or (time < limit and (time < other_time or (time == other_time and t < other))):
-            first = False
-            if time >= limit:
-                return np.int64(STAY), t
+        if time >= limit:
+            return np.int64(STAY), t
+        while goes_on(t, time, other, other_time, limit):
             stage = threads(k)[t].stage
             if stage == OPS:
                 run_ops(h, k, t, limit)

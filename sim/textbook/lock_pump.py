@@ -58,6 +58,7 @@ from sim.threads.clock import (
     finish_free,
     finish_malloc,
     first_two,
+    goes_on,
     hold,
     ops_at,
 )
@@ -119,10 +120,14 @@ def touch(k: Any, addr: Any, nbytes: Any) -> Any:
 
 
 @jit
-def needs_room(h: Any, k: Any, size: Any) -> Any:
-    """Whether a malloc could overflow a table."""
+def needs_room(h: Any, k: Any, t: Any) -> Any:
+    """Whether a thread that is about to allocate could overflow a table."""
+    th = threads(k)[t]
+    if th.stage != NEW:
+        return False
     if room_is_short(h):
         return True
+    size = ops_at(th.ops, th.nops)[th.pos].arg
     for region in range(NUM_REGIONS):
         end = regions(h)[region].end - BASES[region] + size + 2 * h[0].grow_bytes
         if NUM_REGIONS * (end >> _OS_PAGE_SHIFT) + NUM_REGIONS > k[0].touched_len:
@@ -295,6 +300,20 @@ def run_ops(h: Any, k: Any, t: Any, limit: Any) -> None:
     th.stage = DONE
 
 
+@jit
+def turn(h: Any, k: Any, t: Any) -> None:
+    """What a thread's stage is, done."""
+    stage = threads(k)[t].stage
+    if stage == NEW:
+        new(h, k, t)
+    elif stage == OLD:
+        old(h, k, t)
+    elif stage == WRITE:
+        write(h, k, t)
+    else:
+        assign(h, k, t)
+
+
 @entry(types.UniTuple(int64, 2)(textbook_type, clock_type, int64))
 def pump(h: Any, k: Any, limit: Any) -> Any:
     """Advance the threads in the order of their clocks, as long as they are before the limit: (reason, thread).
@@ -304,26 +323,18 @@ def pump(h: Any, k: Any, limit: Any) -> Any:
     h, k = bare(h), bare(k)
     while True:
         t, time, other, other_time = first_two(k)
-        first = True
-        while first or (time < limit and (time < other_time or (time == other_time and t < other))):
-            first = False
-            if time >= limit:
-                return np.int64(STAY), t
-            th = threads(k)[t]
-            if th.stage == OPS:
+        if time >= limit:
+            return np.int64(STAY), t
+        while goes_on(t, time, other, other_time, limit):
+            stage = threads(k)[t].stage
+            if stage == OPS:
                 run_ops(h, k, t, limit)
-            elif th.stage == SLICE:
+            elif stage == SLICE:
                 end_slice(k, t)
-            elif th.stage == DONE:
+            elif stage == DONE:
                 return np.int64(FINISHED), t
-            elif th.stage == NEW:
-                if needs_room(h, k, ops_at(th.ops, th.nops)[th.pos].arg):
-                    return np.int64(NEED_ROOM), t
-                new(h, k, t)
-            elif th.stage == OLD:
-                old(h, k, t)
-            elif th.stage == WRITE:
-                write(h, k, t)
+            elif needs_room(h, k, t):
+                return np.int64(NEED_ROOM), t
             else:
-                assign(h, k, t)
+                turn(h, k, t)
             time = times(k)[t]

@@ -82,6 +82,12 @@ def first_two(k: Any) -> Any:
     return t, time, other, other_time
 
 
+@inlined
+def goes_on(t: Any, time: Any, other: Any, other_time: Any, limit: Any) -> Any:
+    """Whether a thread at ``time`` is the next still, before the limit and before what `first_two` said comes next."""
+    return time < limit and (time < other_time or (time == other_time and t < other))
+
+
 @jit
 def hold(k: Any, t: Any, lock: Any, cost: Any, wait_cause: Any) -> None:
     """A thread takes a lock when its clock says so, and is at its release: it held it for ``cost``."""

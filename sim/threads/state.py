@@ -3,8 +3,8 @@
 A model has two headers: its rooms' own, which knows no clock, and this one. Times are integer picoseconds.
 
 A *thread* runs batches of operations (sim/ops.py). Its clock stands in ``times``, NEVER while it has no CPU or nothing
-to do; ``stage`` says what it does when its turn comes. The registers are those of the operation in progress, which may
-take several locks one after the other and let other threads come in between; each model says how it uses them.
+to do; ``stage`` says what it does when its turn comes. An operation may take several locks one after the other and let
+other threads come in between; what else a model has to know of one in progress stands in a table of its own.
 
 A *lock* is a word: the time from which on it is free. Whoever comes first gets it first, since arrivals are dealt with
 in the order of time.
@@ -39,17 +39,7 @@ THREAD = np.dtype(
         ("pos", "i8"),
         ("stage", "i8"),
         ("compute_left", "i8"),  # of the compute it is in, when its slice cut that
-        # registers
-        ("obj", "i8"),
-        ("cl", "i8"),
-        ("chain", "i8"),
-        ("rest", "i8"),
-        ("span", "i8"),
-        ("left", "i8"),
-        ("drop", "i8"),
-        ("donor", "i8"),
-        ("force", "i8"),
-        ("after", "i8"),
+        ("obj", "i8"),  # the object of the malloc or free in progress
         ("spent", "i8", (MAX_CAUSES,)),  # of it so far, by cause
         # its CPU
         ("cpu", "i4"),

@@ -59,6 +59,16 @@ def test_a_service_answers_on_every_model():
     assert [line.split()[0] for line in lines[at + 1 : at + 4]] == ["go1.19", "tcmalloc", "first-fit:lifo"]
 
 
+def test_a_recorded_trace_runs_on_every_model():
+    text = run("go1.27", "tcmalloc", "best-fit", "--scenario", "recorded-gofmt", "--json")
+    found = {one["model"]: one for one in json.loads(text)["compare"]}
+    assert {one["mallocs"] for one in found.values()} == {39_380}  # nothing dies: it was recorded with GOGC=off
+    assert found["go1.27"]["internal"] == pytest.approx(0, abs=0.01)  # requests are its slots
+    assert 0 < found["tcmalloc"]["internal"] < found["best-fit"]["internal"]
+    seconds = [one["seconds"] for one in found.values()]
+    assert max(seconds) < 1.2 * min(seconds)  # most of it is the program's own
+
+
 def test_collecting_is_counted_for_every_version_and_two_machines_are_said():
     small = ("--scenario", "batch-worker", "--set", "mallocs=60000", "--set", "goroutines=2", "--json")
     arguments = ["go1.19", "go1.27", "tcmalloc", *small, "--set", "prices=xeon-2core"]
@@ -77,7 +87,7 @@ def test_collecting_is_counted_for_every_version_and_two_machines_are_said():
         (["bump:lifo"], "bump:lifo: no such model"),
         (["tcmalloc", "--scenario", "nosuch"], "nosuch"),
         (["tcmalloc", "-o", "."], r"\.: is there already; name a new directory"),
-        (["tcmalloc", "--scenario", "recorded-gofmt"], "recorded-gofmt: a recorded trace"),
+        (["tcmalloc", "--scenario", "recorded-gofmt", "--set", "duration=1ms"], "recorded-gofmt: run.duration cuts a"),
         (["tcmalloc", "--thread-machine", "nosuch"], "nosuch: no such machine"),
     ],
 )
