@@ -13,10 +13,14 @@ Background work becomes credit in lots of 2000 (gcCreditSlack) of all workers to
 turn, the rest for whoever steals it. An assist does at least 64 KiB of work, alone or from credit; what it lacks it
 waits for in the queue.
 
+A large array of pointers is scanned in pieces of 128 KiB (oblets), each a job that nobody leaves half done: for little
+scan work it finds thousands of objects, which are then scanned for much. So where the heap holds such arrays, its part
+of the stock is not even: one piece and its share of all else take turns, and who helps out with a piece helps long.
+
 Root jobs are stacks, globals, and 16 shards an arena in which to look for spans with specials (markrootSpans): there
 are none here, but looking takes its time. It is in the globals' part; the shards count as no scan work.
 
-Left out: which object is found when (Green Tea's batches and a list that cannot be shared are in the prices), the
+Left out: which object is found when otherwise (Green Tea's batches and a list that cannot be shared are in the prices), the
 write barrier's cost, that a worker may run dry while others have work, specials and finalizers themselves, and
 that go1.14 made its shards of 512 swept spans each.
 """
@@ -28,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from sim.costs import STEPS
+from sim.go.mfixalloc import PTR_SIZE
 from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
 from sim.go.mgcpacer import scan_work, trigger
 from sim.go.mheap import clear_page_marks, mark_page, mark_span
@@ -63,6 +68,7 @@ from sim.go.state import (
 from sim.jit import jit
 
 CREDIT_SLACK = 2000  # scan work a background worker gathers before it gives it as credit (gcCreditSlack)
+OBLET = 128 << 10  # bytes of a large object that are scanned as one job (maxObletBytes)
 OVER_ASSIST_WORK = 64 << 10  # least scan work of an assist (gcOverAssistWork)
 ASSIST_TIME_SLACK = 5_000_000  # picoseconds of assist after which the CPU limiter looks (gcAssistTimeSlack)
 PAGES_PER_SPAN_ROOT = 512  # of a root job that looks for specials (pagesPerSpanRoot)
@@ -101,8 +107,7 @@ def mark_live_objects(h: Any) -> Any:
     A span is taken as scanned once, when all of its live objects are found; one found alone is scanned by itself.
     """
     counts, sparse = mark_counts(h), sparse_counts(h)
-    large = np.int64(0)
-    work = np.int64(0)
+    large, work, found = np.int64(0), np.int64(0), np.int64(0)
     for spc in range(NUM_SPAN_CLASSES):
         counts[spc] = 0
         sparse[spc] = 0
@@ -112,6 +117,7 @@ def mark_live_objects(h: Any) -> Any:
             continue
         live = mark_span(h, s)
         counts[sp.spanclass] += live
+        found += live
         if live > 1 and live >= sp.nelems >> 3 and dense_class(h, np.int64(sp.spanclass)):
             work += live * sp.elemsize
         else:
@@ -124,7 +130,21 @@ def mark_live_objects(h: Any) -> Any:
         work += of_average(h, np.int64(spc), sparse[spc], large, scan_bytes(h)[spc])
         read = of_average(h, np.int64(spc), counts[spc], large, scan_read(h)[spc])
         cpu += counts[spc] * mark_object(h)[spc] + np.int64(np.float64(read) * np.float64(mark_byte(h)[spc]) / 1000.0)
+    array_work = of_average(h, np.int64(0), counts[0], large, scan_bytes(h)[0])
+    set_oblets(h, array_work, min(found, array_work // PTR_SIZE), cpu)
     return cpu, work
+
+
+@jit
+def set_oblets(h: Any, work: Any, objects: Any, whole: Any) -> None:
+    """How large arrays of pointers of so much scan work are scanned, which point to so many of the objects.
+
+    Finding an object costs what a pointer-free one costs, of which nothing is read. ``whole``: picoseconds of the heap.
+    """
+    h[0].mark_oblets = (work + OBLET // 2) // OBLET
+    cpu = objects * mark_object(h)[1] + np.int64(np.float64(work) * np.float64(mark_byte(h)[0]) / 1000.0)
+    h[0].mark_array_cpu = min(cpu, whole)
+    h[0].mark_array_work = work
 
 
 @jit
@@ -187,6 +207,45 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
 
 
 @jit
+def even(h: Any) -> Any:
+    """Whether the heap's part of the stock is: no large array of pointers, or nothing but such."""
+    whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
+    work = h[0].mark_works[HEAP_PART]
+    return h[0].mark_oblets == 0 or h[0].mark_array_cpu >= whole or h[0].mark_array_work >= work
+
+
+@jit
+def turn(h: Any) -> Any:
+    """Of a piece of an array and its share of all else: (picoseconds, scan work), and those of the piece alone."""
+    n = np.float64(h[0].mark_oblets)
+    whole = np.float64(h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS])
+    work = np.float64(h[0].mark_works[HEAP_PART])
+    return whole / n, work / n, np.float64(h[0].mark_array_cpu) / n, np.float64(h[0].mark_array_work) / n
+
+
+@jit
+def heap_work(h: Any, given: Any) -> Any:
+    """Scan work of the heap that is done when it was given so much CPU."""
+    cpu, work, piece_cpu, piece_work = turn(h)
+    turns = np.floor(np.float64(given) / cpu)
+    rest = np.float64(given) - turns * cpu
+    if rest < piece_cpu:
+        return turns * work + piece_work * rest / piece_cpu
+    return turns * work + piece_work + (work - piece_work) * (rest - piece_cpu) / (cpu - piece_cpu)
+
+
+@jit
+def heap_cpu(h: Any, done: Any) -> Any:
+    """CPU of the heap until so much scan work is done, a piece of an array once begun to its end."""
+    cpu, work, piece_cpu, piece_work = turn(h)
+    turns = np.floor(np.float64(done) / work)
+    rest = np.float64(done) - turns * work
+    if rest < piece_work:
+        return turns * cpu + (piece_cpu if rest > 0 else 0.0)
+    return turns * cpu + piece_cpu + (cpu - piece_cpu) * (rest - piece_work) / (work - piece_work)
+
+
+@jit
 def work_by(h: Any, part: Any, cpu: Any) -> Any:
     """Scan work of a part that is done when so much CPU was given."""
     first = h[0].mark_cpus[part - 1] if part > 0 else np.int64(0)
@@ -194,6 +253,8 @@ def work_by(h: Any, part: Any, cpu: Any) -> Any:
     given = min(max(cpu - first, np.int64(0)), whole)
     if given == whole:
         return h[0].mark_works[part] if cpu >= first else np.int64(0)
+    if part == HEAP_PART and not even(h):
+        return min(np.int64(heap_work(h, given)), h[0].mark_works[part])
     return np.int64(np.float64(h[0].mark_works[part]) * (np.float64(given) / np.float64(whole)))
 
 
@@ -206,6 +267,10 @@ def cpu_for(h: Any, work: Any) -> Any:
         if at >= end:
             continue
         left = h[0].mark_works[part] - work_by(h, part, at)
+        if left > work and part == HEAP_PART and not even(h):
+            first = h[0].mark_cpus[GLOBALS]
+            until = first + np.int64(heap_cpu(h, h[0].mark_works[part] - left + work)) + 1
+            return max(min(until, end) - h[0].mark_cpu, at - h[0].mark_cpu + 1)
         if left > work:
             return at - h[0].mark_cpu + np.int64(np.float64(end - at) * (np.float64(work) / np.float64(left))) + 1
         work -= left
