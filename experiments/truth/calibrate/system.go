@@ -114,13 +114,14 @@ func pin(cpu int) {
 	syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(mask), uintptr(unsafe.Pointer(&mask)))
 }
 
-// futex measures sleeping and waking, of threads tied to CPUs.
+// futex measures sleeping, waking and signalling, of threads tied to CPUs.
 func futex() {
 	runtime.GOMAXPROCS(2)
 	allowed := cpus()
 	sleeping(allowed[0])
 	if len(allowed) > 1 {
 		waking(allowed[0], allowed[1])
+		signalling(allowed[0], allowed[1])
 	}
 }
 
@@ -204,6 +205,56 @@ func waking(cpu, other int) {
 	row("lock", []any{"futex_wake"}, map[string]float64{"ns": calls.quantile(0.5)})
 	row("lock", []any{"wake_latency"}, map[string]float64{"ns": latencies.quantile(0.5)})
 	row("steps", []any{"wake_p"}, map[string]float64{"ns": calls.quantile(0.5) + latencies.quantile(0.5)})
+}
+
+// runner reads the clock all the time; it says its thread, and when it went on after its last interruption.
+type runner struct {
+	thread, back uint64
+}
+
+func (r *runner) run() {
+	const interruption = 500 // nanoseconds that two clock readings in turn never lie apart otherwise
+	atomic.StoreUint64(&r.thread, uint64(syscall.Gettid()))
+	for last := tsc.Now(); ; {
+		now := tsc.Now()
+		if float64(now-last) > interruption*perNs {
+			atomic.StoreUint64(&r.back, now)
+		}
+		last = now
+	}
+}
+
+// signalling measures, with the threads on two CPUs, the call that signals a running thread as the runtime does to
+// preempt it, and from its end until that thread has been through the runtime's handler.
+func signalling(cpu, other int) {
+	r, calls, latencies := new(runner), new(sample), new(sample)
+	go func() {
+		pin(other)
+		r.run()
+	}()
+	pin(cpu)
+	for atomic.LoadUint64(&r.thread) == 0 {
+		osyield()
+	}
+	process, thread := uintptr(syscall.Getpid()), uintptr(r.thread)
+	for i := 0; i < *rounds; i++ {
+		for begin := tsc.Now(); float64(tsc.Now()-begin) < asleep*perNs; {
+		}
+		begin := tsc.Now()
+		syscall.RawSyscall(syscall.SYS_TGKILL, process, thread, uintptr(syscall.SIGURG))
+		end := tsc.Now()
+		back := uint64(0)
+		for back < begin {
+			back = atomic.LoadUint64(&r.back)
+		}
+		if back < end {
+			back = end
+		}
+		calls.add(uint32(end - begin))
+		latencies.add(uint32(back - end + overhead))
+	}
+	row("steps", []any{"preempt_signal"}, map[string]float64{"ns": calls.quantile(0.5)})
+	row("steps", []any{"preempt_latency"}, map[string]float64{"ns": latencies.quantile(0.5)})
 }
 
 // madvise measures giving memory back: runs of one page and of 64, and of one while another thread of this process
