@@ -49,7 +49,7 @@ from sim.units import US, throw
 
 MAX_RUN_AHEAD = 1 * US
 # a refill may take mheap.lock with none of mcentral's held; a stack pool takes it inside its own (lockrank.go)
-_CENTRAL_RANK, _POOL_RANK, _HEAP_RANK = 10, 15, 20
+_SCHED_RANK, _CENTRAL_RANK, _POOL_RANK, _HEAP_RANK = 5, 10, 15, 20
 
 
 def install_prices(heap: Heap, prices: Prices) -> None:
@@ -119,6 +119,7 @@ class World:
             start_profile(self.heap.header)
         self.lock_order = LockOrder()
         discipline = "spinbit" if facts.spinbit_mutex else "futex"
+        self.sched_lock = self._lock("sched.lock", _SCHED_RANK, discipline)
         self.heap_lock = self._lock("mheap.lock", _HEAP_RANK, discipline)
         self.central_locks = [
             self._lock(f"mcentral[{i}].lock", _CENTRAL_RANK, discipline)

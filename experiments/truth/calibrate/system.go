@@ -207,54 +207,32 @@ func waking(cpu, other int) {
 	row("steps", []any{"wake_p"}, map[string]float64{"ns": calls.quantile(0.5) + latencies.quantile(0.5)})
 }
 
-// runner reads the clock all the time; it says its thread, and when it went on after its last interruption.
-type runner struct {
-	thread, back uint64
-}
-
-func (r *runner) run() {
-	const interruption = 500 // nanoseconds that two clock readings in turn never lie apart otherwise
-	atomic.StoreUint64(&r.thread, uint64(syscall.Gettid()))
-	for last := tsc.Now(); ; {
-		now := tsc.Now()
-		if float64(now-last) > interruption*perNs {
-			atomic.StoreUint64(&r.back, now)
-		}
-		last = now
-	}
-}
-
 // signalling measures, with the threads on two CPUs, the call that signals a running thread as the runtime does to
-// preempt it, and from its end until that thread has been through the runtime's handler.
+// preempt it.
 func signalling(cpu, other int) {
-	r, calls, latencies := new(runner), new(sample), new(sample)
+	var running uint64 // thread
+	calls := new(sample)
 	go func() {
 		pin(other)
-		r.run()
+		for {
+			atomic.StoreUint64(&running, uint64(syscall.Gettid()))
+			for i := 0; i < computations; i++ {
+			}
+		}
 	}()
 	pin(cpu)
-	for atomic.LoadUint64(&r.thread) == 0 {
+	for atomic.LoadUint64(&running) == 0 {
 		osyield()
 	}
-	process, thread := uintptr(syscall.Getpid()), uintptr(r.thread)
+	process, thread := uintptr(syscall.Getpid()), uintptr(running)
 	for i := 0; i < *rounds; i++ {
 		for begin := tsc.Now(); float64(tsc.Now()-begin) < asleep*perNs; {
 		}
 		begin := tsc.Now()
 		syscall.RawSyscall(syscall.SYS_TGKILL, process, thread, uintptr(syscall.SIGURG))
-		end := tsc.Now()
-		back := uint64(0)
-		for back < begin {
-			back = atomic.LoadUint64(&r.back)
-		}
-		if back < end {
-			back = end
-		}
-		calls.add(uint32(end - begin))
-		latencies.add(uint32(back - end + overhead))
+		calls.add(uint32(tsc.Now() - begin))
 	}
 	row("steps", []any{"preempt_signal"}, map[string]float64{"ns": calls.quantile(0.5)})
-	row("steps", []any{"preempt_latency"}, map[string]float64{"ns": latencies.quantile(0.5)})
 }
 
 // madvise measures giving memory back: runs of one page and of 64, and of one while another thread of this process
