@@ -295,10 +295,10 @@ class Proc:
         self._spin(False)
         self.turn_to(STOPPED)
         self.held = held
-        self.parked = simpy.Event(self.world.env)
+        self.parked = called = simpy.Event(self.world.env)
         yield from sched.report_stopped(self)
         sched.cpus.release(self)
-        yield self.parked
+        yield called
         self.parked = None
         if self._kind == IDLE:
             gccontroller.stop_event(header, self.index, mgclimit.IDLE, self.world.now)
@@ -308,7 +308,7 @@ class Proc:
     def left_idle(self) -> None:
         """The world goes on and this P, which stopped, has nothing to do: it is idle. (procresize, pidleput)"""
         self.turn_to(IDLE)
-        self.wakeup = self.parked
+        self.wakeup, self.parked = self.parked, None
         gccontroller.start_event(self.world.heap.header, self.index, mgclimit.IDLE, self.world.now)
 
     def _execute(self, g: Goroutine) -> Step:

@@ -208,28 +208,26 @@ func waking(cpu, other int) {
 }
 
 // signalling measures, with the threads on two CPUs, the call that signals a running thread as the runtime does to
-// preempt it.
+// preempt it. A clock that goes only while that thread runs tells that it does.
 func signalling(cpu, other int) {
-	var running uint64 // thread
+	var thread, ticking uint64
 	calls := new(sample)
 	go func() {
 		pin(other)
+		atomic.StoreUint64(&thread, uint64(syscall.Gettid()))
 		for {
-			atomic.StoreUint64(&running, uint64(syscall.Gettid()))
-			for i := 0; i < computations; i++ {
-			}
+			atomic.AddUint64(&ticking, 1)
 		}
 	}()
 	pin(cpu)
-	for atomic.LoadUint64(&running) == 0 {
-		osyield()
-	}
-	process, thread := uintptr(syscall.Getpid()), uintptr(running)
+	process := uintptr(syscall.Getpid())
 	for i := 0; i < *rounds; i++ {
 		for begin := tsc.Now(); float64(tsc.Now()-begin) < asleep*perNs; {
 		}
+		for before := atomic.LoadUint64(&ticking); before == atomic.LoadUint64(&ticking); {
+		}
 		begin := tsc.Now()
-		syscall.RawSyscall(syscall.SYS_TGKILL, process, thread, uintptr(syscall.SIGURG))
+		syscall.RawSyscall(syscall.SYS_TGKILL, process, uintptr(atomic.LoadUint64(&thread)), uintptr(syscall.SIGURG))
 		calls.add(uint32(tsc.Now() - begin))
 	}
 	row("steps", []any{"preempt_signal"}, map[string]float64{"ns": calls.quantile(0.5)})
