@@ -328,11 +328,11 @@ class Proc:
             if work is None:
                 sched.note_running(self)
                 work = g.advance()
-                yield from self.pay_debt()
                 if work is None:
                     if g.is_alive and (yield from self._settle(g)):
                         continue
                     break
+                yield from self.pay_debt()
                 if isinstance(work, Work):
                     if work.before is not None:
                         yield from work.before(self)
