@@ -70,11 +70,15 @@ class Stopping:
     def acquire_world(self, by: Proc | None) -> Step:
         """Process step: be the only one who may stop the world. (semacquire of worldsema)"""
         while self._holder is not None:
-            if by is not None and (self.stopping or by.fields["barrier"]):
-                yield from self.at_safepoint(by, True)
-                by.turn_to(SYSTEM)
-            else:
+            if by is None:
                 yield self._changed
+                continue
+            if not self.stopping and not by.fields["barrier"]:
+                self.cpus.release(by)
+                yield self._changed
+                yield from self.cpus.acquire(by)
+            yield from self.at_safepoint(by, True)
+            by.turn_to(SYSTEM)
         self._holder = self if by is None else by
 
     def release_world(self) -> None:
