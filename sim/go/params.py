@@ -43,6 +43,7 @@ class Facts:
     # so (mgcmark_greenteagc.go:scanSpan); on CPUs that have AVX-512 with its byte permutations, as most servers since 2019
     dense_scan: bool
     restart_gives_workers: bool  # Ps without work are given mark workers when the world goes on (proc.go:procresize, 1.27)
+    gosched_wakes: bool  # who yields or is preempted wakes a P to look around (proc.go:goschedImpl, 1.27)
     gc_assists: bool = True  # allocation marks to pay for itself (malloc.go:deductAssistCredit); Go cannot do without
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
@@ -71,6 +72,7 @@ _GO119 = Facts(
     cpu_metrics=False,
     dense_scan=False,
     restart_gives_workers=False,
+    gosched_wakes=False,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -96,6 +98,7 @@ VERSIONS: dict[str, Facts] = {
         cpu_metrics=True,
         dense_scan=True,
         restart_gives_workers=True,
+        gosched_wakes=True,
     ),
 }
 

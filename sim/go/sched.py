@@ -195,7 +195,8 @@ class Sched(Stopping):
         """A goroutine goes to the end of the global queue; ``by``: the P it was taken off. (goschedImpl, injectglist)"""
         g.queued = self.world.now
         self.queue.append(g)
-        self.wake_p(by)
+        if by is None or self.world.heap.facts.gosched_wakes:
+            self.wake_p(by)
 
     def ready_on(self, p: Proc, g: Goroutine) -> None:
         """A goroutine is runnable, at the end of a P's queue."""

@@ -105,9 +105,9 @@ class Stopping:
         """Process step: what `for_each_p` waits for. (runSafePointFn)"""
         p.turn_to(SCHEDULING)
         p.fields["barrier"] = 0
-        taking = yield from self.lock.acquire(p.index, self.world.now)
+        yield from self._take_lock(p)
         self.barring -= 1
-        yield from self._give_back(p, taking)
+        yield from self._give_back(p)
 
     def report_stopped(self, p: Proc) -> Step:
         """Process step: a P has come to its safepoint and gives itself up. (gcstopm)"""
@@ -115,13 +115,18 @@ class Stopping:
             self._stopped += 1
             self.check_stopped()
             return
-        taking = yield from self.lock.acquire(p.index, self.world.now)
+        yield from self._take_lock(p)
         self._stopped += 1
-        yield from self._give_back(p, taking)
+        yield from self._give_back(p)
 
-    def _give_back(self, p: Proc, taking: int) -> Step:
-        """Process step: the last one wakes who waits; then sched.lock, which took some time to take, is free."""
-        yield after(self.world.env, taking + self.check_stopped(), p.order)
+    def _take_lock(self, p: Proc) -> Step:
+        """Process step: take sched.lock."""
+        taking = yield from self.lock.acquire(p.index, self.world.now)
+        yield after(self.world.env, taking, p.order)
+
+    def _give_back(self, p: Proc) -> Step:
+        """Process step: the last one wakes who waits, and sched.lock is free again."""
+        yield after(self.world.env, self.check_stopped(), p.order)
         yield after(self.world.env, self.lock.release(p.index, self.world.now), p.order)
 
     def check_stopped(self) -> int:
@@ -184,10 +189,6 @@ class Stopping:
         yield from self._await_all(by, signals, idle)
         self._note = None
         by.turn_to(SYSTEM)
-
-    def _take_lock(self, by: Proc) -> Step:
-        taking = yield from self.lock.acquire(by.index, self.world.now)
-        yield after(self.world.env, taking, by.order)
 
     def _preempt_all(self, by: Proc | None) -> int:
         """Computes and assists in progress come to a safepoint now; picoseconds of the signals. (preemptall, preemptM)"""
