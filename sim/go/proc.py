@@ -11,8 +11,8 @@ searched and found wakes the next. A goroutine that goes on at the instant it wo
 Each picosecond of a P is of one kind (`Proc.times`): in the pump, which knows it as malloc, compute or first touch, or
 one of `KINDS`. They add up to the time, whatever happened.
 
-Left out: sched.lock's contention but for stops (stw.py), sysmon and syscalls, netpoll (timers and outside events put
-goroutines on the global queue and wake a P).
+Left out: sched.lock's contention but for stops (stw.py), sysmon and syscalls, netpoll but for timers (timers.py): outside
+events put goroutines on the global queue and wake a P.
 """
 
 from __future__ import annotations
@@ -206,6 +206,7 @@ class Proc:
         sched, env, workers = self.world.sched, self.world.env, self.world.gc.workers
         while True:
             yield from sched.at_safepoint(self)
+            self.world.timers.run_due(self)
             yield from self.pay_debt()
             if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
                 yield from self.lose_cpu()
@@ -225,6 +226,8 @@ class Proc:
                     g = yield from self._steal()
                 if g is not None:
                     yield after(env, sched.pay("steal"), self.order)
+                elif self.world.timers.run_due(self, everybody=True):
+                    continue
             if g is not None:
                 self._found()
                 return g, inherits
@@ -261,6 +264,7 @@ class Proc:
         self.turn_to(IDLE)
         self.wakeup = simpy.Event(env)
         sched.idle.append(self)
+        self.world.timers.left_idle()
         header = self.world.heap.header
         gccontroller.start_event(header, self.index, mgclimit.IDLE, self.world.now)
         if sched.stopping:
@@ -309,6 +313,7 @@ class Proc:
         """The world goes on and this P, which stopped, has nothing to do: it is idle. (procresize, pidleput)"""
         self.turn_to(IDLE)
         self.wakeup, self.parked = self.parked, None
+        self.world.timers.left_idle()
         gccontroller.start_event(self.world.heap.header, self.index, mgclimit.IDLE, self.world.now)
 
     def _execute(self, g: Goroutine) -> Step:

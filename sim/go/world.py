@@ -43,6 +43,7 @@ from sim.go.state import (
     PRICE_PARTIAL,
     PRICE_STEPS,
 )
+from sim.go.timers import Timers
 from sim.metrics.histogram import BUCKETS
 from sim.metrics.timeline import Timeline
 from sim.units import US, throw
@@ -138,6 +139,7 @@ class World:
         ]
         self.stacks = Stacks(self)
         self.sched = Sched(self, self.cpus)
+        self.timers = Timers(self)
         self.sched.start(gomaxprocs)
 
     def _prepare(self, nprocs: int, max_run_ahead: int, run_ahead: bool, log_lines: int) -> None:
