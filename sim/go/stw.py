@@ -249,13 +249,14 @@ class Stopping:
 
     def _share_out(self) -> list[Proc]:
         """The Ps to wake, in order; all others are idle from now on. (procresize)"""
-        runnable, idle = [], []
+        runnable: list[Proc] = []
+        idle: list[Proc] = []
+        marking: list[Proc] = []
         for p in self.procs:
             if p.parked is not None and (p.held or p.runq or p.runnext is not None):
                 runnable.append(p)
             elif p.parked is not None or p.wakeup is not None:
                 idle.append(p)
-        marking = []
         workers = self.world.gc.workers
         if self.world.heap.facts.restart_gives_workers:
             while idle and workers.marking and (mode := workers.pick(idle[0])):

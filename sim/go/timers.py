@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import simpy
 
 from sim.engine.clock import WAKE, after, now, priority, wake
-from sim.units import MS, throw
+from sim.units import MS
 
 if TYPE_CHECKING:
     from sim.go.goroutine import Goroutine
@@ -41,14 +41,14 @@ class Timers:
 
     def sleep(self, g: Goroutine, duration: int) -> simpy.Event:
         """What a goroutine yields to sleep for so long at least, from its own code. (timeSleep)"""
-        if g.p is None:
-            throw(f"goroutine {g.label} does not run and cannot go to sleep")
+        p = g.p
+        assert p is not None, "a goroutine that does not run cannot go to sleep"
         self._made += 1
         event = simpy.Event(self.world.env)
         when = self.world.now + duration
-        heappush(self._of.setdefault(g.p.index, []), (when, self._made, event))
+        heappush(self._of.setdefault(p.index, []), (when, self._made, event))
         if self._polls is None:
-            self.world.sched.wake_p(g.p)  # to wait for it
+            self.world.sched.wake_p(p)  # to wait for it
         elif when < self._polled:
             self._wait()  # netpollBreak
         return event
