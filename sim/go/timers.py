@@ -34,7 +34,7 @@ class Timers:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._of: dict[int, list[tuple[int, int, simpy.Event]]] = {}  # by P, a heap: when, the how manieth, its sleeper's
+        self._of: dict[int, list[tuple[int, int, simpy.Event]]] = {}  # by P, a heap: when, which, whose
         self._made = 0
         self._polls: simpy.Event | None = None  # the end of the wait in epoll
         self._polled = 0  # until when that waits

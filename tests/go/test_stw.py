@@ -228,7 +228,9 @@ def random_stops(nprocs, version, cpus, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("nprocs", "version", "cpus"), [(2, "go1.19", None), (5, "go1.27", None), (6, "go1.19", 2), (4, "go1.27", 1)])
+@pytest.mark.parametrize(
+    ("nprocs", "version", "cpus"), [(2, "go1.19", None), (5, "go1.27", None), (6, "go1.19", 2), (4, "go1.27", 1)]
+)
 def test_nothing_moves_while_the_world_stands(nprocs, version, cpus, seed):
     random_stops(nprocs, version, cpus, seed)
 

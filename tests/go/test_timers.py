@@ -18,12 +18,16 @@ def computes(g, length):
     yield g.compute(length)
 
 
-@pytest.mark.parametrize(("delay", "wait"), [(-1, 0), (0, 0), (1, 1), (999, 1), (1000, 1), (1999, 1), (2000, 2), (3400, 3)])
+@pytest.mark.parametrize(
+    ("delay", "wait"), [(-1, 0), (0, 0), (1, 1), (999, 1), (1000, 1), (1999, 1), (2000, 2), (3400, 3)]
+)
 def test_epoll_waits_whole_milliseconds(delay, wait):
     assert poll_time(delay * US) == wait * MS
 
 
-@pytest.mark.parametrize(("length", "polls"), [(111 * US, [1]), (1 * MS, [1]), (3400 * US, [3, 1]), (2100 * US, [2, 1])])
+@pytest.mark.parametrize(
+    ("length", "polls"), [(111 * US, [1]), (1 * MS, [1]), (3400 * US, [3, 1]), (2100 * US, [2, 1])]
+)
 def test_when_nobody_runs_a_thread_in_epoll_wakes_the_sleeper(length, polls):
     """Each wait is followed by the thread's latency; what is left then is waited for anew."""
     world, log = new_world(1), []
