@@ -68,6 +68,7 @@ SINGLES = {
     "tlb_shootdown": "madvise: what a page takes longer while a second thread of the process runs on another CPU",
     "os_switch": "futex: both threads on one CPU, futex_sleep less a futex wait that returns at once",
     "wake_p": "futex: the sum of futex_wake and wake_latency",
+    "preempt_signal": "futex: the call that signals a thread running on another CPU (tgkill of SIGURG); median of a process",
     "profile_sample": "profile: what MemProfileRate=1 adds to a malloc of 64 B ten frames deep; medians of a process",
     "mark_stack": "stacks: what each of 10000 goroutines parked ten frames deep adds to runtime.GC(), GOMAXPROCS=1",
 }

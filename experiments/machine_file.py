@@ -62,6 +62,7 @@ ASSUMABLE = (
     "stack_pool",
     "steal",
     "wake_p",
+    "preempt_signal",
     "os_switch",
     "assist",
     "flush_span",

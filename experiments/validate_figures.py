@@ -118,6 +118,7 @@ class Seen:
     wall: int
     procs: int
     first_touch: float
+    pause_max: int  # of all cycles, both pauses of each; MemStats tells the last 256
     response: Row | None = None
 
 
@@ -166,11 +167,9 @@ def _heap(seen: Seen) -> dict[str, float]:
 
 def _collector(seen: Seen) -> dict[str, float]:
     """Pauses, and CPU time of the collector; that of idle Ps is in marking, not in the share."""
-    cycles = int(seen.memstats["NumGC"])
-    pauses = [seen.memstats["PauseNs"][(cycles - 1 - i) % 256] for i in range(min(cycles, 256))]
     found = {"pauses": (seen.memstats["PauseTotalNs"] - seen.before["PauseTotalNs"]) / 1e6}
-    if pauses:
-        found["pause max"] = max(pauses) / 1000
+    if seen.memstats["NumGC"] > seen.before["NumGC"]:
+        found["pause max"] = seen.pause_max / 1000
     if seen.cycles is None:
         return found
     cpu = [sum(column) for column in zip(*(one.line.cpu for one in seen.cycles), strict=True)] or [0] * 5

@@ -60,6 +60,7 @@ def run_real(built: Path, scenario: Scenario, written: Program, traced: bool) ->
         wall=answer["wall_ns"],
         procs=scenario.gomaxprocs,
         first_touch=answer["first_touch_ns"],
+        pause_max=answer["pause_max_ns"],
         response=Row(rows[1], answer["response_ps"], answer["response_max_ps"]) if answer["requests"] else None,
     )
     if answer["requests"]:
@@ -113,6 +114,7 @@ def simulate(scenario: Scenario, written: Program) -> tuple[Seen, Result]:
         wall=round(result.metrics["/sim/time:seconds"] * SEC) // NS,
         procs=scenario.gomaxprocs,
         first_touch=result.metrics["/sim/time/first-touch-by-program:cpu-seconds"] * 1e9,
+        pause_max=max((cycle.pause_time for cycle in result.cycles), default=0) // NS,
         response=Row(result.counts["response"], response.total, response.maximum) if response else None,
     )
     return seen, result

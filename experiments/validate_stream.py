@@ -23,6 +23,7 @@ import numpy as np
 from experiments.errors import InputError
 from sim.go.goroutine import Body, Goroutine
 from sim.go.world import World
+from sim.metrics.histogram import Histogram
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, SHARED, TOUCH
 from workloads.drive import Load
 from workloads.scenario import Scenario
@@ -345,10 +346,26 @@ class TableLoad(Load):
             self.await_process(self.world.go(_worker, stream, part, variables, name=f"worker/{i}"))
 
     def start_service(self, service: Service, duration: int | None, mallocs: int | None) -> None:
-        """Allocate the shared table, and let requests arrive."""
+        """Let a goroutine allocate the shared table, and then start requests as the written program does."""
+        self.mallocs = mallocs
+        self.response, self.queued = Histogram(), Histogram()
+        self.await_process(self.world.go(self._dispatch, service, duration, mallocs, name="dispatcher"))
+
+    def _dispatch(self, g: Goroutine, service: Service, duration: int | None, mallocs: int | None) -> Body:
+        """Goroutine: sleep until the next arrival and start it, and all that have come meanwhile. (service.go:run)"""
+        world = self.world
         if self._program.variables[0]:
-            self.world.go(_allocate, table_op(self._program.variables[0]), name="tables")
-        super().start_service(service, duration, mallocs)
+            yield g.run(table_op(self._program.variables[0]))
+        start = world.now
+        for time, ops, variables, shared in requests(service, world.seed, duration, mallocs):
+            arrival = start + int(time)
+            if arrival > world.now:
+                yield world.timers.sleep(g, arrival - world.now)
+            world.roots.reserve_shared_up_to(shared)
+            self.requests += 1
+            name = f"request/{self.requests}"
+            child = yield g.go(self.request, ops, variables, arrival, name=name, stack=service.stack)
+            self.await_process(child)
 
     def request(self, g: Goroutine, ops: Any, variables: int, arrived: int) -> Body:
         """Goroutine: one request, its table first."""
@@ -356,10 +373,6 @@ class TableLoad(Load):
             ops = np.concatenate([table_op(variables, obj=variables), ops])
             variables += 1
         yield from super().request(g, ops, variables, arrived)
-
-
-def _allocate(g: Goroutine, ops: Any) -> Body:
-    yield g.run(ops)
 
 
 def _worker(g: Goroutine, stream: WorkerStream, mallocs: int, variables: int) -> Body:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from experiments.calibrate_host import cpus
 from experiments.errors import InputError
 from workloads.scenario import Scenario, ScenarioError, load
 
@@ -25,8 +25,8 @@ class Workload:
     sets: tuple[str, ...] = ()
 
     def scenario(self, version: str, machine: str | None) -> Scenario:
-        """The scenario for a simulated version, on as many CPUs as this machine has; InputError if it cannot be used."""
-        sets = [*self.sets, f"runtime.version={version}", f"machine.cpus={os.cpu_count() or 1}"]
+        """The scenario for a simulated version, on as many CPUs as this process may use; InputError if it cannot be used."""
+        sets = [*self.sets, f"runtime.version={version}", f"machine.cpus={cpus()}"]
         if machine is not None:
             sets.append(f"machine.prices={machine}")
         try:

@@ -47,6 +47,7 @@ STEPS = (
     "switch",  # schedule(): from one goroutine to the next on a P
     "steal",  # taking half of another P's run queue
     "wake_p",  # from readying work until an idle P's thread runs (futex wake and its latency)
+    "preempt_signal",  # the call that sends a running thread the signal to preempt it (tgkill)
     "os_switch",  # the system switches a CPU from one thread to another
     "assist",  # an allocation in debt while marking: looking for credit, entering and leaving the assist
     "flush_span",  # giving one cached span back when a P's cache is flushed for a new sweep

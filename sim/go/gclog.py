@@ -44,16 +44,14 @@ class GcLog:
     # a cycle
 
     def begin(self, kind: str, begun: int, stopped: int) -> None:
-        """Marking begins at this instant; the world was asked to stop at ``begun`` and stood at ``stopped``."""
+        """Marking is set up; the world was asked to stop at ``begun`` and stood at ``stopped``. `marking` follows."""
         world, fields = self.world, self.world.heap.fields
         trigger, goal = map(int, self._before)
         self._open = {
             "number": len(self.cycles) + 1,
             "kind": kind,
             "t_sweep_term": begun,
-            "t_mark": world.now,
             "stop_sweep_term": stopped - begun,
-            "pause_sweep_term": world.now - begun,
             "procs": int(fields.nprocs),
             "stw_procs": min(int(fields.nprocs), world.cpus),
             "heap0": self._live,
@@ -68,6 +66,10 @@ class GcLog:
             "cons_mark": float(fields.cons_mark),
             "expected_scan_work": int(fields.last_heap_scan + fields.last_stack_scan + fields.globals_scan),
         }
+
+    def marking(self, time: int) -> None:
+        """Marking begins at a time: whoever had something to do has been woken."""
+        self._open |= {"t_mark": time, "pause_sweep_term": time - self._open["t_sweep_term"]}
 
     def before(self) -> None:
         """A cycle is about to stop the world: how large the heap is, and where it should have begun."""

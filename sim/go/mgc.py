@@ -8,7 +8,7 @@ it. The two steps in brackets have the world stopped: the time until every P has
 then, are the pauses. What a cycle marks is settled in the first of them (mgcmark.py).
 
 Each P flushes its cache when it goes on after the second stop, before it allocates; for idle ones the P that ended the
-cycle does it, with their page caches where the version says so.
+cycle does it, with their page caches where the version says so, while it waits for all others once more.
 
 Left out: sync.Pool and other caches cleared with the world stopped, finalizers and specials, the semaphores' queues (a
 goroutine that meets the trigger while another starts a cycle goes on; it is stopped at its next safepoint), debug
@@ -150,10 +150,12 @@ class Collector:
         fields.gc_starting = 1
         while self._is_due(kind) and not self._has_swept(p):
             yield after(world.env, self._cost, p.order)
-            yield from world.sched.acquire_world(p)
+            yield from world.sched.at_safepoint(p, True)
+            p.turn_to(SYSTEM)
         yield from world.sched.acquire_world(p)
         if not self._is_due(kind):
             fields.gc_starting = 0
+            world.sched.release_world()
             self._announce()
             return
         begun = world.now
@@ -168,9 +170,18 @@ class Collector:
         self._tell("swept")
         self._begin_marking(p, kind, begun)
         self._tell("marking")
-        gccontroller.finish_gc_transition(header, world.now)
         self.log.begin(kind, begun, stopped)
-        world.sched.start_the_world()
+        calls = world.sched.start_the_world(p)
+        self.log.marking(world.now + calls)
+        gccontroller.finish_gc_transition(header, world.now + calls)
+        yield from self._go_on(p, calls)
+        world.sched.release_world()
+
+    def _go_on(self, p: Proc, calls: int) -> Step:
+        """Process step: the world goes on, whose starter has so much to spend on waking Ps. (startTheWorldWithSema)"""
+        yield after(self.world.env, calls, p.order)
+        self.world.sched.wake_p(p)
+        yield from p.pay_debt()
         p.turn_to(SYSTEM)
 
     def _is_due(self, kind: str) -> bool:
@@ -207,8 +218,8 @@ class Collector:
             return
         self._finishing = True
         world, header = self.world, self.world.heap.header
-        yield from world.sched.for_each_p(p)
         yield from world.sched.acquire_world(p)
+        yield from world.sched.for_each_p(p)
         begun = world.now
         yield from world.sched.stop_the_world(p)
         stopped = world.now
@@ -221,12 +232,12 @@ class Collector:
         self.log.end(begun, stopped)
         self._last_end = world.now
         self._announce()
-        world.sched.start_the_world()
-        p.turn_to(SYSTEM)
+        yield from self._go_on(p, world.sched.start_the_world(p))
         yield from p.flush()
         yield after(world.env, int(gcwork.free_stacks(header, p.index)), p.order)
-        yield from self._flush_idle(p)
+        yield from world.sched.for_each_p(p, self._flush_idle(p))
         gcwork.release_sweep(header)
+        world.sched.release_world()
         self._announce()
         self._arm_timer()
 
@@ -291,7 +302,7 @@ class Collector:
             if swept < batch:
                 return None
             busy = not world.sched.idle or world.now >= int(p.fields["slice_end"])
-            if world.sched.stopping or batch == 1 or busy:
+            if world.sched.stopping or p.fields["barrier"] or batch == 1 or busy:
                 return GOSCHED
 
     # cycles on demand
@@ -324,8 +335,7 @@ class Collector:
             world.heap.fields.now = world.now
             flush_all_mcaches(world.heap.header)
             found.append(mem_stats(world.heap, self.log.gc_stats()))
-            world.sched.start_the_world()
-            p.turn_to(SYSTEM)
+            yield from self._go_on(p, world.sched.start_the_world(p))
 
         yield g.call(step)
         return found[0]

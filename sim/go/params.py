@@ -42,6 +42,8 @@ class Facts:
     # A span of small objects with pointers of which an eighth is to be scanned is scanned by whole slots, and they count
     # so (mgcmark_greenteagc.go:scanSpan); on CPUs that have AVX-512 with its byte permutations, as most servers since 2019
     dense_scan: bool
+    restart_gives_workers: bool  # Ps without work are given mark workers when the world goes on (proc.go:procresize, 1.27)
+    gosched_wakes: bool  # who yields or is preempted wakes a P to look around (proc.go:goschedImpl, 1.27)
     gc_assists: bool = True  # allocation marks to pay for itself (malloc.go:deductAssistCredit); Go cannot do without
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
     # Random first arena, chunk and page (malloc.go:mallocinit, mheap.go:grow). Go 1.27 has it on; it is off here, so
@@ -69,6 +71,8 @@ _GO119 = Facts(
     memory_limit_goal_times_95=True,
     cpu_metrics=False,
     dense_scan=False,
+    restart_gives_workers=False,
+    gosched_wakes=False,
 )
 VERSIONS: dict[str, Facts] = {
     "go1.14": replace(_GO119, mcentral_mutex=True),
@@ -93,6 +97,8 @@ VERSIONS: dict[str, Facts] = {
         memory_limit_goal_times_95=False,
         cpu_metrics=True,
         dense_scan=True,
+        restart_gives_workers=True,
+        gosched_wakes=True,
     ),
 }
 

@@ -11,8 +11,8 @@ searched and found wakes the next. A goroutine that goes on at the instant it wo
 Each picosecond of a P is of one kind (`Proc.times`): in the pump, which knows it as malloc, compute or first touch, or
 one of `KINDS`. They add up to the time, whatever happened.
 
-Left out: sched.lock's contention, sysmon and syscalls, netpoll (timers and outside events put goroutines on the global
-queue and wake a P), what a wake costs the waker, and that Ps of a started world are woken one by one.
+Left out: sched.lock's contention but for stops (stw.py), sysmon and syscalls, netpoll but for timers (timers.py): outside
+events put goroutines on the global queue and wake a P.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class Proc:
         self.tick = 0  # schedtick
         self.back: simpy.Event | None = None  # the pump gives the P back by it
         self.wakeup: simpy.Event | None = None  # it is idle and waits for this
+        self.parked: simpy.Event | None = None  # it stopped with the world and waits for this
+        self.held = False  # and has a goroutine in the middle of a step
+        self.worker = 0  # the kind of mark worker that it was given when the world went on
+        self.debt = 0  # picoseconds of wake calls that it has yet to spend
         self.spinning = False  # it looks for work
         self.cpu_grant = 0  # when it last got a CPU, among all Ps
         self.fractional_time = 0  # as a fractional mark worker in this cycle
@@ -137,7 +141,7 @@ class Proc:
             self.runnext = None
         sched.queue.extend(self.runq)
         self.runq.clear()
-        sched.wake_p()
+        sched.wake_p(self)
 
     def _next(self) -> tuple[Goroutine | None, bool]:
         """The next goroutine without looking at other Ps, and whether it inherits the time slice. (findRunnable)"""
@@ -174,7 +178,7 @@ class Proc:
                         self.runq.extend(taken[:-1])
                         return taken[-1]
                     g = victim.runnext
-                    if victim.wakeup is None:
+                    if victim.wakeup is None and victim.parked is None:
                         yield after(self.world.env, NEXT_WAIT, self.order)
                     if victim.runnext is g:
                         victim.runnext = None
@@ -201,16 +205,18 @@ class Proc:
         """Process step: a goroutine to run, going idle until there is one. (findRunnable)"""
         sched, env, workers = self.world.sched, self.world.env, self.world.gc.workers
         while True:
-            if sched.stopping:
-                yield from self.stand()
+            yield from sched.at_safepoint(self)
+            self.world.timers.run_due(self)
+            yield from self.pay_debt()
             if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
                 yield from self.lose_cpu()
                 continue
             if self.world.now >= sched.limiter_due:
                 sched.limiter_due = int(gcwork.look_at_limiter(self.world.heap.header, self.world.now))
-            if workers.marking and (mode := workers.pick(self)):
+            mode, self.worker = self.worker, 0
+            if workers.marking and (mode := mode or workers.pick(self)):
                 self._found()
-                sched.wake_p()  # for what this P had to run
+                sched.wake_p(self)  # for what this P had to run
                 yield from workers.run(self, mode)
                 continue
             g, inherits = self._next()
@@ -220,10 +226,12 @@ class Proc:
                     g = yield from self._steal()
                 if g is not None:
                     yield after(env, sched.pay("steal"), self.order)
+                elif self.world.timers.run_due(self, everybody=True):
+                    continue
             if g is not None:
                 self._found()
                 return g, inherits
-            if sched.stopping or sched.queue or (self.spinning and sched.runnable()):
+            if sched.stopping or self.fields["barrier"] or sched.queue or (self.spinning and sched.runnable()):
                 continue  # it came while this P looked elsewhere
             if workers.marking and (mode := workers.pick_idle()):
                 self._found()
@@ -236,7 +244,13 @@ class Proc:
         """It has something to do; if it looked for it, another one looks from now on. (resetspinning)"""
         if self.spinning:
             self._spin(False)
-            self.world.sched.wake_p()
+            self.world.sched.wake_p(self)
+
+    def pay_debt(self) -> Step:
+        """Process step: spend the time that waking others took."""
+        while self.debt:
+            debt, self.debt = self.debt, 0
+            yield after(self.world.env, debt, self.order)
 
     def _spin(self, on: bool) -> None:
         """Begin or end to look for work: nobody is woken for that meanwhile. (becomeSpinning)"""
@@ -250,6 +264,7 @@ class Proc:
         self.turn_to(IDLE)
         self.wakeup = simpy.Event(env)
         sched.idle.append(self)
+        self.world.timers.left_idle()
         header = self.world.heap.header
         gccontroller.start_event(header, self.index, mgclimit.IDLE, self.world.now)
         if sched.stopping:
@@ -275,16 +290,31 @@ class Proc:
         self.world.sched.cpus.release(self)
         yield from self.world.sched.cpus.acquire(self)
 
-    def stand(self) -> Step:
-        """Process step: a stop-the-world is on; wait for its end. (gcstopm)"""
-        sched = self.world.sched
+    def stand(self, held: bool = False) -> Step:
+        """Process step: a stop-the-world is on; wait until somebody wakes its thread again. (gcstopm, stopm)
+
+        ``held``: its goroutine is in the middle of a step, so that it has something to do as soon as the world goes on.
+        """
+        sched, header = self.world.sched, self.world.heap.header
         self._spin(False)
         self.turn_to(STOPPED)
+        self.held = held
+        self.parked = called = simpy.Event(self.world.env)
+        yield from sched.report_stopped(self)
         sched.cpus.release(self)
-        while sched.stopping:
-            yield sched.report_stopped()
+        yield called
+        self.parked = None
+        if self._kind == IDLE:
+            gccontroller.stop_event(header, self.index, mgclimit.IDLE, self.world.now)
         yield from sched.cpus.acquire(self)
         yield from self.flush()
+
+    def left_idle(self) -> None:
+        """The world goes on and this P, which stopped, has nothing to do: it is idle. (procresize, pidleput)"""
+        self.turn_to(IDLE)
+        self.wakeup, self.parked = self.parked, None
+        self.world.timers.left_idle()
+        gccontroller.start_event(self.world.heap.header, self.index, mgclimit.IDLE, self.world.now)
 
     def _execute(self, g: Goroutine) -> Step:
         """Process step: run a goroutine until it parks, ends or is taken off the P. (execute)"""
@@ -307,6 +337,7 @@ class Proc:
                     if g.is_alive and (yield from self._settle(g)):
                         continue
                     break
+                yield from self.pay_debt()
                 if isinstance(work, Work):
                     if work.before is not None:
                         yield from work.before(self)
@@ -332,14 +363,14 @@ class Proc:
                 yield from self.lose_cpu()
             sched.note_running(self)
             g.answer(work, result)
-            if result is not GOSCHED and self.world.now < self.fields["slice_end"]:
+            if result is not GOSCHED and self.world.now < self.fields["slice_end"] and not self.fields["barrier"]:
                 return True
-            sched.ready_global(g)
+            sched.ready_global(g, self)
             return False
         self.fields["g"] = g.id
         reason = yield from self._work(g)
         if reason == kernel.PREEMPTED:
-            sched.ready_global(g)
+            sched.ready_global(g, self)
         elif reason == kernel.STOPPED:
             sched.requeue_stopped(self, g)
         elif reason == kernel.PARK:
@@ -368,9 +399,6 @@ class Proc:
             self.back = simpy.Event(env)
             sched.driver.enter(self)
             reason = yield self.back
-            if sched.barring and self.fields["barrier"]:  # out of the pump is a safepoint too
-                self.fields["barrier"] = 0
-                sched.pass_barrier()
             if reason == kernel.NEED_HEAP:
                 self.turn_to(LOCKED)
                 yield from self.heap_lock()

@@ -1,8 +1,7 @@
-"""What all Ps share: the global queue, idle Ps, stopping the world, the machine's CPUs, the pump (mirrors proc.go).
+"""What all Ps share: the global queue, idle Ps, the machine's CPUs, the pump (mirrors proc.go); stw.py stops them.
 
-Nobody is woken while somebody searches (`Sched.wake_p`); who goes idle last is woken first. A stop of the world, and
-`for_each_p`, wait for safepoints: computes and assists in progress are cut there and then, what allocates comes to one
-at the end of its segment (pump.py). Who stops the world second waits for the first.
+Nobody is woken while somebody searches (`Sched.wake_p`); who goes idle last is woken first. Who wakes a P pays for the
+system call; the P runs when its thread does.
 
 The pump runs whenever a P's turn comes before the next event of the world (`Driver`). With more Ps than CPUs a P's
 thread waits for one in line (`Cpus`).
@@ -19,14 +18,15 @@ from typing import TYPE_CHECKING
 
 import simpy
 
-from sim.engine.clock import RUN, after, now, priority, wake
+from sim.engine.clock import after, now, wake
 from sim.go import pump as kernel
 from sim.go.goroutine import Goroutine
 from sim.go.proc import Proc, Step
-from sim.go.ptime import NO_CPU, PUMPED, SCHEDULING, STOPPED, SYSTEM
-from sim.go.pumpcalls import cut, preempt_all
+from sim.go.ptime import NO_CPU, SCHEDULING
+from sim.go.pumpcalls import cut
+from sim.go.stw import Stopping
 from sim.metrics.histogram import Histogram
-from sim.units import MS, throw
+from sim.units import MS
 
 if TYPE_CHECKING:
     from sim.go.world import World
@@ -136,28 +136,18 @@ class Cpus:
         self.world.sched.driver.rearm()
 
 
-class Sched:
+class Sched(Stopping):
     """The global scheduler: queues, idle Ps, and stopping the world. (runtime2.go:schedt)"""
 
     def __init__(self, world: World, cpus: int) -> None:
-        self.world = world
+        super().__init__(world, Driver(world), Cpus(world, cpus))
         self.queue: deque[Goroutine] = deque()
-        self.idle: list[Proc] = []  # the last one to go idle is woken first
-        self.stopping = False
         self.created = self.alive = 0
-        self.driver = Driver(world)
-        self.cpus = Cpus(world, cpus)
         self.spinning = 0  # Ps that look for work
         self.limiter_due = 0  # when the GC CPU limiter is to be looked after
         self.keeps_stopped = world.heap.facts.stop_keeps_goroutine
         self.latencies = Histogram()  # from runnable to running
         self._last_running: tuple[int, Proc | None] = (-1, None)
-        self._stopped_procs = 0
-        self._all_stopped: simpy.Event | None = None
-        self._barrier: simpy.Event | None = None
-        self.barring = 0  # Ps that have yet to come to a safepoint for `for_each_p`
-        self._restart: simpy.Event | None = None
-        self.procs: list[Proc] = []
 
     def start(self, nprocs: int) -> None:
         """Make the Ps, all idle."""
@@ -165,10 +155,6 @@ class Sched:
         self.driver.procs = self.procs
 
     # prices and goroutines
-
-    def pay(self, step: str) -> int:
-        """A price of the scheduler: its mean."""
-        return self.world.prices.steps[step].mean
 
     def note_alive(self, counted: bool) -> None:
         """A goroutine came to life; the runtime's own are not counted."""
@@ -203,13 +189,14 @@ class Sched:
             p.put(g, True)
         else:
             self.queue.append(g)
-        self.wake_p()
+        self.wake_p(p)
 
-    def ready_global(self, g: Goroutine) -> None:
-        """A goroutine taken off its P goes to the end of the global queue. (goschedImpl)"""
+    def ready_global(self, g: Goroutine, by: Proc | None = None) -> None:
+        """A goroutine goes to the end of the global queue; ``by``: the P it was taken off. (goschedImpl, injectglist)"""
         g.queued = self.world.now
         self.queue.append(g)
-        self.wake_p()
+        if by is None or self.world.heap.facts.gosched_wakes:
+            self.wake_p(by)
 
     def ready_on(self, p: Proc, g: Goroutine) -> None:
         """A goroutine is runnable, at the end of a P's queue."""
@@ -221,107 +208,20 @@ class Sched:
     def requeue_stopped(self, p: Proc, g: Goroutine) -> None:
         """A goroutine stopped with the world: the next on its P, before go1.27 the last of all. (goschedImpl)"""
         if not self.keeps_stopped:
-            self.ready_global(g)
+            self.ready_global(g, p)
             return
         g.queued = self.world.now
         p.put(g, True)
 
-    def wake_p(self) -> None:
-        """Wake an idle P to look for work, unless one is looking already. (wakep)"""
+    def wake_p(self, by: Proc | None = None) -> None:
+        """Wake an idle P to look for work, unless one is looking already; the call takes ``by`` time. (wakep, startm)"""
         if self.stopping or not self.idle or self.spinning:
             return
+        if by is not None:
+            by.debt += self.world.prices.lock.futex_wake
         p = self.idle.pop()
         p.spinning = True
         self.spinning = 1
         assert p.wakeup is not None
         wake(self.world.env, p.wakeup, p.order, None, self.pay("wake_p"))
         p.wakeup = None
-
-    # stopping the world
-
-    def acquire_world(self, by: Proc) -> Step:
-        """Process step on a P: let the stop of the world in progress pass, if there is one. (worldsema)"""
-        while self.stopping:
-            yield from by.stand()
-            by.turn_to(SYSTEM)
-
-    def stop_the_world(self, by: Proc | None = None) -> Step:
-        """Process step: stop every P at its next safepoint; on return all are. (stopTheWorldWithSema)
-
-        ``by``: the P this step runs on counts as stopped at once; its thread sleeps until the others are, so that one
-        that waits for a CPU gets it. Who comes second waits for the first (worldsema).
-        """
-        while self.stopping:
-            if by is not None:
-                yield from by.stand()
-            else:
-                assert self._restart is not None
-                yield self._restart
-        env = self.world.env
-        self.stopping = True
-        self.world.heap.fields.stop = 1
-        self._restart = simpy.Event(env)
-        self._all_stopped = simpy.Event(env)
-        self._stopped_procs = 0
-        if by is not None:
-            by.turn_to(STOPPED)
-            self._stopped_procs = 1
-            self.cpus.release(by)
-        self.world.gc.workers.stop()
-        self._preempt_all()
-        self.check_stopped()
-        yield self._all_stopped
-        if by is not None:
-            yield from self.cpus.acquire(by)
-            by.turn_to(STOPPED)
-
-    def _preempt_all(self) -> None:
-        """Computes and assists in progress come to a safepoint now. (preemptall)"""
-        preempt_all(self.world.heap.header, self.world.now)
-        self.driver.rearm()
-
-    def for_each_p(self, by: Proc) -> Step:
-        """Process step: until every P that runs goroutines has come to a safepoint. (forEachP)
-
-        Goroutines are preempted for it, and queue up again. A P between goroutines, or at a lock, is at one as good as any.
-        """
-        self._barrier = simpy.Event(self.world.env)
-        self.barring = 0
-        for p in self.procs:
-            if p is not by and p.kind == PUMPED:
-                p.fields["barrier"] = 1
-                self.barring += 1
-        self._preempt_all()
-        if self.barring:
-            yield self._barrier
-
-    def pass_barrier(self) -> None:
-        """A P has come to the safepoint that `for_each_p` waits for."""
-        self.barring -= 1
-        if self.barring == 0:
-            assert self._barrier is not None
-            wake(self.world.env, self._barrier, priority(RUN, len(self.procs)))
-
-    def report_stopped(self) -> simpy.Event:
-        """A P has stopped; the event that ends the stop."""
-        self._stopped_procs += 1
-        self.check_stopped()
-        assert self._restart is not None
-        return self._restart
-
-    def check_stopped(self) -> None:
-        """Tell the stopper when every P is stopped or idle."""
-        assert self._all_stopped is not None
-        if self._stopped_procs + len(self.idle) == len(self.procs) and not self._all_stopped.triggered:
-            wake(self.world.env, self._all_stopped, priority(RUN, len(self.procs)))
-
-    def start_the_world(self) -> None:
-        """Let every P go on. (startTheWorldWithSema)"""
-        if not self.stopping:
-            throw("the world is not stopped")
-        assert self._restart is not None
-        self.stopping = False
-        self.world.heap.fields.stop = 0
-        wake(self.world.env, self._restart, priority(RUN, len(self.procs)))
-        if self.runnable() or self.world.gc.workers.marking:
-            self.wake_p()

@@ -45,13 +45,14 @@ from sim.go.state import (
     PRICE_PARTIAL,
     PRICE_STEPS,
 )
+from sim.go.timers import Timers
 from sim.metrics.histogram import BUCKETS
 from sim.metrics.timeline import Timeline
 from sim.units import US, throw
 
 MAX_RUN_AHEAD = 1 * US
 # a refill may take mheap.lock with none of mcentral's held; a stack pool takes it inside its own (lockrank.go)
-_CENTRAL_RANK, _POOL_RANK, _HEAP_RANK = 10, 15, 20
+_SCHED_RANK, _CENTRAL_RANK, _POOL_RANK, _HEAP_RANK = 5, 10, 15, 20
 
 
 def install_prices(heap: Heap, prices: Prices) -> None:
@@ -130,6 +131,7 @@ class World:
             start_profile(self.heap.header)
         self.lock_order = LockOrder()
         discipline = "spinbit" if facts.spinbit_mutex else "futex"
+        self.sched_lock = self._lock("sched.lock", _SCHED_RANK, discipline)
         self.heap_lock = self._lock("mheap.lock", _HEAP_RANK, discipline)
         self.central_locks = [
             self._lock(f"mcentral[{i}].lock", _CENTRAL_RANK, discipline)
@@ -151,6 +153,7 @@ class World:
         self.pool_locks = [self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline) for i in range(NUM_STACK_ORDERS)]
         self.stacks = Stacks(self)
         self.sched = Sched(self, self.cpus)
+        self.timers = Timers(self)
         self.sched.start(gomaxprocs)
 
     def _prepare(self, nprocs: int, max_run_ahead: int, run_ahead: bool, log_lines: int) -> None:

@@ -129,9 +129,10 @@ def test_collecting_scenarios_have_several_cycles_and_their_figures(monkeypatch,
     assert metrics["/sim/heap/peak:bytes"] >= max(cycle.heap1 for cycle in cycles)
     # the collector's time as its cycles tell it, and as the Ps do (theirs has the sweeping before the first pause too)
     spent = sum(metrics[f"/sim/time/{kind}:cpu-seconds"] for kind in ("assist", "gc-dedicated", "gc-fractional"))
-    spent += sum(pauses) / 1e12 * world.heap.fields.nprocs
     whole = metrics["/sim/time:seconds"] * world.heap.fields.nprocs
-    assert metrics["/sim/gc/cpu:share"] == pytest.approx(spent / whole, rel=0.05)
+    # with the stopper's own share of the pauses at least, and at most that of all Ps, of which some may be idle
+    least, most = ((spent + n * sum(pauses) / 1e12) / whole for n in (1, int(world.heap.fields.nprocs)))
+    assert 0.95 * least <= metrics["/sim/gc/cpu:share"] <= 1.05 * most
     assert 0 <= metrics["/sim/gc/assists:share"] < metrics["/sim/gc/cpu:share"] < 1
     assert {"assist", "flush_span", "mark_stack", "mark_specials"} <= set(result.assumed)
 
@@ -146,7 +147,7 @@ def test_without_assists_nobody_marks_in_malloc_and_the_heap_overshoots_its_goal
     assert "assist" in on.latency and "assist" in on.assumed
     assert not {"assist", "assist_parked"} & off.latency.keys() and "assist" not in off.assumed
     assert off.metrics["/sim/gc/assists:share"] == 0
-    assert within < 1.1 < beyond
+    assert within < 1.15 < beyond  # the last of marking and the stop after it let the heap grow a little
 
 
 @pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")

@@ -305,10 +305,9 @@ def a_run(values, **others):
         "NumGC": 3,
         "TotalAlloc": 3 << 20,
         "PauseTotalNs": 60_000,
-        "PauseNs": [10_000, 20_000, 30_000] + [0] * 253,
     }
     before = {"NumGC": 1, "TotalAlloc": 1 << 20, "PauseTotalNs": 10_000}
-    given = {"cycles": None, "begun": 200_000_000, "wall": 1_000_000_000, "procs": 2, "first_touch": 2e6} | others
+    given = {"cycles": None, "begun": 200_000_000, "wall": 1_000_000_000, "procs": 2, "first_touch": 2e6, "pause_max": 30_000} | others
     return Seen(Row(counts, sum(values), max(values)), memstats=memstats, before=before, **given)
 
 

@@ -7,14 +7,18 @@ from sim.go.goroutine import Goroutine
 from sim.go.world import World
 from tests.go.prices import made_up_prices
 
-SCHEDULER = ("goroutine_new", "goroutine_reused", "goroutine_exit", "switch", "steal", "wake_p", "os_switch")
+SCHEDULER = ("goroutine_new", "goroutine_reused", "goroutine_exit", "switch", "steal", "wake_p", "os_switch", "preempt_signal")
 
 
-def new_world(nprocs=1, *, version="go1.27", cpus=None, seed=1, facts=None, **steps):
-    """A world with made-up prices; ``steps``: those of the scheduler in picoseconds."""
+def new_world(nprocs=1, *, version="go1.27", cpus=None, seed=1, facts=None, futex_wake=0, **steps):
+    """A world with made-up prices; ``steps``: those of the scheduler in picoseconds; ``futex_wake``: that of locks."""
     prices = made_up_prices(version)
     given = dict.fromkeys(SCHEDULER, 0) | steps
-    prices = replace(prices, steps=dict(prices.steps) | {name: Price(price) for name, price in given.items()})
+    prices = replace(
+        prices,
+        steps=dict(prices.steps) | {name: Price(price) for name, price in given.items()},
+        lock=replace(prices.lock, futex_wake=futex_wake),
+    )
     return World(facts or version, nprocs, prices, seed, cpus=cpus, gogc=-1)
 
 

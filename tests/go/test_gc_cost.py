@@ -15,16 +15,16 @@ from tests.go.prices import made_up_prices
 SIZES = (16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 
 # Events of SimPy and calls of the pump, a million mallocs of ten sizes, 16 MiB live, GOGC=100: allowed, and as they were
-# when this was written. A refill in ten to a hundred takes the heap lock, some four events; a cycle is a few events a P
-# and a look of a worker every 100,000 bytes scanned; a background sweep is an event every tenth span, on go1.19, which
+# when this was written. A refill in ten to a hundred takes the heap lock, some four events; a cycle is some thirty events a P
+# for its stops, and a look of a worker every 100,000 bytes scanned; a background sweep is an event every tenth span, on go1.19, which
 # yields after each, three a span. Without the collector: 2,000 on one P, 8,000 on 64.
 BUDGETS = [
-    ("go1.27", 1, 2_600),  # 1,900
-    ("go1.27", 8, 7_000),  # 5,500
-    ("go1.27", 64, 31_000),  # 24,300, for 26 cycles a million
-    ("go1.19", 1, 2_000),  # 1,400
-    ("go1.19", 8, 30_000),  # 23,300
-    ("go1.19", 64, 31_000),  # 24,200
+    ("go1.27", 1, 2_600),  # 2,000
+    ("go1.27", 8, 8_500),  # 6,700
+    ("go1.27", 64, 33_000),  # 26,000, for 24 cycles a million
+    ("go1.19", 1, 2_700),  # 2,200
+    ("go1.19", 8, 18_000),  # 13,900
+    ("go1.19", 64, 45_000),  # 35,000
 ]
 
 
@@ -41,11 +41,11 @@ def mixed(g, variables, rounds):
 @pytest.mark.parametrize(("version", "nprocs", "budget"), BUDGETS)
 def test_events_a_million_mallocs_with_the_collector_on(version, nprocs, budget):
     world = World(version, nprocs, made_up_prices(version), 1)
-    gs = [world.go(mixed, 16 * MIB // nprocs // 220, 30) for _ in range(nprocs)]
+    gs = [world.go(mixed, 16 * MIB // nprocs // 220, 34) for _ in range(nprocs)]
     world.run(until=world.env.all_of(gs))
     mallocs = int(world.heap.arrays["procs"]["mallocs"].sum())
     assert mallocs > 2_000_000
-    assert len(world.gc.log.cycles) > 20
+    assert len(world.gc.log.cycles) >= 20
     events = next(world.env._eid) + world.sched.driver.events
     assert events * 1_000_000 // mallocs <= budget
 

@@ -160,7 +160,7 @@ def test_checking_changes_nothing():
 def test_run_ahead_changes_nothing(version, nprocs, cpus, limit):
     """With memory limits, runtime.GC, GOGC that changes, slow marking with assists, and stops."""
     scale = {"length": 5, "n": 90} if PLAIN else {"length": 6, "n": 150}
-    program = draw_program(nprocs, 4, **scale)
+    program = draw_program(nprocs, 7, **scale)
     runs = []
     for run_ahead in (True, False):
         options = {"cpus": cpus, "memory_limit": limit, "run_ahead": run_ahead, "log_lines": 100_000}

@@ -71,14 +71,16 @@ def replacing(g, live, rounds):
 
 
 def steady(version, nprocs, live, rounds, *, goroutines=None, byte=100, mark_object=0, watcher=None, **options):
-    """Run the steady program; the world, and its cycles from the 6th on, but the last."""
+    """Run the steady program; the world, and its cycles from the 6th on, but the last, while all its goroutines run."""
     prices = bare_prices(version, byte, mark_object)
     world = World(version, nprocs, prices, 1, globals_bytes=GLOBALS, **options)
     world.gc.watcher = watcher(world) if watcher else None
     n = goroutines or nprocs
     gs = [world.go(replacing, live // n, rounds) for _ in range(n)]
+    world.run(until=world.env.any_of(gs))
+    steady_until = world.now
     world.run(until=world.env.all_of(gs))
-    return world, world.gc.log.cycles[5:-1]
+    return world, [cycle for cycle in world.gc.log.cycles[5:-1] if cycle.t_end <= steady_until]
 
 
 CASES = [(version, nprocs) for version in ("go1.27", "go1.19") for nprocs in (1, 4)]

@@ -268,7 +268,8 @@ def test_what_waits_for_a_p_that_becomes_a_worker_runs_elsewhere():
     once, not when its slice hands them over."""
     prices = slow_marking("go1.19", 1)
     mark = {shape: replace(m, scan_object=400 * MS // N, small_byte=0, large_byte=0) for shape, m in prices.mark.items()}
-    world = World("go1.19", 4, replace(prices, mark=mark), 1, gogc=-1)
+    lock = replace(prices.lock, futex_wake=0)  # else one of them runs before the collection begins
+    world = World("go1.19", 4, replace(prices, mark=mark, lock=lock), 1, gogc=-1)
     waits = []
 
     def late(g):

@@ -114,13 +114,14 @@ func pin(cpu int) {
 	syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, 0, unsafe.Sizeof(mask), uintptr(unsafe.Pointer(&mask)))
 }
 
-// futex measures sleeping and waking, of threads tied to CPUs.
+// futex measures sleeping, waking and signalling, of threads tied to CPUs.
 func futex() {
 	runtime.GOMAXPROCS(2)
 	allowed := cpus()
 	sleeping(allowed[0])
 	if len(allowed) > 1 {
 		waking(allowed[0], allowed[1])
+		signalling(allowed[0], allowed[1])
 	}
 }
 
@@ -204,6 +205,32 @@ func waking(cpu, other int) {
 	row("lock", []any{"futex_wake"}, map[string]float64{"ns": calls.quantile(0.5)})
 	row("lock", []any{"wake_latency"}, map[string]float64{"ns": latencies.quantile(0.5)})
 	row("steps", []any{"wake_p"}, map[string]float64{"ns": calls.quantile(0.5) + latencies.quantile(0.5)})
+}
+
+// signalling measures, with the threads on two CPUs, the call that signals a running thread as the runtime does to
+// preempt it. A clock that goes only while that thread runs tells that it does.
+func signalling(cpu, other int) {
+	var thread, ticking uint64
+	calls := new(sample)
+	go func() {
+		pin(other)
+		atomic.StoreUint64(&thread, uint64(syscall.Gettid()))
+		for {
+			atomic.AddUint64(&ticking, 1)
+		}
+	}()
+	pin(cpu)
+	process := uintptr(syscall.Getpid())
+	for i := 0; i < *rounds; i++ {
+		for begin := tsc.Now(); float64(tsc.Now()-begin) < asleep*perNs; {
+		}
+		for before := atomic.LoadUint64(&ticking); before == atomic.LoadUint64(&ticking); {
+		}
+		begin := tsc.Now()
+		syscall.RawSyscall(syscall.SYS_TGKILL, process, uintptr(atomic.LoadUint64(&thread)), uintptr(syscall.SIGURG))
+		calls.add(uint32(tsc.Now() - begin))
+	}
+	row("steps", []any{"preempt_signal"}, map[string]float64{"ns": calls.quantile(0.5)})
 }
 
 // madvise measures giving memory back: runs of one page and of 64, and of one while another thread of this process

@@ -67,6 +67,7 @@ type answer struct {
 	ByKind     []uint64         `json:"by_kind"`
 	MallocPs   uint64           `json:"malloc_ps"`
 	MallocMax  uint64           `json:"malloc_max_ps"`
+	PauseMax   int64            `json:"pause_max_ns"` // of all cycles since it began
 	TouchNs    float64          `json:"first_touch_ns"`
 	Touches    uint64           `json:"first_touches"`
 	DebtNs     float64          `json:"debt_ns"` // driver time that no compute was left to take up
@@ -154,6 +155,7 @@ func measure(run func()) *answer {
 	var before, after syscall.Rusage
 	found := &answer{Go: runtime.Version(), TickPs: clock.tickPs, Profile: runtime.MemProfileRate}
 	runtime.ReadMemStats(&found.Begun)
+	pauses.known = int64(found.Begun.NumGC)
 	check(syscall.Getrusage(syscall.RUSAGE_SELF, &before))
 	begun := time.Now()
 	found.BegunNs = begun.Sub(started).Nanoseconds()
@@ -161,6 +163,7 @@ func measure(run func()) *answer {
 	found.WallNs = time.Since(begun).Nanoseconds()
 	check(syscall.Getrusage(syscall.RUSAGE_SELF, &after))
 	runtime.ReadMemStats(&found.MemStats)
+	found.PauseMax = pauses.longest()
 	debug.SetGCPercent(-1) // no cycle of what follows
 	found.Metrics = runtimeMetrics()
 	found.UserNs = nanoseconds(after.Utime) - nanoseconds(before.Utime)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"runtime"
 	"sync"
 	"time"
 
@@ -10,8 +9,8 @@ import (
 
 // server is an open loop: a dispatcher starts a goroutine for each request when its time has come.
 //
-// While the next one is far off the dispatcher sleeps; when it is near, it yields its P in a loop, so that it holds a P
-// only while nobody else has use for it. (A sleep of the runtime's is up to a millisecond late.)
+// Until the next one's time the dispatcher sleeps, up to a millisecond longer than it asked to, as sleeps of the runtime
+// are; then it starts all whose time has come.
 type server struct {
 	all       *stream
 	responses *histogram
@@ -21,8 +20,6 @@ type server struct {
 	start     uint64
 	free      chan *request
 }
-
-const near = 3 * time.Millisecond
 
 // request is one in flight; serve is its goroutine, made once so that a go statement allocates nothing of its own.
 type request struct {
@@ -100,11 +97,7 @@ func (s *server) await(arrival uint64) {
 		if now >= arrival {
 			return
 		}
-		if left := time.Duration(picoseconds(arrival-now) / 1000); left > near {
-			time.Sleep(left - near)
-		} else {
-			runtime.Gosched()
-		}
+		time.Sleep(time.Duration(picoseconds(arrival-now)/1000 + 1))
 	}
 }
 

@@ -58,6 +58,7 @@ type runner struct {
 	own        []unsafe.Pointer
 	touchTicks uint64
 	touches    uint64
+	executed   uint64
 	byKind     []uint64
 }
 
@@ -100,6 +101,9 @@ func (r *runner) settle() {
 // run executes operations.
 func (r *runner) run(ops []uint64) {
 	for i := 0; i < len(ops); i++ {
+		if r.executed++; r.executed%lookEvery == 0 {
+			pauses.look()
+		}
 		op := ops[i]
 		code, flags := int(op&0xffff), op>>48
 		var p unsafe.Pointer
