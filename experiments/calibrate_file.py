@@ -40,6 +40,7 @@ SOURCES = {
     "alive and dying at random, runtime.GC() when it is full; calls that find a slot in the span of the type's last one "
     "and touch no new memory; mean99 = mean of all but the last hundredth",
     "refilled": "mixed: the other calls of the same processes",
+    "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",
@@ -47,6 +48,7 @@ SOURCES = {
     "than the timer itself reads 0",
 }
 _UNITS = {
+    "paused": "us",
     "mark": "see columns: objects in millions, times in ms, rates in MB/s, per object in ns, pauses in us",
     "first_touch": "ns per 4 KiB page",
 }

@@ -121,7 +121,11 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
 
 
 def _mixed(effort: Effort, mib: int, procs: int) -> Run:
-    return Run(("mixed", f"-mib={mib}", f"-rounds={2 * effort.turned_mib // mib}"), ("hit", "refilled"), procs)
+    rounds = 2 * effort.turned_mib // mib
+    arguments = ("mixed", f"-mib={mib}", f"-rounds={rounds}")
+    if procs > 1:
+        return Run(arguments, ("hit", "refilled"), procs)
+    return Run(arguments, ("hit", "refilled", "paused"), procs, traced=rounds)
 
 
 def _mark(effort: Effort, shape: str, mib: int, procs: int) -> Run:

@@ -36,6 +36,10 @@ class Measurements:
 
     def add(self, version: str, run: Run, stdout: str, stderr: str) -> None:
         """What one process said; InputError if it is not what such a run says."""
+        if "paused" in run.tables:
+            mib = next(int(one.removeprefix("-mib=")) for one in run.arguments if one.startswith("-mib="))
+            both = [(line.clock[0] + line.clock[2]) / _US for line in _collections(run, stderr)]
+            self._row(version, "paused", (mib,), {"both": median(both)})
         for line in stdout.splitlines():
             try:
                 found = json.loads(line)
@@ -118,11 +122,16 @@ def _cells(columns: Sequence[str], key: Key, values: Values) -> list[Any]:
 
 def _marked(run: Run, objects: float, stderr: str) -> list[dict[str, float]]:
     """The columns of the table mark, for each of the last collections."""
+    return [_cycle(line, objects) for line in _collections(run, stderr)]
+
+
+def _collections(run: Run, stderr: str) -> list[GcLine]:
+    """The lines of the last collections, as many as were asked for."""
     lines = [line for line in stderr.splitlines() if line.startswith("gc ")][-run.traced :]
     if len(lines) < run.traced:
         raise InputError(f"calibrate {' '.join(run.arguments)}: {len(lines)} of {run.traced} gctrace lines came")
     try:
-        return [_cycle(parse_gctrace(line), objects) for line in lines]
+        return [parse_gctrace(line) for line in lines]
     except ValueError as error:
         raise InputError(f"calibrate {' '.join(run.arguments)}: {error}") from None
 

@@ -24,6 +24,10 @@ this file. For each measured size and kind the two equations are solved for fast
 would come out below that of 1 KiB, the refill takes the difference instead. What would be negative is 0 and the loop
 is missed by that much. Other size classes lie on lines between the measured ones.
 
+Those loops cycle through hundreds of MiB and do nothing else. By the size of the heap (tables warm, hit, refilled, if the
+file has them) clearing in a loop is what the loop of that heap leaves for it, and of a program that does other things
+between its mallocs, hits and refills from swept spans are as they were timed in one: call by call, so that they vary.
+
 A go statement that makes a g was measured with its stack. Of that mean the sixteenth part of a span of stacks is the
 simulation's to pay (`_Spans.stacks`: the span, its eight first touches, metadata, growth, and two refills of a P's
 stack cache); the rest, with the g itself in it, is the price. Growth (`_growth`) was measured in goroutines whose
@@ -412,10 +416,11 @@ def _on_lines(rows: Sequence[_Row], size: int) -> _Row:
 
 
 def _heaps(tables: Mapping[str, Table], spans: _Spans, rows: Mapping[str, Sequence[_Row]]) -> tuple[HeapPrices, ...]:
-    """Mallocs on recycled memory by Ps and the size of the heap, rising: as far as warm, hit and refilled have it.
+    """Mallocs on recycled memory by Ps and the size of the heap, rising: as far as warm, hit, refilled and paused have it.
 
     The largest one on one P is that of the loops, which is there in any case. Loops were measured on one P alone.
     """
+    paused = {int(mib): row["both"].median for (mib,), row in tables["paused"].rows.items()} if "paused" in tables else {}
     sizes = {(1, _LOOP_MIB)}
     if "warm" in tables:
         sizes |= {(1, int(mib)) for _, _, mib in tables["warm"].rows}
@@ -433,7 +438,8 @@ def _heaps(tables: Mapping[str, Table], spans: _Spans, rows: Mapping[str, Sequen
             hits = mixed[kind].hits
             hit.append(_at_size(hits, size) if hits else Price(round(at.fast) + round(at.zero)))
             partial.append(_at_size(mixed[kind].refills or alone[kind], size))
-        found.append(HeapPrices(procs, mib * _MIB, tuple(zero), tuple(hit), tuple(partial)))
+        stopped = round(500_000 * paused[mib]) if mib in paused else None
+        found.append(HeapPrices(procs, mib * _MIB, tuple(zero), tuple(hit), tuple(partial), stopped))
     return tuple(found)
 
 

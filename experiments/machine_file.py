@@ -46,6 +46,7 @@ OPTIONAL = {
     "warm": "size# kind mib# loop~",
     "hit": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "refilled": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
+    "paused": "mib# both~",
 }
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
 CHECKS = "steal_percent others_percent drift_percent spread_percent"

@@ -193,6 +193,9 @@ class World:
             partial = low.refill_partial[spc], high.refill_partial[spc]
             arrays["prices"]["mean"][PRICE_PARTIAL + spc] = between(partial[0].mean, partial[1].mean, at)
             arrays["cells"][CELLS * spc : CELLS * (spc + 1)] = _cells(*partial, at)
+        if low.stopped is not None and high.stopped is not None:
+            for step in ("stw_sweep_term", "stw_mark_term"):
+                arrays["prices"]["mean"][PRICE_STEPS + STEPS.index(step)] = between(low.stopped, high.stopped, at)
 
     def _price_marking(self, low: MarkPrices, high: MarkPrices, at: Fraction) -> None:
         """What marking costs by span class, between two measured heaps of that shape."""

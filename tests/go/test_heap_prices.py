@@ -22,7 +22,7 @@ def heap(mib, nanoseconds, cells=False):
     """Clearing takes so long in a loop, a hit with other work before it twice as long, some of them less, some more."""
     ps = nanoseconds * NS
     hit = Price(2 * ps, tuple(ps + 2 * ps * i // 1023 for i in range(1024))) if cells else Price(2 * ps)
-    return HeapPrices(1, mib * MIB, (ps,) * 136, (hit,) * 136, (Price(300 * NS),) * 136)
+    return HeapPrices(1, mib * MIB, (ps,) * 136, (hit,) * 136, (Price(300 * NS),) * 136, 5 * ps)
 
 
 def marking(mib, nanoseconds):
@@ -74,6 +74,7 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
     begun = world.gc.log.cycles[-1].heap0
     third = Fraction(eighths(begun) - eighths(4 * MIB), 24)
     assert 16 * MIB < begun < 32 * MIB and third.denominator > 1
+    assert world.sched.pay("stw_mark_term") == 50 * NS + 300 * NS * third.numerator // third.denominator
     assert [int(arrays[name][SPC]) for name in ("zero_price", "mark_object")] == [
         10 * NS + 60 * NS * third.numerator // third.denominator,
         10 * NS + 30 * NS * third.numerator // third.denominator,
