@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments import cli_compare, cli_export, cli_measure, cli_record, cli_sweep, cli_validate
+from experiments import cli_compare, cli_export, cli_measure, cli_pictures, cli_record, cli_sweep, cli_validate
 from experiments.errors import InputError, visible
 from experiments.output import atomic, writable
 from experiments.progress import Bar, announce_compile, stoppable
@@ -49,6 +49,8 @@ for _command in (
     cli_compare.compare,
     cli_export.export,
     cli_measure.calibrate,
+    cli_pictures.plot,
+    cli_pictures.report,
     cli_sweep.sweep,
     cli_validate.validate,
     *cli_record.COMMANDS,

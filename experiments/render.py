@@ -20,7 +20,7 @@ from experiments.result import Buckets, Report
 from sim.metrics.cycles import NO_GOAL, Cycle
 from sim.units import NS, SEC, format_size, format_time, significant
 
-_CAUSES = {
+CAUSES = {
     "all": "all",
     "tiny": "tiny, combined",
     "fast": "fast path",
@@ -47,7 +47,7 @@ _TIMES = ("mean", "p50", "p99", "p99.9", "p99.99", "max")
 _MARKS = ("p50", "p99", "p99.9", "p99.99", "max")
 _ROWS = 8  # of the histogram, or as many as there are powers of ten
 _BESIDE = 96  # columns that two blocks side by side take
-_CYCLE_HEAD = ("cycle", "why", "at", "paused", "mark", "heap", "grew to", "marked", "goal", "assists", "CPU")
+CYCLE_HEAD = ("cycle", "why", "at", "paused", "mark", "heap", "grew to", "marked", "goal", "assists", "CPU")
 _ENDS = 6  # cycles shown from either end
 
 
@@ -153,7 +153,7 @@ def _collector(summary: Mapping[str, Any]) -> list[str]:
     if count:
         middle, longest = (format_time(metrics[f"/gc/pauses:seconds/{which}"] * SEC) for which in ("p50", "max"))
         told.append(f"pauses {middle} p50, {longest} max")
-        shares = [_percent(metrics[f"/sim/gc/{which}:share"]) for which in ("cpu", "assists")]
+        shares = [percent(metrics[f"/sim/gc/{which}:share"]) for which in ("cpu", "assists")]
         told.append(f"{shares[0]} of CPU ({shares[1]} assists)")
     told.append(f"heap peak {format_size(metrics['/sim/heap/peak:bytes'])}")
     return told
@@ -170,7 +170,8 @@ def _rate(per_second: float) -> str:
     return f"{per_second:.0f}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share for people."""
     return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
@@ -180,7 +181,7 @@ def _percent(share: float) -> str:
 def _times(summary: Mapping[str, Any], look: Look) -> list[str]:
     """The table of causes, and of response times below it in the same columns."""
     latency = summary["latency"]
-    groups = [[(_CAUSES.get(key, visible(key)), row) for key, row in latency.items()]]
+    groups = [[(CAUSES.get(key, visible(key)), row) for key, row in latency.items()]]
     if "response" in summary and "run_queue" in summary:
         groups.append([("response", summary["response"]), ("in run queue", summary["run_queue"])])
     body = [[_row(i, name, row) for i, (name, row) in enumerate(group)] for group in groups]
@@ -212,7 +213,7 @@ def _row(i: int, name: str, row: Mapping[str, Any]) -> list[str]:
     if not row["count"]:
         return [("  " if i else "") + name, "0", "-", *["-"] * len(_TIMES)]
     times = [format_time(row[f"{name}_ns"] * NS) for name in _TIMES]
-    return [("  " if i else "") + name, f"{row['count']:,}", _percent(row["share"]), *times]
+    return [("  " if i else "") + name, f"{row['count']:,}", percent(row["share"]), *times]
 
 
 # Histogram
@@ -320,9 +321,8 @@ Line = tuple[int, str]
 """A line and its length without colours."""
 
 
-def _where(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
-    """What the Ps did."""
-    metrics = summary["metrics"]
+def where_rows(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+    """What the Ps did, for how many seconds; what begins with spaces is a part of the row above."""
     total = metrics["/sim/time:seconds"] * metrics["/sched/gomaxprocs:threads"]
 
     def spent(*kinds: str) -> float:
@@ -330,7 +330,10 @@ def _where(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
 
     rows = [
         ("malloc", spent("malloc", "lock")),
-        ("  of it waiting for locks", sum(metrics[f"/sim/locks/{name}/wait:seconds"] for name in ("mheap", "mcentral"))),
+        (
+            "  of it waiting for locks",
+            sum(metrics[f"/sim/locks/{name}/wait:seconds"] for name in ("mheap", "mcentral")),
+        ),
         ("mark assists", spent("assist")),
         ("mark workers", spent("gc-dedicated", "gc-fractional")),
         ("marking on idle Ps", spent("gc-idle")),
@@ -341,41 +344,51 @@ def _where(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
     ]
     last = [("waiting for a CPU", spent("no-cpu")), ("idle", spent("idle"))]
     known = sum(seconds for name, seconds in rows + last if name[0] != " ")
-    rows += [("scheduling", max(total - known, 0)), *last]
+    return [*rows, ("scheduling", max(total - known, 0)), *last]
+
+
+def _where(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
+    """What the Ps did."""
+    metrics = summary["metrics"]
+    total = metrics["/sim/time:seconds"] * metrics["/sched/gomaxprocs:threads"]
     ps = _counted(metrics["/sched/gomaxprocs:threads"], "P")
     heading = f"where the time of {ps} went"
     heading = f"{heading:<30}{format_time(total * SEC):>8}"
     yield len(heading), look.bold(heading)
-    for name, seconds in rows:
+    for name, seconds in where_rows(metrics):
         if not seconds:
             continue
         share = seconds / total if total else 0.0
-        text = f"{name:<30}{format_time(seconds * SEC):>8}{_percent(share):>8} "
+        text = f"{name:<30}{format_time(seconds * SEC):>8}{percent(share):>8} "
         bar = look.bar(share, 6)
         yield len(text) + len(bar), text + look.paint(bar, "36")
 
 
-def _heap(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
-    """What is in the memory that was mapped."""
-    metrics = summary["metrics"]
-    total = metrics["/memory/classes/total:bytes"]
+def memory_rows(metrics: Mapping[str, int | float]) -> list[tuple[str, int | float]]:
+    """What is in the memory that was mapped, bytes; what begins with spaces is a part of the row above."""
     names = ("objects", "unused", "free", "released", "stacks")
     parts = {name: metrics[f"/memory/classes/heap/{name}:bytes"] for name in names}
-    rows = [
+    return [
         ("objects, dead ones too", parts["objects"]),
         ("  of them live", metrics["/sim/live:bytes"]),
         ("unused in spans", parts["unused"]),
         ("free pages", parts["free"]),
         ("never used, or given back", parts["released"]),
         ("stacks", parts["stacks"]),
-        ("the runtime's own", max(total - sum(parts.values()), 0)),
+        ("the runtime's own", max(metrics["/memory/classes/total:bytes"] - sum(parts.values()), 0)),
     ]
+
+
+def _heap(summary: Mapping[str, Any], look: Look) -> Iterator[Line]:
+    """What is in the memory that was mapped."""
+    metrics = summary["metrics"]
+    total = metrics["/memory/classes/total:bytes"]
     heading = f"{'memory at the end':<26}{format_size(total):>8}"
     yield len(heading), look.bold(heading)
-    for name, size in rows:
+    for name, size in memory_rows(metrics):
         if not size:
             continue
-        text = f"{name:<26}{format_size(size):>8}{_percent(size / total if total else 0.0):>8}"
+        text = f"{name:<26}{format_size(size):>8}{percent(size / total if total else 0.0):>8}"
         yield len(text), text
 
 
@@ -390,8 +403,10 @@ def _cycles(cycles: Sequence[Cycle], look: Look) -> list[str]:
     text = _counted(len(cycles), "collection") + (f" ({forced:,} forced)" if forced else "")
     text += f", paused for {format_time(sum(paused))}, at most {format_time(max(paused))} in one"
     lines = textwrap.wrap(text, look.width)
-    shown = [_cycle(cycle) for cycle in (cycles if len(cycles) <= 2 * _ENDS else (*cycles[:_ENDS], *cycles[-_ENDS:]))]
-    table = [_CYCLE_HEAD, *shown]
+    shown = [
+        cycle_cells(cycle) for cycle in (cycles if len(cycles) <= 2 * _ENDS else (*cycles[:_ENDS], *cycles[-_ENDS:]))
+    ]
+    table = [CYCLE_HEAD, *shown]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     gap = "  " if sum(widths) + 2 * len(widths) - 2 <= look.width else " "
     for i, row in enumerate(table):
@@ -402,7 +417,7 @@ def _cycles(cycles: Sequence[Cycle], look: Look) -> list[str]:
     return lines
 
 
-def _cycle(cycle: Cycle) -> tuple[str, ...]:
+def cycle_cells(cycle: Cycle) -> tuple[str, ...]:
     """The cells of a cycle: when and for how long, the heap, and the collector's share of CPU time so far."""
     times = cycle.t_sweep_term, cycle.pause_time, cycle.t_mark_term - cycle.t_mark
     goal = "none" if cycle.heap_goal >= NO_GOAL else format_size(cycle.heap_goal)
