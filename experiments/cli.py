@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments import cli_compare, cli_export, cli_measure, cli_record, cli_sweep, cli_validate
+from experiments import cli_compare, cli_export, cli_measure, cli_record, cli_sweep, cli_tune, cli_validate
 from experiments.errors import InputError, visible
 from experiments.output import atomic, writable
 from experiments.progress import Bar, announce_compile, stoppable
@@ -50,6 +50,7 @@ for _command in (
     cli_export.export,
     cli_measure.calibrate,
     cli_sweep.sweep,
+    cli_tune.tune,
     cli_validate.validate,
     *cli_record.COMMANDS,
 ):
@@ -139,11 +140,14 @@ def list_(as_json: bool) -> None:
 @click.argument("directory", metavar="DIR")
 @_json
 def show(directory: str, as_json: bool) -> None:
-    """Show a result that `allocsim run -o DIR` kept, or a sweep that `allocsim sweep -o DIR` did."""
+    """Show a result that `allocsim run -o DIR` kept, or what `allocsim sweep` or `tune` found, of that -o DIR."""
     from experiments.result import read
 
     if cli_sweep.is_sweep(directory):
         cli_sweep.show(directory, as_json)
+        return
+    if cli_tune.is_tune(directory):
+        cli_tune.show(directory, as_json)
         return
     _show(read(directory), as_json)
 
