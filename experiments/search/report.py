@@ -72,7 +72,7 @@ def _against(found: Mapping[str, Any], objective: Metric) -> Iterator[str]:
             f" {apart}{keeps}"
         )
     if any(one["less_best"]["low"] <= 0 <= one["less_best"]["high"] for one in others):
-        yield "  (a larger confirm, in a new directory, tells more of them apart)"
+        yield "  (the same command with a larger --confirm tells more of them apart)"
 
 
 def _front(found: Mapping[str, Any], objective: Metric, bounds: Mapping[str, Bound]) -> Iterator[str]:

@@ -5,9 +5,10 @@
     DIR/confirm           the best ones with fresh seeds, a sweep's directory
     DIR/found.json        what was found
 
-The same command goes on where it was ended: the search asks for the same points again, whose runs are there. The best
-are chosen by the runs of the search, and a least of many draws is too good to be true; so they are run anew with seeds
-that the search has not seen, the same ones for all (common random numbers), and compared pair by pair.
+The same command goes on where it was ended: the search asks for the same points again, whose runs are there; it may ask
+for more samples, candidates, or fresh runs. The best are chosen by the runs of the search, and a least of many draws is
+too good to be true; so they are run anew with seeds that the search has not seen, the same ones for all (common random
+numbers), and compared pair by pair.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from experiments.sweeps.sweeping import carry_out, crew_of, make_missing
 
 LEVEL = 0.95
 _ASKED, _FOUND = "tune.json", "found.json"
+_MAY_CHANGE = ("purpose", "samples", "candidates", "confirm")  # of a search that goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +125,25 @@ def _begin(asked: Tune, target: Path) -> None:
         held = (target / _ASKED).read_bytes() if (target / _ASKED).exists() else None
         if held is None and any(target.iterdir()):
             raise InputError(f"{target}: exists and holds no search; name a new directory with -o")
+    except FileNotFoundError:
+        raise InputError(f"{target}: there is no directory {target.parent}; make it first") from None
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror}); name another directory with -o") from None
-    if held is None:
-        write_whole(target / _ASKED, json.dumps(whole, indent=1) + "\n")
-        return
-    before = _parsed(target / _ASKED, held)
-    if before.get("code") != whole["code"]:
-        raise InputError(
-            f"{target}: was begun by allocsim {before.get('code')}, this is {whole['code']}; name a new directory"
-        )
+    if held is not None:
+        _check_same(target, whole, _parsed(target / _ASKED, held))
+    text = json.dumps(whole, indent=1) + "\n"
+    if held != text.encode():
+        write_whole(target / _ASKED, text)
+
+
+def _check_same(target: Path, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """InputError unless what a directory holds can go on as what is asked now."""
+    if before.get("code") != now["code"]:
+        what = f"was begun by allocsim {before.get('code')}, this is {now['code']}"
+        raise InputError(f"{target}: {what}; name a new directory with -o")
     old = before.get("tune")
-    for key, value in asked.described().items():
-        if not isinstance(old, dict) or json.loads(json.dumps(value)) != old.get(key):
+    for key, value in now["tune"].items():
+        if key not in _MAY_CHANGE and (not isinstance(old, dict) or json.loads(json.dumps(value)) != old.get(key)):
             raise InputError(f"{target}: holds another search, whose {key} is another; name a new directory with -o")
 
 
@@ -216,6 +224,9 @@ def _confirm(
     asked: Tune, tried: Sequence[Tried], best: Sequence[int], directory: Path, crew: Crew, watch: Watch
 ) -> list[Confirmed] | None:
     """The candidates with fresh seeds, the best first; None if it was interrupted."""
+    before = store.read(directory).points if (directory / store.SWEEP).exists() else []
+    points = [dict(point.values) for point in before]  # of when fewer points had been tried
+    points += [dict(tried[place].values) for place in best if tried[place].values not in points]
     sweep = replace(
         asked.sweep_of_axes,
         axes={},
@@ -223,7 +234,7 @@ def _confirm(
         samples=0,
         replications=asked.confirm,
         seed=asked.seed + asked.replications,
-        points=tuple(dict(tried[place].values) for place in best),
+        points=tuple(points),
     )
     done = asked.samples * asked.replications
     told = (lambda made, missing: watch.progress(done + made, _runs(asked)), watch.interrupted, watch.warn)
@@ -231,8 +242,8 @@ def _confirm(
     if not outcome.whole:
         return None
     found = []
-    for place, point in zip(best, outcome.results.points, strict=True):
-        records = _records(outcome.results, point)
+    for place in best:
+        records = _records(outcome.results, outcome.results.points[points.index(dict(tried[place].values))])
         if all(record.error is None for record in records):
             each = [_figures(asked, asked.aim, [record]) for record in records]
             broken = sum(not asked.aim.feasible(one) for one in each)
