@@ -160,7 +160,7 @@ QUESTIONS = (
         _go(30333, 33376, 36398, 16930),
         scenario="a heap of 512 MiB that shrinks to 64 MiB, with a forced cycle each 100 ms or each second; and one of 64"
         " MiB that fills a limit of 256 MiB with garbage, GOGC=off",
-        band="the scavenger's design: 10 % beyond what is in use, 5 %; 1 % of a CPU, a quarter; and the limit's headroom"
+        band="the scavenger's design: 10 % beyond what is in use, 5 %; 1 % of the Ps' time, a quarter; and the limit's headroom"
         " of 3 %, 3 %",
         answer=answers.given_back,
         says="What the program pays for faults when it takes memory back is a price (first_touch), not predicted.",

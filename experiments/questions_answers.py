@@ -153,6 +153,7 @@ def green_tea() -> list[Row]:
 
 _PEAK, _KEPT = 512 * MIB, 64 * MIB  # the scavenger gives back huge pages whole: 2 MiB are little of these
 _OBJECT = 1024
+_PROCS = 2
 _LOOK = 20 * MS
 _PERIODS = {100 * MS: 2 * SEC, SEC: 12 * SEC}  # between collections: how long to look
 _LIMIT = 256 * MIB
@@ -190,7 +191,7 @@ def given_back() -> list[Row]:
     """A heap of 512 MiB that shrinks to 64 MiB, collected often and seldom; and one that fills a limit again and again."""
     rows = []
     for period, length in _PERIODS.items():
-        world = World("go1.27", 2, load_machine(MACHINE, "go1.27"), 1)
+        world = World("go1.27", _PROCS, load_machine(MACHINE, "go1.27"), 1)
         world.go(_shrinks, period)
         fields = world.heap.fields
         samples = []
@@ -200,7 +201,7 @@ def given_back() -> list[Row]:
         kept = int(fields.heap_in_use + fields.heap_free) / int(fields.last_heap_in_use)
         often = f"a collection each {format_time(period)}"
         rows.append(Row(f"heap kept, times what is in use when marking ends; {often}", 1.10, kept, 0.05))
-        rows.append(Row(f"% of one CPU while it gives back; {often}", 1, 100 * _busy_share(samples), 0.25))
+        rows.append(Row(f"% of the Ps' time, giving back; {often}", 1, 100 * _busy_share(samples) / _PROCS, 0.25))
     rows.append(Row("highest memory, times the limit, GOGC=off", 0.97, _highest() / _LIMIT, 0.03))
     return rows
 
@@ -215,7 +216,7 @@ def _busy_share(samples: Sequence[tuple[int, int]]) -> float:
 
 def _highest() -> int:
     """The most memory that a program maps whose garbage fills a limit again and again; bytes."""
-    world = World("go1.27", 2, load_machine(MACHINE, "go1.27"), 1, gogc=-1, memory_limit=_LIMIT)
+    world = World("go1.27", _PROCS, load_machine(MACHINE, "go1.27"), 1, gogc=-1, memory_limit=_LIMIT)
     done = world.env.event()
     world.go(_garbage, done)
     highest = 0
