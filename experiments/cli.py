@@ -25,7 +25,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments import cli_compare, cli_export, cli_measure, cli_pictures, cli_record, cli_sweep, cli_validate
+from experiments import (
+    cli_compare,
+    cli_export,
+    cli_measure,
+    cli_pictures,
+    cli_record,
+    cli_sweep,
+    cli_tune,
+    cli_validate,
+)
 from experiments.errors import InputError, visible
 from experiments.output import atomic, writable
 from experiments.progress import Bar, announce_compile, stoppable
@@ -52,6 +61,7 @@ for _command in (
     cli_pictures.plot,
     cli_pictures.report,
     cli_sweep.sweep,
+    cli_tune.tune,
     cli_validate.validate,
     *cli_record.COMMANDS,
 ):
@@ -141,11 +151,14 @@ def list_(as_json: bool) -> None:
 @click.argument("directory", metavar="DIR")
 @_json
 def show(directory: str, as_json: bool) -> None:
-    """Show a result that `allocsim run -o DIR` kept, or a sweep that `allocsim sweep -o DIR` did."""
+    """Show a result that `allocsim run -o DIR` kept, or what `allocsim sweep` or `tune` found, of that -o DIR."""
     from experiments.result import read
 
     if cli_sweep.is_sweep(directory):
         cli_sweep.show(directory, as_json)
+        return
+    if cli_tune.is_tune(directory):
+        cli_tune.show(directory, as_json)
         return
     _show(read(directory), as_json)
 

@@ -58,11 +58,11 @@ def sweep(
     if jobs is not None and scheduler is not None:
         raise click.UsageError("--jobs counts processes of this machine, and a scheduler has its own; leave out one")
     wanted = tables.formats(formats)
-    chosen = read_sweep(file, _settings(file, sets))
+    chosen = read_sweep(file, settings(file, sets))
     bar = Bar(sys.stderr) if sys.stderr.isatty() else None
-    with _crew(jobs, scheduler) as crew, stoppable() as interrupted:
+    with crew(jobs, scheduler) as workers, stoppable() as interrupted:
         try:
-            done = carry_out(chosen, output, crew, wanted, _watch(bar), interrupted, _warn)
+            done = carry_out(chosen, output, workers, wanted, _watch(bar), interrupted, warn)
         finally:
             if bar is not None:
                 bar.close()
@@ -78,7 +78,7 @@ def sweep(
         raise click.exceptions.Exit(1)
 
 
-def _settings(file: str, sets: tuple[str, ...]) -> dict[str, Any]:
+def settings(file: str, sets: tuple[str, ...]) -> dict[str, Any]:
     """Texts ``key=value`` as settings."""
     from workloads.scenario import ScenarioError, value_of
 
@@ -95,18 +95,18 @@ def _settings(file: str, sets: tuple[str, ...]) -> dict[str, Any]:
 
 
 @contextmanager
-def _crew(jobs: int | None, scheduler: str | None) -> Iterator[Crew]:
+def crew(jobs: int | None, scheduler: str | None) -> Iterator[Crew]:
     """Who works: processes of our own, or a cluster's."""
     if scheduler is not None:
         from experiments.sweeps.cluster import connected
 
-        with connected(scheduler) as crew:
-            yield crew
+        with connected(scheduler) as found:
+            yield found
         return
     from experiments.sweeps.sweeping import crew_of
 
-    with crew_of(jobs or len(os.sched_getaffinity(0))) as crew:
-        yield crew
+    with crew_of(jobs or len(os.sched_getaffinity(0))) as found:
+        yield found
 
 
 def _watch(bar: Bar | None) -> Any:
@@ -121,7 +121,7 @@ def _watch(bar: Bar | None) -> Any:
     return progress
 
 
-def _warn(line: str) -> None:
+def warn(line: str) -> None:
     click.echo(f"allocsim: warning: {visible(line)}", err=True)
 
 

@@ -24,7 +24,7 @@ from experiments.machine import load_machine
 from experiments.output import writable, write_whole
 from experiments.published_figure import Figure, Row
 
-_RATE = 50_000  # requests a second of assist_tails
+RATE = 50_000  # requests a second of assist_tails
 
 
 def mutex() -> Figure:
@@ -51,7 +51,7 @@ def mutex() -> Figure:
 def assists() -> Figure:
     """How much of response times mark assists are (issue 56966)."""
     p99 = {
-        variant: assist_tails.measure(variant, 8, _RATE, assist_tails.WINDOW).response_us["p99"]
+        variant: assist_tails.measure(variant, 8, RATE, assist_tails.WINDOW).response_us["p99"]
         for variant in ("as is", "no assists")
     }
     return Figure(

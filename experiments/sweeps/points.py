@@ -69,13 +69,13 @@ def _drawn(sweep: Sweep) -> Iterator[dict[str, Value]]:
 
         places = LatinHypercube(len(sweep.axes), rng=sweep.seed).random(sweep.samples)
     for row in places.tolist():
-        yield {key: _at(axis, u) for (key, axis), u in zip(sweep.axes.items(), row, strict=True)}
+        yield {key: value_at(axis, u) for (key, axis), u in zip(sweep.axes.items(), row, strict=True)}
 
 
-def _at(axis: Any, u: float) -> Value:
-    """The value of an axis at a place from 0 to below 1."""
+def value_at(axis: Any, u: float) -> Value:
+    """The value of an axis at a place from 0 to 1: of a range by its scale, whole between whole ends."""
     if not isinstance(axis, Range):
-        return axis[int(u * len(axis))]
+        return axis[min(int(u * len(axis)), len(axis) - 1)]
     unit, low, high = limits(axis)
     whole = isinstance(low, int) and isinstance(high, int)
     end = high + 1 if whole else high
@@ -94,7 +94,7 @@ def points_of(sweep: Sweep) -> tuple[list[Point], list[Scenario]]:
 
     InputError, before anything runs, names the setting that the scenario lacks or the point whose values it refuses.
     """
-    _check_keys(sweep)
+    check_keys(sweep)
     points, scenarios = [], []
     files = _Files()
     for number, values in enumerate(values_of(sweep)):
@@ -118,7 +118,7 @@ def runs_of(sweep_seed: int, points: list[Point]) -> list[Run]:
     ]
 
 
-def _check_keys(sweep: Sweep) -> None:
+def check_keys(sweep: Sweep) -> None:
     """InputError unless axes and [set] name settings that are not each other's, nor the seed."""
     from workloads.scenario_schema import SECTIONS
 

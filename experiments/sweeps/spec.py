@@ -211,31 +211,39 @@ def read_sweep(name: str, sets: Mapping[str, Any] | None = None) -> Sweep:
     ``sets`` go over those of the file.
     """
     path = _find(name)
-    try:
-        raw = parse(read_text(path, name), name)
-    except ScenarioError as error:
-        raise InputError(str(error)) from None
-    _known(name, "", raw, _TOP)
-    tables = {key: raw.get(key, {}) for key in ("set", "sweep", "axes")}
-    for key, table in tables.items():
-        if not isinstance(table, dict):
-            raise InputError(f"{name}: {key}: {shown(table)} is no table; write [{key}] and lines key = value under it")
-    _known(name, "sweep.", tables["sweep"], _SWEEP)
-    if "scenario" not in raw:
-        raise InputError(f'{name}: scenario: missing; add scenario = "api-service", or a path of one')
+    raw = read_tables(name, path, _TOP, ("set", "sweep", "axes"))
+    known_keys(name, "sweep.", raw["sweep"], _SWEEP)
     points = raw.get("point", [])
     if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
         raise InputError(f"{name}: point: {shown(points)} is no list of tables; write [[point]] for each point")
     return Sweep(
         scenario=raw["scenario"],
         purpose=raw.get("purpose", ""),
-        axes={key: _axis(name, key, axis) for key, axis in _flat(tables["axes"]).items()},
-        points=tuple(_flat(point) for point in points),
-        set=_flat(tables["set"]) | dict(sets or {}),
+        axes=axes_of(name, raw["axes"]),
+        points=tuple(flat(point) for point in points),
+        set=flat(raw["set"]) | dict(sets or {}),
         source=name,
         folder=path.parent,
-        **tables["sweep"],
+        **raw["sweep"],
     )
+
+
+def read_tables(name: str, path: Path, top: Sequence[str], tables: Sequence[str]) -> dict[str, Any]:
+    """A file that names a scenario, with these keys at the top, of which some are tables, empty if left out.
+
+    InputError names the file, by ``name``, and the key.
+    """
+    try:
+        raw = parse(read_text(path, name), name)
+    except ScenarioError as error:
+        raise InputError(str(error)) from None
+    known_keys(name, "", raw, top)
+    for key in tables:
+        if not isinstance(raw.setdefault(key, {}), dict):
+            raise InputError(f"{name}: {key}: {shown(raw[key])} is no table; write [{key}] and lines key = value under it")
+    if "scenario" not in raw:
+        raise InputError(f'{name}: scenario: missing; add scenario = "api-service", or a path of one')
+    return raw
 
 
 def _find(name: str) -> Path:
@@ -249,7 +257,7 @@ def _find(name: str) -> Path:
     return shipped.get(name, path)
 
 
-def _known(file: str, where: str, table: Mapping[str, Any], keys: Sequence[str]) -> None:
+def known_keys(file: str, where: str, table: Mapping[str, Any], keys: Sequence[str]) -> None:
     """InputError unless a table has these keys alone."""
     for key in table:
         if key not in keys:
@@ -258,22 +266,27 @@ def _known(file: str, where: str, table: Mapping[str, Any], keys: Sequence[str])
             raise InputError(visible(f"{file}: {where}{key[:80]}: unknown key; {hint}"))
 
 
-def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
+def flat(table: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by dotted keys, whether these were quoted or not; a range is no further table."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict) and not value.keys() & {"low", "high"}:
-            found |= {f"{key}.{inner}": one for inner, one in _flat(value).items()}
+            found |= {f"{key}.{inner}": one for inner, one in flat(value).items()}
         else:
             found[key] = value
     return found
+
+
+def axes_of(file: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes of a file's table: lists, and ranges as records."""
+    return {key: _axis(file, key, axis) for key, axis in flat(table).items()}
 
 
 def _axis(file: str, key: str, axis: Any) -> Any:
     """An axis, its range as a record."""
     if not isinstance(axis, dict):
         return axis
-    _known(file, f"axes.{key}.", axis, _RANGE)
+    known_keys(file, f"axes.{key}.", axis, _RANGE)
     for end in ("low", "high"):
         if end not in axis:
             raise InputError(f"{file}: axes.{key}.{end}: missing; write {{ low = 1, high = 10 }} with both")

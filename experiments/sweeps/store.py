@@ -6,7 +6,8 @@
     host.json             where and when it was run last, and how long that took
 
 A key stands for everything that decides a run: the resolved scenario, the seed, the version of the code. A sweep given
-again goes on with the runs whose records are missing. One with more replications takes over what is there.
+again goes on with the runs whose records are missing. One with more replications, or a list with more points at its end,
+takes over what is there.
 """
 
 from __future__ import annotations
@@ -194,11 +195,12 @@ def _check_same(now: Results, before: Results) -> None:
     if before.code != now.code:
         what = f"was begun by allocsim {before.code}, this is {now.code}, whose results may differ"
         raise InputError(f"{where}: {what}; {other}, or go on with that version")
-    if len(before.points) != len(now.points):
+    grows = now.sweep["kind"] == before.sweep.get("kind") == "list" and len(before.points) < len(now.points)
+    if len(before.points) != len(now.points) and not grows:
         raise InputError(
             f"{where}: holds another sweep, of {len(before.points)} points, not {len(now.points)}; {other}"
         )
-    for old, new in zip(before.points, now.points, strict=True):
+    for old, new in zip(before.points, now.points, strict=False):
         if old.values != new.values:
             raise InputError(
                 f"{where}: holds another sweep: its point {old.number} is {_told(old)}, not {_told(new)}; {other}"

@@ -86,24 +86,40 @@ def carry_out(
     begun = time.time()
     points, scenarios = points_of(sweep)
     with store.opened(directory, sweep, points) as results:
-        tasks = list(_missing(results, scenarios, warn))
-        made = failed = 0
-
-        def keep(done: Done) -> None:
-            nonlocal made, failed
-            store.keep(results, done.key, done.record)
-            made += 1
-            failed += done.failed
-
-        cold = bool(tasks) and isinstance(crew, Processes) and announce_compile()
-        work = Work(results.code, tasks, crew, keep, cold)
-        whole = work.run(interrupted, lambda: progress(made, len(tasks)))
+        whole, made, failed = make_missing(results, scenarios, crew, progress, interrupted, warn)
         if not whole:
             return Outcome(results, False, made, failed)
         seen = Summary(results)
         written = tables.write(results, formats, seen.add)
         write_whole(results.directory / "host.json", json_text(host(begun)) + "\n")
     return Outcome(results, True, made, failed, written, seen.found())
+
+
+def make_missing(
+    results: Results,
+    scenarios: Sequence[Scenario],
+    crew: Crew,
+    progress: Progress,
+    interrupted: Callable[[], bool],
+    warn: Callable[[str], None],
+) -> tuple[bool, int, int]:
+    """Make the runs that are missing in a directory: whether all were made, how many now, how many of these failed.
+
+    ``scenarios``: of each point.
+    """
+    tasks = list(_missing(results, scenarios, warn))
+    made = failed = 0
+
+    def keep(done: Done) -> None:
+        nonlocal made, failed
+        store.keep(results, done.key, done.record)
+        made += 1
+        failed += done.failed
+
+    cold = bool(tasks) and isinstance(crew, Processes) and announce_compile()
+    work = Work(results.code, tasks, crew, keep, cold)
+    whole = work.run(interrupted, lambda: progress(made, len(tasks)))
+    return whole, made, failed
 
 
 def _missing(results: Results, scenarios: Sequence[Scenario], warn: Callable[[str], None]) -> Iterator[Task]:

@@ -56,7 +56,7 @@ def formats(wanted: Sequence[str] = ()) -> tuple[str, ...]:
 def row_of(results: Results, run: Run, record: Record) -> dict[str, Any]:
     """The row of a run."""
     asked = {"point": run.point, "replicate": run.replicate, "seed": run.seed} | results.values(run)
-    return asked | {"error": record.error} | _figures(record)
+    return asked | {"error": record.error} | figures_of(record)
 
 
 def rows_of(run: Run, record: Record) -> dict[str, Columns]:
@@ -73,7 +73,7 @@ def rows_of(run: Run, record: Record) -> dict[str, Columns]:
     return found
 
 
-def _figures(record: Record) -> dict[str, int | float]:
+def figures_of(record: Record) -> dict[str, int | float]:
     """Metrics and latencies of a run by name."""
     found = dict(record.metrics)
     for cause, one in record.latency.items():
