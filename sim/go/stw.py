@@ -58,8 +58,8 @@ class Stopping:
         self._stopped = 0
 
     def pay(self, step: str) -> int:
-        """A price of the scheduler: its mean."""
-        return self.world.prices.steps[step].mean
+        """A price of the scheduler: its mean, as it is now."""
+        return self.world.step_means[step]
 
     def wake_p(self, by: Proc | None = None) -> None:
         """Wake an idle P to look for work (sched.py)."""

@@ -144,6 +144,7 @@ class World:
         for name in ("zero_price", "hit_price"):
             self.heap.tables.allocate(name, NUM_SPAN_CLASSES)
         self.hit_cells: dict[int, Any] = {}
+        self.step_means = {name: price.mean for name, price in prices.steps.items()}
         self._placed: Any = None
         self.price_heap(0)
         self.cpus = gomaxprocs if cpus is None else cpus
@@ -195,7 +196,7 @@ class World:
             arrays["cells"][CELLS * spc : CELLS * (spc + 1)] = _cells(*partial, at)
         if low.stopped is not None and high.stopped is not None:
             for step in ("stw_sweep_term", "stw_mark_term"):
-                arrays["prices"]["mean"][PRICE_STEPS + STEPS.index(step)] = between(low.stopped, high.stopped, at)
+                self.step_means[step] = between(low.stopped, high.stopped, at)
 
     def _price_marking(self, low: MarkPrices, high: MarkPrices, at: Fraction) -> None:
         """What marking costs by span class, between two measured heaps of that shape."""

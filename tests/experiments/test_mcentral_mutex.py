@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from experiments import mcentral_mutex as experiment
+from experiments import study
 from experiments.machine import load_machine
 from sim.costs import Price
 from sim.units import NS
@@ -32,9 +33,10 @@ def answer():
 
 @pytest.fixture
 def few(answer, monkeypatch):
-    """The program says the small one."""
+    """The program that says the small one."""
     monkeypatch.setattr(experiment, "PS", (1, 2))
-    monkeypatch.setattr(experiment, "experiment", lambda: answer)
+    measured = {"measured_mib_per_second": experiment.MEASURED}
+    return study.command("mcentral_mutex", lambda: answer, experiment.report, experiment.write, measured)
 
 
 def test_the_plateau_is_the_least_number_near_the_best():
@@ -70,12 +72,12 @@ def test_the_work_is_fitted_to_the_span_sets(answer):
 
 
 def test_tables_files_and_json(few, tmp_path):
-    answer = CliRunner().invoke(experiment.main, ["-o", str(tmp_path / "deep" / "er")])
+    answer = CliRunner().invoke(few, ["-o", str(tmp_path / "deep" / "er")])
     assert answer.exit_code == 0, answer.output
     assert "Plateau" in answer.output
     written = {path.name for path in (tmp_path / "deep" / "er").iterdir()}
     assert {f"mcentral_mutex_{part}.csv" for part in ("alone", "benchmark", "sensitivity")} <= written
-    answer = CliRunner().invoke(experiment.main, ["--json"])
+    answer = CliRunner().invoke(few, ["--json"])
     said = json.loads(answer.stdout)
     assert said["measured_mib_per_second"]["8"] == [5240, 8230]
     assert set(said["assumed"]) >= {"central", "lock.procyield"}
@@ -84,7 +86,7 @@ def test_tables_files_and_json(few, tmp_path):
 
 def test_without_matplotlib_it_writes_the_tables_and_says_so(few, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    answer = CliRunner().invoke(experiment.main, ["-o", str(tmp_path)])
+    answer = CliRunner().invoke(few, ["-o", str(tmp_path)])
     assert answer.exit_code == 0
     assert "no plot: matplotlib is not installed" in answer.output
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv"] * 3
@@ -93,6 +95,6 @@ def test_without_matplotlib_it_writes_the_tables_and_says_so(few, tmp_path, monk
 def test_the_plot_is_the_same_bytes_each_time(few, tmp_path):
     pytest.importorskip("matplotlib")
     for folder in ("a", "b"):
-        assert CliRunner().invoke(experiment.main, ["-o", str(tmp_path / folder)]).exit_code == 0
+        assert CliRunner().invoke(few, ["-o", str(tmp_path / folder)]).exit_code == 0
     for name in ("mcentral_mutex.svg", "mcentral_mutex.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

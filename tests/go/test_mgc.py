@@ -79,7 +79,7 @@ def test_a_dedicated_worker_shares_the_only_cpu():
     """Marking takes 40 ms of CPU time. On four Ps of one CPU the program computes meanwhile, slice by slice."""
     prices = slow_marking("go1.27", 1)
     costs = {"scan_object": 40 * MS // N, "small_byte": 0, "middle_object": 40 * MS // N, "middle_byte": 0}
-    mark = {shape: replace(m, **costs) for shape, m in prices.mark.items()}
+    mark = {shape: [replace(m, **costs)] for shape, (m,) in prices.mark.items()}
     world = World("go1.27", 4, replace(prices, mark=mark), 1, cpus=1, gogc=-1)
     world.go(computing_beside, 500 * MS)
     world.run(until=world.go(holder, N))
@@ -237,7 +237,7 @@ def test_an_idle_worker_leaves_for_its_own_queue_and_the_global_one_alone():
     4 MB of scan work take 40 ms of CPU time, so that a worker looks up every millisecond.
     """
     prices = slow_marking("go1.27", 1)
-    mark = {shape: replace(m, scan_object=0, small_byte=0, large_byte=10_000_000) for shape, m in prices.mark.items()}
+    mark = {shape: [replace(m, scan_object=0, small_byte=0, large_byte=10_000_000)] for shape, (m,) in prices.mark.items()}
     world = World("go1.27", 4, replace(prices, mark=mark), 1, gogc=-1)
 
     def crowd(g):
@@ -267,7 +267,7 @@ def test_what_waits_for_a_p_that_becomes_a_worker_runs_elsewhere():
     """Goroutines queue on the one busy P of four; after the stop it becomes a dedicated worker, and they run elsewhere at
     once, not when its slice hands them over."""
     prices = slow_marking("go1.19", 1)
-    mark = {shape: replace(m, scan_object=400 * MS // N, small_byte=0, large_byte=0) for shape, m in prices.mark.items()}
+    mark = {shape: [replace(m, scan_object=400 * MS // N, small_byte=0, large_byte=0)] for shape, (m,) in prices.mark.items()}
     lock = replace(prices.lock, futex_wake=0)  # else one of them runs before the collection begins
     world = World("go1.19", 4, replace(prices, mark=mark, lock=lock), 1, gogc=-1)
     waits = []
@@ -407,7 +407,7 @@ def test_marking_that_ends_as_its_last_worker_looks_up_ends_the_cycle(nprocs):
     """
     prices = made_up_prices()
     per_object = 700 * NS
-    mark = {shape: replace(m, scan_object=per_object, small_byte=0, large_byte=0) for shape, m in prices.mark.items()}
+    mark = {shape: [replace(m, scan_object=per_object, small_byte=0, large_byte=0)] for shape, (m,) in prices.mark.items()}
     steps = dict(prices.steps) | dict.fromkeys(("mark_stack", "mark_specials"), Price(0))
     world = World("go1.27", nprocs, replace(prices, mark=mark, steps=steps), 1, gogc=-1, globals_bytes=0)
 
