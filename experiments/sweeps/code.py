@@ -37,7 +37,7 @@ def code_version(root: Path = _ROOT) -> str:
     for part in PARTS:
         whole = root / part
         for path in sorted(whole.rglob("*")) if whole.is_dir() else [whole]:
-            if path.is_file() and path.suffix not in _SKIPPED and not _NO_PART & set(path.parts):
+            if path.is_file() and path.suffix not in _SKIPPED and not _NO_PART & set(path.relative_to(root).parts):
                 content = path.read_bytes()
                 digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
     return f"{__version__}+{digest.hexdigest()[:16]}"

@@ -219,15 +219,15 @@ def _told(point: Point) -> str:
 
 def _make(results: Results, before: Results | None) -> None:
     """Write down what is to be run, unless it is written."""
+    try:
+        (results.directory / _RUNS).mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{results.directory}: cannot be written ({error.strerror}); make room for it") from None
     if before is not None and (before.points, before.sweep) == (results.points, results.sweep):
         return
     points = [{"values": point.values, "keys": point.keys} for point in results.points]
     whole = {"schema": SCHEMA, "allocsim": __version__, "code": results.code, "sweep": results.sweep, "points": points}
     write_whole(results.directory / SWEEP, json.dumps(whole, indent=1) + "\n")
-    try:
-        (results.directory / _RUNS).mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{results.directory}: cannot be written ({error.strerror}); make room for it") from None
 
 
 def keep(results: Results, key: str, record: bytes) -> None:

@@ -208,6 +208,8 @@ class Proc:
             yield from sched.at_safepoint(self)
             self.world.timers.run_due(self)
             yield from self.pay_debt()
+            if sched.stopping or self.fields["barrier"]:
+                continue
             if sched.cpus.waiting and self.world.now >= self.fields["cpu_end"]:
                 yield from self.lose_cpu()
                 continue
