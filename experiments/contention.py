@@ -24,10 +24,10 @@ Outcome (seed 1; table and figure in contention.md). With 1 us of work the lists
 searches grow longer with the time) and 4 (segregated fit), and come to 1.5 and 3.8 million mallocs a second; the knee
 of the bounds lies at 1.6 and 4.1. With no work two threads get less than one, who has no hand-off to wait for.
 TCMalloc grows in proportion up to 64 with either load: each object goes back to the cache that it came from, which no
-other program is as kind as to do. Go does so up to 32 Ps. At 64 it gets less than at 32, with no work a sixth; that is the
-collector, not a lock: what 64 Ps have cached, a span of each of 20 span classes, counts as full and uses up most of
-what a heap of 7.5 MiB may grow by, so that one cycle follows the other. GOGC=400 takes it to 64 with work, and to 32
-without. The mutex of go1.14 is waited for 2 and 9 % of the time.
+other program is as kind as to do. Go does so up to 16 Ps with work, and stops at 32, where it gets less at 64 than at 32; that is
+the collector, not a lock: what 64 Ps have cached, a span of each of 20 span classes, counts as full and uses up most of
+what a heap of 7.5 MiB may grow by, so that one cycle follows the other, and each stops all Ps and wakes them one by one.
+With no work go1.27 stops at 8 and go1.14 at 16. GOGC=400 takes it to 64 with either load.
 """
 
 from __future__ import annotations
