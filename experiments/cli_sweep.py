@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,32 @@ if TYPE_CHECKING:
     from experiments.sweeps.pool import Crew
 
 
+def many_runs(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that makes many runs: who makes them, and what is set for all."""
+    options = (
+        click.option(
+            "--jobs", type=click.IntRange(1, 4096), metavar="N", help="Worker processes [default: one for each CPU]."
+        ),
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Run on a Dask cluster, such as tcp://host:8786, in place of processes.",
+        ),
+        click.option(
+            "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value of all points; repeatable."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command("sweep", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file")
 @click.option(
     "-o", "--output", metavar="DIR", required=True, help="Keep the results in DIR; a sweep begun there goes on."
 )
-@click.option("--jobs", type=click.IntRange(1, 4096), metavar="N", help="Worker processes [default: one for each CPU].")
-@click.option(
-    "--scheduler", metavar="ADDRESS", help="Run on a Dask cluster, such as tcp://host:8786, in place of processes."
-)
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value of all points; repeatable.")
+@many_runs
 @click.option(
     "--format",
     "formats",

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from experiments.cli_sweep import crew, settings, warn
+from experiments.cli_sweep import crew, many_runs, settings, warn
 from experiments.errors import InputError, visible
 from experiments.progress import Bar, stoppable
 
@@ -35,11 +35,7 @@ from experiments.progress import Bar, stoppable
 @click.option(
     "-o", "--output", metavar="DIR", required=True, help="Keep the results in DIR; a search begun there goes on."
 )
-@click.option("--jobs", type=click.IntRange(1, 4096), metavar="N", help="Worker processes [default: one for each CPU].")
-@click.option(
-    "--scheduler", metavar="ADDRESS", help="Run on a Dask cluster, such as tcp://host:8786, in place of processes."
-)
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value of all points; repeatable.")
+@many_runs
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def tune(
     file: str,

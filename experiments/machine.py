@@ -52,7 +52,7 @@ from pathlib import Path
 
 from experiments.errors import InputError
 from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
-from experiments.machine_gc import mark_prices, pauses, sweep_prices
+from experiments.machine_gc import LOOP_MIB, mark_prices, pauses, sweep_prices
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, HeapPrices, LockPrices, Price, Prices
 from sim.go.params import VERSIONS, Facts
@@ -74,7 +74,6 @@ _SIZES = [int(size) for size in class_to_size]
 _PAGES = [int(pages) for pages in class_to_allocnpages]
 _CLASSES = [(sizeclass, kind) for sizeclass in range(NUM_SIZE_CLASSES) for kind in KINDS]  # by span class
 _HIT_QUANTILES = {"p10": 100, "p50": 500, "p90": 900, "p99": 990}  # per mille
-_LOOP_MIB = 256  # MiB of objects that the loops of the table loop cycle through
 
 
 def load_machine(path_or_name: str | Path, version: str) -> Prices:
@@ -421,8 +420,10 @@ def _heaps(tables: Mapping[str, Table], spans: _Spans, rows: Mapping[str, Sequen
 
     The largest one on one P is that of the loops, which is there in any case. Loops were measured on one P alone.
     """
-    paused = {int(mib): row["both"].median for (mib,), row in tables["paused"].rows.items()} if "paused" in tables else {}
-    sizes = {(1, _LOOP_MIB)}
+    paused = (
+        {int(mib): row["both"].median for (mib,), row in tables["paused"].rows.items()} if "paused" in tables else {}
+    )
+    sizes = {(1, LOOP_MIB)}
     if "warm" in tables:
         sizes |= {(1, int(mib)) for _, _, mib in tables["warm"].rows}
     if "hit" in tables:

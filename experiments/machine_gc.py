@@ -33,7 +33,7 @@ _ARRAYS = {"list": "", "list-shuffled": "shuf", "tree": "", "array": "", "array-
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
 _MIB = 1 << 20
 _PROCS = 1
-_LOOPS = 256  # MiB of the heap that is missed where none was marked
+LOOP_MIB = 256  # MiB that the loops of mallocs cycle through; a heap of that size is the one no file may lack
 _NEEDED = ("leaf64", "objs64", "objs512", "ptrs1M")  # rows of whatever shape
 
 
@@ -48,7 +48,7 @@ def mark_prices(mark: Table) -> dict[str, list[MarkPrices]]:
     for name, row in SHAPES.items():
         whole = [heap for heap in heaps if all((shape, heap[1], heap[0]) in mark.rows for shape in (row, *_NEEDED))]
         if not any(heap in first for heap in whole):
-            whole = first[-1:] or [(_PROCS, _LOOPS)]
+            whole = first[-1:] or [(_PROCS, LOOP_MIB)]
         found[name] = [_mark_prices(mark, procs, mib, name) for procs, mib in whole]
     return found
 
@@ -88,7 +88,7 @@ def _mark_prices(mark: Table, procs: int, mib: int, shape: str) -> MarkPrices:
 def pauses(mark: Table) -> dict[str, Price]:
     """The steps done with the world stopped."""
     largest = {str(shape): int(mib) for shape, mib, procs in sorted(mark.rows) if procs == _PROCS}
-    rows = [mark.row(shape, largest.get(shape, _LOOPS), _PROCS) for shape in SHAPES.values()]
+    rows = [mark.row(shape, largest.get(shape, LOOP_MIB), _PROCS) for shape in SHAPES.values()]
     both = median(1_000_000 * row["pauses"].median for row in rows)
     return {name: Price(round(both / 2)) for name in ("stw_sweep_term", "stw_mark_term")}
 

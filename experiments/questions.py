@@ -78,8 +78,8 @@ QUESTIONS = (
         3,
         "Does staying under a memory limit lengthen stops of the world?",
         _go(73835),
-        why="how long a stop takes where a P is busy (a signal, a wake-up, a run of scavenging that must end) is not in"
-        " the model; measured pauses on 2 Ps are ten times the simulated ones",
+        why="a stop takes a signal and a wake-up in the model, but no run of scavenging that must end first, which is what"
+        " the issue is about",
     ),
     Question(
         4,
