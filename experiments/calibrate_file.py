@@ -65,6 +65,8 @@ SINGLES = {
     "a process",
     "futex_wake": f"futex: the call that wakes a {_ASLEEP}; median of a process",
     "wake_latency": f"futex: from the end of the call that wakes a {_ASLEEP} until that thread runs; median of a process",
+    "read_touch": "madvise: each 4 KiB page of a new mapping read once; median of a process",
+    "copy_touch": "madvise: each 4 KiB page of a mapping written after it was read once; median of a process",
     "madvise": "madvise: MADV_DONTNEED from the top of a touched mapping down, one page less what a page of a run takes",
     "madvise_page": "madvise: per page what a run of 64 takes longer than one page; medians of a process",
     "tlb_shootdown": "madvise: what a page takes longer while a second thread of the process runs on another CPU",

@@ -54,6 +54,8 @@ LOCK_STEPS = tuple(field.name for field in fields(LockPrices))
 ASSUMABLE = (
     "page_alloc",
     "mspan_refill",
+    "read_touch",
+    "copy_touch",
     "madvise",
     "madvise_page",
     "tlb_shootdown",

@@ -29,8 +29,10 @@ STEPS = (
     "grow",  # mheap.lock held while the heap grows (sysMap), by whatever multiple of 4 MiB
     "grow_arena",  # and, on top, for each 64 MiB arena reserved
     "first_touch",  # the system's page fault on a 4 KiB page never touched
-    "huge_touch",  # the same on a 2 MiB huge page
-    "meta_touch",  # the same on a page of the runtime's own metadata
+    "read_touch",  # the same where the first access reads: the system's page of zeros is mapped
+    "copy_touch",  # and of the first write after it: a page of its own takes that one's place
+    "huge_touch",  # the page fault on a 2 MiB huge page
+    "meta_touch",  # on a 4 KiB page of the runtime's own metadata
     "large",  # a large object beyond its pages: span initialisation and accounting
     "madvise",  # giving a run of pages back to the system (MADV_DONTNEED): the call
     "madvise_page",  # and per 4 KiB page of it that memory stands behind

@@ -43,6 +43,7 @@ from sim.go.state import (
     FAST,
     FIRST_TOUCH,
     FRESH,
+    GC_MARK,
     GC_OFF,
     GROW,
     HEAP_WAIT,
@@ -51,6 +52,7 @@ from sim.go.state import (
     HIT_FRESH,
     HIT_KINDS,
     LARGE,
+    NEVER,
     NO_PAGE,
     NUM_CAUSES,
     PAGE_CACHE,
@@ -78,6 +80,7 @@ from sim.go.state import (
     histograms,
     hit_price,
     mcaches,
+    p_time,
     prices,
     procs,
     scan_bytes,
@@ -102,6 +105,8 @@ _MSPAN_REFILL = STEP["mspan_refill"]
 _GROW = STEP["grow"]
 _GROW_ARENA = STEP["grow_arena"]
 _FIRST_TOUCH = STEP["first_touch"]
+_READ_TOUCH = STEP["read_touch"]
+_COPY_TOUCH = STEP["copy_touch"]
 _HUGE_TOUCH = STEP["huge_touch"]
 _META_TOUCH = STEP["meta_touch"]
 _MADVISE = STEP["madvise"]
@@ -143,6 +148,37 @@ def touch(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
         cost += pay(h, p, _FIRST_TOUCH)
     for _ in range(huge):
         cost += pay(h, p, _HUGE_TOUCH)
+    return cost
+
+
+@jit
+def others_run(h: Any, p: Any) -> Any:
+    """Whether another P runs, on whose CPU the system has to have page table entries forgotten that it changes."""
+    if h[0].mark_workers > 0:
+        return True
+    for q in range(h[0].nprocs):
+        if q != p and p_time(h)[q] != NEVER:
+            return True
+    return False
+
+
+@jit
+def touch_header(h: Any, p: Any, sp: Any, offset: Any) -> Any:
+    """Picoseconds of the page faults, if any, of writing a type's address before an object. (mbitmap.go:heapSetTypeSmallHeader)
+
+    While marking the write barrier reads first what was there: two faults of the system, and the second interrupts the
+    CPUs of other Ps that run, since the page of zeros may be in use there.
+    """
+    if h[0].gc_phase != GC_MARK:
+        return touch(h, p, sp, offset, np.int64(MALLOC_HEADER_SIZE))
+    small, huge = touch_pages(h, sp, offset, np.int64(MALLOC_HEADER_SIZE))
+    cost = np.int64(0)
+    if huge:
+        cost += pay(h, p, _HUGE_TOUCH)
+    if small:
+        cost += pay(h, p, _READ_TOUCH) + pay(h, p, _COPY_TOUCH)
+        if others_run(h, p):
+            cost += pay(h, p, _TLB_SHOOTDOWN)
     return cost
 
 
@@ -341,7 +377,7 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
         if zeroed or tiny:  # a tiny block is always cleared
             faults = touch(h, p, sp, offset, sp.elemsize)
         elif h[0].malloc_header and spc & 1 == 0 and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER:
-            faults = touch(h, p, sp, offset, np.int64(8))
+            faults = touch_header(h, p, sp, offset)
     sampled = profile_sample(h, p, sp.elemsize) if h[0].memprofilerate > 0 else np.int64(0)
     if slow or faults > 0 or sampled > 0:
         g.spent[FAST] += cost
@@ -418,12 +454,12 @@ def got_partial(h: Any, p: Any, g: Any) -> Any:
 def madvise_price(h: Any, p: Any, runs: Any, npages: Any) -> Any:
     """Picoseconds of giving back so many runs with so many resident 4 KiB pages in all. (mem_linux.go:sysUnusedOS)
 
-    With more than one P each call interrupts the CPUs of the others; that one which idles needs no interrupt is left out.
+    Each call interrupts the CPUs of other Ps that run.
     """
     cost = npages * prices(h)[_MADVISE_PAGE]["mean"]
     for _ in range(runs):
         cost += pay(h, p, _MADVISE)
-        if h[0].nprocs > 1:
+        if others_run(h, p):
             cost += pay(h, p, _TLB_SHOOTDOWN)
     return cost
 

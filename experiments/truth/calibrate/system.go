@@ -233,8 +233,25 @@ func signalling(cpu, other int) {
 	row("steps", []any{"preempt_signal"}, map[string]float64{"ns": calls.quantile(0.5)})
 }
 
-// madvise measures giving memory back: runs of one page and of 64, and of one while another thread of this process
-// runs on another CPU.
+// twice measures the two faults of pages that are read before they are written: the system's page of zeros is mapped,
+// and then a page of their own in its place.
+func twice(memory []byte) {
+	reads, writes := new(sample), new(sample)
+	sum := byte(0)
+	for at := 0; at < len(memory); at += osPage {
+		begin := tsc.Now()
+		sum += memory[at]
+		read := tsc.Now()
+		memory[at] = sum + 1
+		reads.add(checked(read - begin))
+		writes.add(checked(tsc.Now() - read))
+	}
+	row("steps", []any{"read_touch"}, map[string]float64{"ns": reads.quantile(0.5)})
+	row("steps", []any{"copy_touch"}, map[string]float64{"ns": writes.quantile(0.5)})
+}
+
+// madvise measures the faults of pages that are read first, and giving memory back: runs of one page and of 64, and of
+// one while another thread of this process runs on another CPU.
 func madvise() {
 	const long, enough = 64, 500
 	runtime.GOMAXPROCS(2)
@@ -242,6 +259,7 @@ func madvise() {
 	syscall.Madvise(memory, advNoHuge)
 	allowed := cpus()
 	pin(allowed[0])
+	twice(memory)
 	var ticking uint32 // a clock that goes only while the other thread runs
 	one, many := returned(memory, 1, nil).quantile(0.5), returned(memory, long, nil).quantile(0.5)
 	each := (many - one) / (long - 1)
