@@ -5,7 +5,10 @@ operations on the real runtime, and is simulated with the prices of a machine fi
 that a machine's prices are measured with, and no price may be chosen by what comes out here.
 
 Every real run is repeated, the versions in turn so that a drift of the machine meets all alike; each repetition is two
-runs, one of which prints its cycles (validate_figures.py). The real figure is the median.
+runs, one of which prints its cycles (validate_figures.py). The real figure is the median. Before each repetition and
+after the last, loops of the calibration are run again, which tells how fast the host is relative to it
+(validate_host.py), and with each repetition what interrupts the CPUs is measured. Errors are summed up over all
+workloads, and over those beside which the host was as calibrated; simulated figures are never scaled.
 
 Left out of the model, and so part of the errors: write barriers, what else runs on the machine (its interruptions are
 measured alongside), caches of the CPU that the program's own objects push the allocator's data out of, and what a Go
@@ -17,24 +20,27 @@ either side. Left out of the comparison: resident memory, and time in the system
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.toolchain import Toolchain
+from experiments.calibrate import build_flags
+from experiments.calibrate_objects import objects_file
+from experiments.machine_file import read_machine
+from experiments.toolchain import Toolchain, program
 from experiments.validate_figures import BY_NAME, Line, Seen, compare, directions, figures, totals
-from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails
+from experiments.validate_host import as_calibrated, drift, loops, probe, speeds
+from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails, together
 from experiments.validate_stream import Program, check, kinds_of, write
 from experiments.validate_workloads import Workload
 from sim import __version__
 from workloads.scenario import Scenario
 from workloads.spec import Recorded
 
-SCHEMA = 1
-
+SCHEMA = 2
 
 Watch = Callable[[float, str], None]
 
@@ -55,37 +61,66 @@ def validate(
     loads = [next(iter(by.values())).workload for by in scenarios.values()]
     kinds = kinds_of([load.mix for load in loads if not isinstance(load, Recorded)])
     answer: dict[str, Any] = {"schema": SCHEMA, "allocsim": __version__, "repeat": repeat, "workloads": []}
-    steps = len(workloads) * len(toolchains) * (repeat + 1) + 1
-    done = 0
+    steps, done = len(workloads) * len(toolchains) * (repeat + 1) + 1, 0
     with ExitStack() as stack:
         watch(0.0, "building")
         programs = {go.version: stack.enter_context(replayer(go, kinds)) for go in toolchains}
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="allocsim-")))
-        noise = [measure_noise(programs[toolchains[0].version])]
+        clocks = {go.version: stack.enter_context(calibrating(go)) for go in toolchains}
         for workload in workloads:
             by_version = scenarios[workload.name]
             written = write(next(iter(by_version.values())), kinds, folder)
-            real: dict[str, list[tuple[Seen, Seen, dict[str, Any]]]] = {go.version: [] for go in toolchains}
+            beside = {go.version: Beside(by_version[go.version], clocks[go.version]) for go in toolchains}
             for number in range(repeat):
+                noise = measure_noise(programs[toolchains[0].version])
                 for go in toolchains:
                     watch(done / steps, f"{workload.name}, go{go.version}, run {number + 1} of {repeat}")
-                    real[go.version].append(_pair(programs[go.version], by_version[go.version], written))
+                    beside[go.version].measure(noise)
+                    beside[go.version].runs.append(_pair(programs[go.version], by_version[go.version], written))
                     done += 1
             versions = []
             for go in toolchains:
+                beside[go.version].measure()
+            for go in toolchains:
                 watch(done / steps, f"{workload.name}, go{go.version}, simulated")
-                versions.append(_compared(go, by_version[go.version], written, real[go.version], noise[0]))
+                versions.append(_compared(go, by_version[go.version], written, beside[go.version]))
                 done += 1
             answer["workloads"].append(
                 {"name": workload.name, "purpose": next(iter(by_version.values())).purpose, "versions": versions}
             )
             for file in written.files:
                 file.unlink()
-        noise.append(measure_noise(programs[toolchains[0].version]))
     answer["summary"] = [asdict(one) for one in totals(_lines(one) for one in _tables(answer))]
+    quiet = [one for one in _tables(answer) if as_calibrated(one)]
+    answer["summary_as_calibrated"] = [asdict(one) for one in totals(map(_lines, quiet))]
+    answer["drift"] = drift(_tables(answer))
     answer["directions"] = [asdict(one) for one in directions(_pairs(answer, toolchains))]
-    answer["noise"] = {"before": noise[0].to_dict(), "after": noise[1].to_dict()}
     return answer
+
+
+@contextmanager
+def calibrating(go: Toolchain) -> Iterator[Path]:
+    """The program that calibrates, built; NoGo if that fails."""
+    with program(go, "calibrate", build_flags(go), {"objects.go": objects_file()}) as built:
+        yield built
+
+
+class Beside:
+    """What is measured of one workload and version: repetitions of the program, and beside them the host's speed
+    relative to its calibration and what interrupts it."""
+
+    def __init__(self, scenario: Scenario, clock: Path) -> None:
+        self.loops = loops(read_machine(scenario.machine), scenario.version, scenario.gomaxprocs, scenario.heap_shape)
+        self.runs: list[tuple[Seen, Seen, Mapping[str, Any]]] = []
+        self.noise: list[Noise] = []
+        self.probes: list[Mapping[str, float]] = []
+        self._clock = clock
+
+    def measure(self, noise: Noise | None = None) -> None:
+        """Run the loops of the calibration; ``noise`` is that of the repetition that follows."""
+        self.probes.append(probe(self._clock, self.loops))
+        if noise is not None:
+            self.noise.append(noise)
 
 
 def _scenario(workload: Workload, go: Toolchain, machine: str | None) -> Scenario:
@@ -105,10 +140,10 @@ def _compared(
     go: Toolchain,
     scenario: Scenario,
     written: Program,
-    runs: Sequence[tuple[Seen, Seen, Mapping[str, Any]]],
-    noise: Noise,
+    beside: Beside,
 ) -> dict[str, Any]:
     """What one version of a workload showed."""
+    runs, noise = beside.runs, together(beside.noise)
     ours, result = simulate(scenario, written)
     alone = figures(ours)
     ours = replace(ours, malloc=interrupted(ours.malloc, noise, scenario.seed))
@@ -121,7 +156,9 @@ def _compared(
         "without_noise": {name: value for name, value in alone.items() if name.startswith("malloc ")},
         "mallocs": written.mallocs,
         "table": [_row(line) for line in table],
-        "tails": tails(runs[0][0].malloc, result),
+        "host": [asdict(one) for one in speeds(beside.loops, beside.probes)],
+        "noise": noise.to_dict(),
+        "tails": tails([one.malloc for one, _, _ in runs], result, ours.malloc),
         "latency_by_cause": result.to_dict()["latency"],
         "assumed_prices": result.assumed,
         "real": {
