@@ -20,19 +20,17 @@ either side. Left out of the comparison: resident memory, and time in the system
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.calibrate import build_flags
-from experiments.calibrate_objects import objects_file
 from experiments.machine_file import read_machine
-from experiments.toolchain import Toolchain, program
+from experiments.toolchain import Toolchain
 from experiments.validate_figures import BY_NAME, Line, Seen, compare, directions, figures, totals
-from experiments.validate_host import as_calibrated, drift, loops, probe, speeds
+from experiments.validate_host import as_calibrated, calibrating, drift, loops, probe, speeds
 from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails, together
 from experiments.validate_stream import Program, check, kinds_of, write
 from experiments.validate_workloads import Workload
@@ -96,13 +94,6 @@ def validate(
     answer["drift"] = drift(_tables(answer))
     answer["directions"] = [asdict(one) for one in directions(_pairs(answer, toolchains))]
     return answer
-
-
-@contextmanager
-def calibrating(go: Toolchain) -> Iterator[Path]:
-    """The program that calibrates, built; NoGo if that fails."""
-    with program(go, "calibrate", build_flags(go), {"objects.go": objects_file()}) as built:
-        yield built
 
 
 class Beside:

@@ -18,17 +18,19 @@ no simulated figure is changed by it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from experiments.calibrate import execute
+from experiments.calibrate import build_flags, execute
+from experiments.calibrate_objects import objects_file
 from experiments.calibrate_plan import Run
 from experiments.calibrate_tables import MACHINE, Measurements
 from experiments.machine_file import Key, Machine, Reading, Table
 from experiments.machine_gc import SHAPES
-from experiments.toolchain import NoGo
+from experiments.toolchain import NoGo, Toolchain, program
 
 LIMIT = 0.10
 """A host that takes so much longer or shorter than calibrated has drifted."""
@@ -105,6 +107,13 @@ def _candidates(
         arguments = ("mark", f"-shape={shape}", f"-mib={_MARKED_MIB}", f"-rounds={_MARKS}")
         yield "marking", Run(arguments, ("mark",), on, traced=_MARKS), "per_object", [(shape, _MARKED_MIB, on)]
     yield "page faults", Run(("fault", "-mib=16"), ("first_touch",)), "p50", [("mmap first touch", version)]
+
+
+@contextmanager
+def calibrating(go: Toolchain) -> Iterator[Path]:
+    """The program calibrate, built with a toolchain; NoGo if that fails."""
+    with program(go, "calibrate", build_flags(go), {"objects.go": objects_file()}) as built:
+        yield built
 
 
 def probe(built: Path, wanted: Sequence[Loop]) -> dict[str, float]:
@@ -186,8 +195,3 @@ def statement(found: Mapping[str, Any]) -> str:
 def _span(low: float, high: float) -> str:
     """Two ratios, or one where they read the same."""
     return f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
-
-
-def rows_of(found: Sequence[Speed]) -> list[dict[str, Any]]:
-    """As they are stored."""
-    return [asdict(one) for one in found]
