@@ -7,8 +7,8 @@ are told, since a host that has become slower in one need not be in another:
 
 - hits: single mallocs of up to 512 B that find a slot, in a heap that fits a CPU's own caches (medians);
 - clearing: a loop of mallocs of 2 KiB on recycled memory, in a heap beyond those caches, most of it clearing (one P);
-- marking: per object of a written heap of the shape that prices the workload's, as gctrace tells CPU time, which is
-  by the wall: what other processes take of the CPU is in it, here as there;
+- marking: a collection of a written heap of the shape that prices the workload's, by gctrace, which tells time on the
+  wall: what other processes take of the CPU is in it, here as in the real runs;
 - page faults: the first touch of a small page (median).
 
 They run on as many Ps as the workload wherever the file has a row for that. This tells drift, nothing else: no price and
@@ -105,7 +105,7 @@ def _candidates(
     yield "clearing", clearing, "warm_loop", [(_CLEARED, "noscan")]
     for on in few:
         arguments = ("mark", f"-shape={shape}", f"-mib={_MARKED_MIB}", f"-rounds={_MARKS}")
-        yield "marking", Run(arguments, ("mark",), on, traced=_MARKS), "per_object", [(shape, _MARKED_MIB, on)]
+        yield "marking", Run(arguments, ("mark",), on, traced=_MARKS), "gc_wall", [(shape, _MARKED_MIB, on)]
     yield "page faults", Run(("fault", "-mib=16"), ("first_touch",)), "p50", [("mmap first touch", version)]
 
 

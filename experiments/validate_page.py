@@ -71,19 +71,14 @@ def _markdown(table: Sequence[Sequence[str]]) -> Iterator[str]:
 def _summary(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Errors of all workloads, and of those beside which the host was as calibrated."""
     quiet = {one["quantity"]: one for one in answer["summary_as_calibrated"]}
-    head = ("figures", "median error", "90th percentile", "beyond the spread")
-    table: list[tuple[str, ...]] = [("quantity", *head, *(f"host as calibrated: {name}" for name in head))]
+    head = ("quantity", "figures", "median error", "90th percentile", "beyond the spread")
+    table: list[tuple[str, ...]] = [(*head, "host as calibrated", "median error there")]
     for one in answer["summary"]:
-        table.append((one["quantity"], *_errors(one), *_errors(quiet.get(one["quantity"]))))
+        errors = (f"{100 * one[name]:.1f} %" for name in ("median", "p90"))
+        there = quiet.get(one["quantity"])
+        few = (str(there["n"]), f"{100 * there['median']:.1f} %") if there else ("0", "-")
+        table.append((one["quantity"], str(one["n"]), *errors, f"{one['beyond']} of {one['n']}", *few))
     return table
-
-
-def _errors(total: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """How many figures there are, their errors, and how many lie beyond the spread; nothing where there are none."""
-    if total is None:
-        return "0", "-", "-", "-"
-    errors = (f"{100 * total[name]:.1f} %" for name in ("median", "p90"))
-    return str(total["n"]), *errors, f"{total['beyond']} of {total['n']}"
 
 
 def _directions(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -25,7 +25,7 @@ from workloads.scenario import Scenario
 from workloads.scenario_record import GOGC_OFF, NO_LIMIT
 from workloads.spec import Service
 
-NOISE_MS = 300
+NOISE_MS = 200
 _TIMEOUT = 600  # seconds that a run may take
 
 
