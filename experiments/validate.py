@@ -7,8 +7,8 @@ that a machine's prices are measured with, and no price may be chosen by what co
 Every real run is repeated, the versions in turn so that a drift of the machine meets all alike; each repetition is two
 runs, one of which prints its cycles (validate_figures.py). The real figure is the median. Before each repetition and
 after the last, loops of the calibration are run again, which tells how fast the host is relative to it
-(validate_host.py), and what interrupts the CPUs is measured. Errors are summed up over all
-workloads, and over those beside which the host was as calibrated; simulated figures are never scaled.
+(validate_host.py), and what interrupts the CPUs is measured. Errors are summed up over all workloads, and over those
+beside which the host was as calibrated; simulated figures are never scaled.
 
 Left out of the model, and so part of the errors: write barriers, what else runs on the machine (its interruptions are
 measured alongside), caches of the CPU that the program's own objects push the allocator's data out of, and what a Go
@@ -59,7 +59,7 @@ def validate(
     loads = [next(iter(by.values())).workload for by in scenarios.values()]
     kinds = kinds_of([load.mix for load in loads if not isinstance(load, Recorded)])
     answer: dict[str, Any] = {"schema": SCHEMA, "allocsim": __version__, "repeat": repeat, "workloads": []}
-    steps, done = len(workloads) * len(toolchains) * (repeat + 1) + 1, 0
+    steps, done = len(workloads) * len(toolchains) * (repeat + 1), 0
     with ExitStack() as stack:
         watch(0.0, "building")
         programs = {go.version: stack.enter_context(replayer(go, kinds)) for go in toolchains}
