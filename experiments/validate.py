@@ -101,7 +101,7 @@ class Real:
     scenario: Scenario
     built: Path
     calibrate: Path  # the program
-    loops: Sequence[Loop] = ()
+    loops: Sequence[Loop] = field(init=False)
     runs: list[tuple[Seen, Seen, Mapping[str, Any]]] = field(default_factory=list)
     noise: list[Noise] = field(default_factory=list)
     probes: list[Mapping[str, float]] = field(default_factory=list)
