@@ -162,7 +162,8 @@ def _within(ratio: float) -> bool:
 
 
 def drift(versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Over all workloads and versions: least and most by aspect, and beside how many the host was as calibrated."""
+    """Over all workloads and versions: least and most by aspect, and of the share of the time that CPUs were interrupted;
+    and beside how many the host was as calibrated."""
     aspects: dict[str, list[float]] = {}
     for version in versions:
         for one in version["host"]:
@@ -170,6 +171,7 @@ def drift(versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "limit": LIMIT,
         "aspects": {aspect: [min(ratios), max(ratios)] for aspect, ratios in aspects.items()},
+        "interrupted": [choose(version["noise"]["share"] for version in versions) for choose in (min, max)],
         "as_calibrated": sum(map(as_calibrated, versions)),
         "of": len(versions),
     }
@@ -178,16 +180,18 @@ def drift(versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def statement(found: Mapping[str, Any]) -> str:
     """The same in a sentence or two; a host that has drifted is told first of all."""
     aspects: Mapping[str, Sequence[float]] = found["aspects"]
+    taken = f" Something else had the CPUs for {_span(*(100 * share for share in found['interrupted']))} % of the time."
     if not aspects:
-        return "Whether the host was as calibrated is not known: the machine file has none of the loops to compare."
+        unknown = "Whether the host was as calibrated is not known: the machine file has none of the loops to compare."
+        return unknown + taken
     least, most = min(low for low, _ in aspects.values()), max(high for _, high in aspects.values())
     told = ", ".join(f"{aspect} {_span(*both)}" for aspect, both in aspects.items())
     took = f"the host took {_span(least, most)} times the calibrated time ({told})"
     share = f"{found['as_calibrated']} of {found['of']}"
     if found["as_calibrated"] == found["of"]:
-        return f"{took[0].upper()}{took[1:]}: within {found['limit']:.0%} of its calibration beside all of them."
+        return f"{took[0].upper()}{took[1:]}: within {100 * found['limit']:g} % of its calibration beside all of them.{taken}"
     return (
-        f"THE HOST WAS NOT AS CALIBRATED: {took}; it was within {found['limit']:.0%} of its calibration beside {share}. "
+        f"THE HOST WAS NOT AS CALIBRATED: {took}; it was within {100 * found['limit']:g} % of its calibration beside {share}.{taken} "
         "Errors elsewhere are the model's and the host's together; calibrate again right before validating."
     )
 

@@ -133,10 +133,14 @@ def test_marking_and_page_faults_are_found_where_they_are_gathered():
 # What is said
 
 
-def version(error=0.1, **ratios):
+def version(error=0.1, share=0.02, **ratios):
     """A workload's version with an error of a median, and what the host took relative to its calibration."""
     line = {"quantity": "malloc p50", "real": 100.0, "low": 99.0, "high": 101.0, "simulated": 100 * (1 + error)}
-    return {"host": [{"aspect": aspect, "ratio": ratio} for aspect, ratio in ratios.items()], "table": [line]}
+    return {
+        "host": [{"aspect": aspect, "ratio": ratio} for aspect, ratio in ratios.items()],
+        "table": [line],
+        "noise": {"share": share},
+    }
 
 
 def test_speeds_are_those_of_all_probes():
@@ -162,14 +166,15 @@ def test_as_calibrated_is_within_a_tenth_in_all(ratios, quiet):
 
 
 def test_a_host_that_drifted_is_told_first_of_all():
-    versions = [version(hits=0.97, marking=1.05), version(hits=1.02, marking=1.34)]
+    versions = [version(hits=0.97, marking=1.05), version(share=0.5, hits=1.02, marking=1.34)]
     assert statement(drift(versions)).startswith(
         "THE HOST WAS NOT AS CALIBRATED: the host took 0.97 to 1.34 times the calibrated time (hits 0.97 to 1.02, marking "
-        "1.05 to 1.34); it was within 10% of its calibration beside 1 of 2. "
+        "1.05 to 1.34); it was within 10 % of its calibration beside 1 of 2. Something else had the CPUs for 2.00 to 50.00 % of "
+        "the time. "
     )
     assert statement(drift(versions[:1])) == (
-        "The host took 0.97 to 1.05 times the calibrated time (hits 0.97, marking 1.05): within 10% of its calibration "
-        "beside all of them."
+        "The host took 0.97 to 1.05 times the calibrated time (hits 0.97, marking 1.05): within 10 % of its calibration "
+        "beside all of them. Something else had the CPUs for 2.00 % of the time."
     )
     assert "is not known" in statement(drift([version()]))
 
