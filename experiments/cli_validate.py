@@ -46,6 +46,12 @@ def validate(
 
     Latency of malloc, throughput, cycles, heaps, pauses and assists, on the real runtime and in the model. With all
     workloads and two versions it takes a quarter of an hour; the machine should have nothing else to do.
+
+    Before and after each real run, loops of `allocsim calibrate` tell how fast the host is relative to the machine
+    file; if it has drifted by more than a tenth, that is said. Prices of the same hour:
+
+    \b
+        allocsim calibrate -o now.toml && allocsim validate --machine ./now.toml
     """
     from experiments import validate_page
     from experiments.validate_workloads import chosen

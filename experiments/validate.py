@@ -5,7 +5,10 @@ operations on the real runtime, and is simulated with the prices of a machine fi
 that a machine's prices are measured with, and no price may be chosen by what comes out here.
 
 Every real run is repeated, the versions in turn so that a drift of the machine meets all alike; each repetition is two
-runs, one of which prints its cycles (validate_figures.py). The real figure is the median.
+runs, one of which prints its cycles (validate_figures.py). The real figure is the median. Before each repetition and
+after the last, loops of the calibration are run again, which tells how fast the host is relative to it
+(validate_host.py), and what interrupts the CPUs is measured. Errors are summed up over all workloads, and over those
+beside which the host was as calibrated; simulated figures are never scaled.
 
 Left out of the model, and so part of the errors: write barriers, what else runs on the machine (its interruptions are
 measured alongside), caches of the CPU that the program's own objects push the allocator's data out of, and what a Go
@@ -19,22 +22,23 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from experiments.machine_file import read_machine
 from experiments.toolchain import Toolchain
 from experiments.validate_figures import BY_NAME, Line, Seen, compare, directions, figures, totals
-from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails
+from experiments.validate_host import Loop, as_calibrated, calibrating, drift, loops, probe, speeds
+from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails, together
 from experiments.validate_stream import Program, check, kinds_of, write
 from experiments.validate_workloads import Workload
 from sim import __version__
 from workloads.scenario import Scenario
 from workloads.spec import Recorded
 
-SCHEMA = 1
-
+SCHEMA = 2
 
 Watch = Callable[[float, str], None]
 
@@ -55,37 +59,67 @@ def validate(
     loads = [next(iter(by.values())).workload for by in scenarios.values()]
     kinds = kinds_of([load.mix for load in loads if not isinstance(load, Recorded)])
     answer: dict[str, Any] = {"schema": SCHEMA, "allocsim": __version__, "repeat": repeat, "workloads": []}
-    steps = len(workloads) * len(toolchains) * (repeat + 1) + 1
-    done = 0
+    steps, done = len(workloads) * len(toolchains) * (repeat + 1), 0
     with ExitStack() as stack:
         watch(0.0, "building")
         programs = {go.version: stack.enter_context(replayer(go, kinds)) for go in toolchains}
+        clocks = {go.version: stack.enter_context(calibrating(go)) for go in toolchains}
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="allocsim-")))
-        noise = [measure_noise(programs[toolchains[0].version])]
         for workload in workloads:
             by_version = scenarios[workload.name]
             written = write(next(iter(by_version.values())), kinds, folder)
-            real: dict[str, list[tuple[Seen, Seen, dict[str, Any]]]] = {go.version: [] for go in toolchains}
+            real = [Real(by_version[go.version], programs[go.version], clocks[go.version]) for go in toolchains]
             for number in range(repeat):
-                for go in toolchains:
+                for go, one in zip(toolchains, real, strict=True):
                     watch(done / steps, f"{workload.name}, go{go.version}, run {number + 1} of {repeat}")
-                    real[go.version].append(_pair(programs[go.version], by_version[go.version], written))
+                    one.repeat(written)
                     done += 1
+            for one in real:
+                one.look()
             versions = []
-            for go in toolchains:
+            for go, one in zip(toolchains, real, strict=True):
                 watch(done / steps, f"{workload.name}, go{go.version}, simulated")
-                versions.append(_compared(go, by_version[go.version], written, real[go.version], noise[0]))
+                versions.append(_compared(go, written, one))
                 done += 1
             answer["workloads"].append(
                 {"name": workload.name, "purpose": next(iter(by_version.values())).purpose, "versions": versions}
             )
             for file in written.files:
                 file.unlink()
-        noise.append(measure_noise(programs[toolchains[0].version]))
-    answer["summary"] = [asdict(one) for one in totals(_lines(one) for one in _tables(answer))]
+    answer |= summed(_tables(answer))
     answer["directions"] = [asdict(one) for one in directions(_pairs(answer, toolchains))]
-    answer["noise"] = {"before": noise[0].to_dict(), "after": noise[1].to_dict()}
     return answer
+
+
+@dataclass(slots=True)
+class Real:
+    """The real side of a workload and version: repetitions of its program, and how the host was beside them.
+
+    ``runs``: of each repetition a run, one with lines of cycles, and what the first printed besides.
+    """
+
+    scenario: Scenario
+    built: Path
+    calibrate: Path  # the program
+    loops: Sequence[Loop] = field(init=False)
+    runs: list[tuple[Seen, Seen, Mapping[str, Any]]] = field(default_factory=list)
+    noise: list[Noise] = field(default_factory=list)
+    probes: list[Mapping[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        one = self.scenario
+        self.loops = loops(read_machine(one.machine), one.version, one.gomaxprocs, one.heap_shape)
+
+    def look(self) -> None:
+        """How fast the host is relative to its calibration, and what interrupts it."""
+        self.probes.append(probe(self.calibrate, self.loops))
+        self.noise.append(measure_noise(self.built))
+
+    def repeat(self, written: Program) -> None:
+        """A look at the host, and a repetition."""
+        self.look()
+        seen, told = run_real(self.built, self.scenario, written, traced=False)
+        self.runs.append((seen, run_real(self.built, self.scenario, written, traced=True)[0], told))
 
 
 def _scenario(workload: Workload, go: Toolchain, machine: str | None) -> Scenario:
@@ -95,20 +129,9 @@ def _scenario(workload: Workload, go: Toolchain, machine: str | None) -> Scenari
     return found
 
 
-def _pair(built: Path, scenario: Scenario, written: Program) -> tuple[Seen, Seen, dict[str, Any]]:
-    """A repetition: a run, one with lines of cycles, and what the first printed besides."""
-    seen, told = run_real(built, scenario, written, traced=False)
-    return seen, run_real(built, scenario, written, traced=True)[0], told
-
-
-def _compared(
-    go: Toolchain,
-    scenario: Scenario,
-    written: Program,
-    runs: Sequence[tuple[Seen, Seen, Mapping[str, Any]]],
-    noise: Noise,
-) -> dict[str, Any]:
+def _compared(go: Toolchain, written: Program, real: Real) -> dict[str, Any]:
     """What one version of a workload showed."""
+    scenario, runs, noise = real.scenario, real.runs, together(real.noise)
     ours, result = simulate(scenario, written)
     alone = figures(ours)
     ours = replace(ours, malloc=interrupted(ours.malloc, noise, scenario.seed))
@@ -121,7 +144,9 @@ def _compared(
         "without_noise": {name: value for name, value in alone.items() if name.startswith("malloc ")},
         "mallocs": written.mallocs,
         "table": [_row(line) for line in table],
-        "tails": tails(runs[0][0].malloc, result),
+        "host": [asdict(one) for one in speeds(real.loops, real.probes)],
+        "noise": noise.to_dict(),
+        "tails": tails([one.malloc for one, _, _ in runs], result, ours.malloc),
         "latency_by_cause": result.to_dict()["latency"],
         "assumed_prices": result.assumed,
         "real": {
@@ -134,6 +159,16 @@ def _compared(
             "late_us": told[0].get("late_us"),
             "metrics": told[0]["metrics"],
         },
+    }
+
+
+def summed(versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Errors of all workloads and versions, and of those beside which the host was as calibrated; how far it was not."""
+    quiet = [one for one in versions if as_calibrated(one)]
+    return {
+        "summary": [asdict(one) for one in totals(map(_lines, versions))],
+        "summary_as_calibrated": [asdict(one) for one in totals(map(_lines, quiet))],
+        "drift": drift(versions),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.errors import InputError
 from experiments.output import writable, write_whole
+from experiments.validate_host import as_calibrated, statement
 from sim.units import significant
 
 _HEAD = ("", "real", "least", "most", "simulated", "error", "beyond")
@@ -23,7 +24,10 @@ done and what is left out, `experiments/validate_figures.py` what each figure is
     allocsim validate {command}
 
 Simulated latencies are told with the interruptions of the machine at the time, which a loop that only reads the clock
-showed. Everything else is as simulated. Real figures are the median of {repeat} runs, with the least and the most of them; *beyond*: the simulated figure lies
+showed beside each workload. Everything else is as simulated. How fast the host was relative to its calibration, loops of
+`allocsim calibrate` told that were run again before and after each real run (`experiments/validate_host.py`); nothing
+that is simulated is changed by it. Errors are summed up twice: over all workloads, and over those beside which the host
+was as calibrated. Real figures are the median of {repeat} runs, with the least and the most of them; *beyond*: the simulated figure lies
 outside these. Heaps, goals and marked bytes are those of the second half of a run; what is marked is told in whole MiB.
 """
 
@@ -65,10 +69,15 @@ def _markdown(table: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _summary(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    table: list[tuple[str, ...]] = [("quantity", "figures", "median error", "90th percentile", "beyond the spread")]
+    """Errors of all workloads, and of those beside which the host was as calibrated."""
+    quiet = {one["quantity"]: one for one in answer["summary_as_calibrated"]}
+    head = ("quantity", "figures", "median error", "90th percentile", "beyond the spread")
+    table: list[tuple[str, ...]] = [(*head, "host as calibrated", "median error there")]
     for one in answer["summary"]:
         errors = (f"{100 * one[name]:.1f} %" for name in ("median", "p90"))
-        table.append((one["quantity"], str(one["n"]), *errors, f"{one['beyond']} of {one['n']}"))
+        there = quiet.get(one["quantity"])
+        few = (str(there["n"]), f"{100 * there['median']:.1f} %") if there else ("0", "-")
+        table.append((one["quantity"], str(one["n"]), *errors, f"{one['beyond']} of {one['n']}", *few))
     return table
 
 
@@ -84,11 +93,16 @@ def _directions(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _tails(version: Mapping[str, Any]) -> list[tuple[str, ...]]:
     table: list[tuple[str, ...]] = [
-        ("mallocs of a million above", "real", "simulated", "causes that take so long alone")
+        (
+            "mallocs of a million above",
+            *("real", "least", "most", "simulated", "with interruptions"),
+            "causes that take so long alone",
+        )
     ]
     for one in version["tails"]:
         causes = ", ".join(f"{cause} {number(rate)}" for cause, rate in list(one["by_cause"].items())[:4])
-        table.append((f"{one['above_us']:g} us", number(one["real"]), number(one["simulated"]), causes))
+        numbers = (number(one[name]) for name in ("real", "low", "high", "simulated", "interrupted"))
+        table.append((f"{one['above_us']:g} us", *numbers, causes))
     return table
 
 
@@ -107,40 +121,71 @@ def _notes(version: Mapping[str, Any]) -> Iterator[str]:
         yield f"The dispatcher started requests late by {times}."
 
 
-def _noise(answer: Mapping[str, Any]) -> str:
-    parts = []
-    for when in ("before", "after"):
-        one = answer["noise"][when]
-        parts.append(
-            f"{when}: {number(one['a_second'])} interruptions of more than 1 us a second and CPU, {number(one['p50_us'])} us "
-            f"p50, {number(one['p99_us'])} us p99, {number(one['max_us'])} us at most, {100 * one['share']:.2f} % of the time"
-        )
-    return "Noise of the machine, " + "; ".join(parts) + "."
+def _host(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Beside each workload: times of the calibration's loops relative to it, and what interrupted the CPUs."""
+    aspects = list(answer["drift"]["aspects"])
+    interruptions = ("interruptions a second and CPU", "p50, us", "p99, us", "% of the time")
+    table: list[tuple[str, ...]] = [("workload", "toolchain", *aspects, *interruptions, "host")]
+    for workload, version in _versions(answer):
+        speeds = {one["aspect"]: one for one in version["host"]}
+        ratios = (_ratio(speeds.get(aspect)) for aspect in aspects)
+        noise = version["noise"]
+        rates = (number(noise[name]) for name in ("a_second", "p50_us", "p99_us"))
+        said = "as calibrated" if as_calibrated(version) else "drifted" if speeds else "not known"
+        share = f"{100 * noise['share']:.2f}"
+        table.append((workload["name"], f"go{version['toolchain']}", *ratios, *rates, share, said))
+    return table
+
+
+def _ratio(speed: Mapping[str, float] | None) -> str:
+    """Median, least and most of what a loop took, relative to the calibration."""
+    if speed is None:
+        return "-"
+    return f"{speed['ratio']:.2f} [{speed['low']:.2f}, {speed['high']:.2f}]"
+
+
+def _calibrated(answer: Mapping[str, Any]) -> Iterator[str]:
+    """The loops that were compared, with the spread that the calibration itself had."""
+    loops: dict[tuple[str, str], list[str]] = {}
+    for _, version in _versions(answer):
+        for one in version["host"]:
+            told = f"go{version['toolchain']} {one['calibrated_low']:.2f} to {one['calibrated_high']:.2f}"
+            known = loops.setdefault((one["aspect"], one["loop"]), [])
+            known.extend([told] if told not in known else [])
+    for (aspect, loop), spreads in loops.items():
+        yield f"- {aspect}: `{loop}`; processes of the calibration itself read {', '.join(spreads)} times its median"
+
+
+def _versions(answer: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Workloads with each of their versions."""
+    for workload in answer["workloads"]:
+        for version in workload["versions"]:
+            yield workload, version
 
 
 def text(answer: Mapping[str, Any]) -> Iterator[str]:
     """Lines for a terminal."""
-    for workload in answer["workloads"]:
-        for version in workload["versions"]:
-            yield f"{workload['name']}, go{version['toolchain']}, prices of {version['machine']} (validation)"
-            yield from _columns([_HEAD, *rows(version)])
-            yield from _notes(version)
-            yield ""
+    for workload, version in _versions(answer):
+        yield f"{workload['name']}, go{version['toolchain']}, prices of {version['machine']} (validation)"
+        yield from _columns([_HEAD, *rows(version)])
+        yield from _notes(version)
+        yield ""
     yield from _columns(_summary(answer))
     if answer["directions"]:
         yield ""
         yield from _columns(_directions(answer))
     yield ""
-    yield _noise(answer)
+    yield from _columns(_host(answer))
+    yield ""
+    yield statement(answer["drift"])
 
 
 def explanation(answer: Mapping[str, Any]) -> Iterator[str]:
     """Lines that say which path the tails come from."""
-    for workload in answer["workloads"]:
-        for version in workload["versions"]:
-            yield f"{workload['name']}, go{version['toolchain']}"
-            yield from _columns(_tails(version))
-            yield ""
+    for workload, version in _versions(answer):
+        yield f"{workload['name']}, go{version['toolchain']}"
+        yield from _columns(_tails(version))
+        yield ""
 
 
 def page(answer: Mapping[str, Any], command: str) -> str:
@@ -154,11 +199,22 @@ def page(answer: Mapping[str, Any], command: str) -> str:
             f"load average {where['load_before']} before, {where['load_after']} after."
         ),
         "",
-        _noise(answer),
+        f"**{statement(answer['drift'])}**",
         "",
         "## All workloads",
         "",
         *_markdown(_summary(answer)),
+        "",
+        "## The host beside each workload",
+        "",
+        (
+            "Times of loops relative to what the machine file says of the same loops: median of the probes beside a "
+            "workload, least and most of them; and what interrupted a CPU for more than 1 us."
+        ),
+        "",
+        *_markdown(_host(answer)),
+        "",
+        *_calibrated(answer),
         "",
     ]
     if answer["directions"]:

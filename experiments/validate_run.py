@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from workloads.scenario import Scenario
 from workloads.scenario_record import GOGC_OFF, NO_LIMIT
 from workloads.spec import Service
 
-NOISE_SECONDS = 1
+NOISE_MS = 200
 _TIMEOUT = 600  # seconds that a run may take
 
 
@@ -144,9 +145,14 @@ class Noise:
         return rate | {"p50_us": p50, "p99_us": p99, "max_us": float(gaps.max()) / 1000, "share": share}
 
 
+def together(noises: Sequence[Noise]) -> Noise:
+    """What was measured at several times as one."""
+    return Noise(sum(one.seconds for one in noises), np.concatenate([one.gaps_ns for one in noises]))
+
+
 def measure_noise(built: Path) -> Noise:
-    """Read the clock on each CPU for a second."""
-    cpus = json.loads(command([built, "-noise", f"{NOISE_SECONDS}s"]))
+    """Read the clock on each CPU in turn, for a short time."""
+    cpus = json.loads(command([built, "-noise", f"{NOISE_MS}ms"]))
     gaps = np.array([gap for cpu in cpus for gap in cpu["gaps_ns"]], float)
     return Noise(sum(cpu["seconds"] for cpu in cpus), gaps)
 
@@ -189,8 +195,11 @@ THRESHOLDS = (1_000_000, 10_000_000, 100_000_000)
 """Picoseconds above which mallocs are counted."""
 
 
-def tails(real: Row, simulated: Result) -> list[dict[str, Any]]:
-    """How many of a million mallocs take longer than each threshold, and which causes alone do in the model."""
+def tails(real: Sequence[Row], simulated: Result, seen: Row) -> list[dict[str, Any]]:
+    """How many of a million mallocs take longer than each threshold, and which causes alone do in the model.
+
+    Real: the median of some runs, with the least and the most. Simulated: alone, and ``seen`` with interruptions.
+    """
     found = []
     for threshold in THRESHOLDS:
         first = bucket_of_int(threshold) + 1
@@ -200,12 +209,21 @@ def tails(real: Row, simulated: Result) -> list[dict[str, Any]]:
             if cause not in ("response", "run_queue")
         }
         by_cause = {cause: rate for cause, rate in ours.items() if rate and cause != "all"}
+        runs = [_above(row, first) for row in real]
         found.append(
             {
                 "above_us": threshold / 1e6,
-                "real": 1e6 * int(real.counts[first:].sum()) / int(real.counts.sum()),
+                "real": median(runs),
+                "low": min(runs),
+                "high": max(runs),
                 "simulated": ours["all"],
+                "interrupted": _above(seen, first),
                 "by_cause": dict(sorted(by_cause.items(), key=lambda one: -one[1])),
             }
         )
     return found
+
+
+def _above(row: Row, first: int) -> float:
+    """How many of a million calls lie in a bucket and those above it."""
+    return 1e6 * int(row.counts[first:].sum()) / int(row.counts.sum())

@@ -1,6 +1,7 @@
 """Real against simulated: the generated program does what its stream says, and the table's arithmetic is right."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from experiments.cli_validate import validate as command
 from experiments.errors import InputError
 from experiments.toolchain import NoGo, toolchain
 from experiments.validate_figures import Line, Row, Seen, compare, directions, figures, read_cycles, totals
-from experiments.validate_run import Noise, interrupted, replayer, run_real, simulate, tails
+from experiments.validate_host import drift
+from experiments.validate_run import Noise, interrupted, replayer, run_real, simulate, tails, together
 from experiments.validate_stream import check, go_source, kinds_of, preorder, write
 from experiments.validate_workloads import WORKLOADS
 from sim.jit import PLAIN
@@ -219,7 +221,7 @@ def test_both_sides_make_the_same_mallocs(built, tmp_path, text):
     assert simulated <= real <= simulated + 64_000  # goroutines and threads of the program itself
     table = compare([figures(seen)], [figures(seen)], figures(ours))
     assert {"malloc p50", "cycles", "allocated", "pauses"} <= {line.quantity for line in table}
-    assert len(tails(seen.malloc, result)) == 3
+    assert len(tails([seen.malloc], result, ours.malloc)) == 3
 
 
 def test_another_stream_than_was_written_is_noticed(built, tmp_path):
@@ -370,18 +372,22 @@ def test_directions_count_what_really_differs():
 
 def answer():
     row = {"quantity": "malloc p50", "unit": "ns", "real": 20.0, "low": 19.0, "high": 21.0, "simulated": 22.0}
-    tail = {"above_us": 1.0, "real": 12.5, "simulated": 10.0, "by_cause": {"assist": 7.0}}
+    tail = {"above_us": 1.0, "real": 12.5, "low": 12.0, "high": 13.0, "simulated": 10.0, "interrupted": 11.0}
+    tail |= {"by_cause": {"assist": 7.0}}
     real = {"unpaid_driver_ms": 0.0, "wall_s": 1.0, "late_us": {"p50": 1.0, "p99": 2.0, "max": 30.0}}
     version = {"toolchain": "1.27.3", "machine": "m", "real": real, "tails": [tail], "without_noise": {}}
     version["table"] = [row | {"error": 0.1, "beyond": True}]
-    noise = {"a_second": 10.0, "p50_us": 2.0, "p99_us": 5.0, "max_us": 9.0, "share": 0.001}
+    version["noise"] = {"a_second": 10.0, "p50_us": 2.0, "p99_us": 5.0, "max_us": 9.0, "share": 0.001}
+    spread = {"low": 1.2, "high": 1.5, "calibrated_low": 0.95, "calibrated_high": 1.02}
+    version["host"] = [{"aspect": "marking", "loop": "mark -mib=32", "ratio": 1.34} | spread]
     where = {"date": "D", "cpu": "C", "cpus": 2, "system": "S", "huge_pages": "madvise", "toolchains": ["go1.27.3"]}
     return {
         "repeat": 3,
         "workloads": [{"name": "w", "purpose": "P", "versions": [version]}],
         "summary": [{"quantity": "malloc p50", "n": 1, "median": 0.1, "p90": 0.1, "beyond": 1}],
         "directions": [{"quantity": "cycles", "differ": 2, "same": 1, "others": [["w", 2.0, 0.5]]}],
-        "noise": {"before": noise, "after": noise},
+        "summary_as_calibrated": [],
+        "drift": drift([version]),
         "provenance": where | {"load_before": 0.1, "load_after": 0.2},
     }
 
@@ -391,7 +397,11 @@ def test_page_is_written_with_its_figures(tmp_path):
     validate_page.store(path, answer(), "-o errors.md")
     text = path.read_text()
     assert "| malloc p50, ns | 20.0 | 19.0 | 21.0 | 22.0 | +10.0 % | beyond |" in text
-    assert "| 1 us | 12.5 | 10.0 | assist 7.00 |" in text
+    assert "| 1 us | 12.5 | 12.0 | 13.0 | 10.0 | 11.0 | assist 7.00 |" in text
+    assert "\n**THE HOST WAS NOT AS CALIBRATED: the host took 1.34 times" in text
+    assert "| malloc p50 | 1 | 10.0 % | 10.0 % | 1 of 1 | 0 | - |" in text
+    assert "| w | go1.27.3 | 1.34 [1.20, 1.50] | 10.0 | 2.00 | 5.00 | 0.10 | drifted |" in text
+    assert "- marking: `mark -mib=32`; processes of the calibration itself read go1.27.3 0.95 to 1.02 times" in text
     assert "| cycles | 2 | 1 | w x2.00, x0.5 |" in text
     assert "allocsim validate -o errors.md" in text
     assert sorted(one.name for one in tmp_path.iterdir()) == ["errors.json", "errors.md"]
@@ -440,6 +450,25 @@ def test_interruptions_meet_calls_as_a_poisson_process():
     assert seen.maximum > row.maximum
     again = interrupted(row, noise, 1)
     assert (again.counts == seen.counts).all() and again.total == seen.total
+
+
+def test_interruptions_measured_at_several_times_are_as_one():
+    found = together([Noise(1.0, np.array([2_000.0, 4_000.0])), Noise(3.0, np.array([6_000.0]))])
+    assert (found.seconds, found.a_second) == (4.0, 0.75)
+    assert found.to_dict()["p50_us"] == 4.0
+
+
+def test_tails_are_told_with_the_spread_of_runs_and_with_interruptions():
+    """Real: one, three and two calls of ten above 1 us; simulated two of ten, three with interruptions."""
+
+    def row(above):
+        return a_run([1_000] * (10 - above) + [20_000_000] * above).malloc
+
+    simulated = SimpleNamespace(counts={"all": row(2).counts, "assist": row(1).counts, "response": row(9).counts})
+    first, *_, last = tails([row(1), row(3), row(2)], simulated, row(3))
+    assert (first["real"], first["low"], first["high"]) == (200_000, 100_000, 300_000)
+    assert (first["simulated"], first["interrupted"], first["by_cause"]) == (200_000, 300_000, {"assist": 100_000})
+    assert (last["above_us"], last["real"], last["interrupted"]) == (100, 0, 0)
 
 
 def test_a_quiet_machine_changes_nothing():
