@@ -371,7 +371,7 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
         if pr.compute_time != pr.compute_seen:
             kind, cost = np.int64(HIT_APART), min(cost, hit_price(h)[spc])
             clearing = hit_price(h)[spc] - cost
-    pr.compute_seen = pr.compute_time
+    pr.compute_seen = np.int64(-1) if op["flags"] & TOUCH else pr.compute_time  # writing the object is other work
     faults = np.int64(0)
     if sp.fresh:
         if zeroed or tiny:  # a tiny block is always cleared

@@ -237,7 +237,7 @@ PROC = np.dtype(
         ("rest", "i8"),  # femtoseconds carried over by per-byte prices, so that time adds up exactly
         ("malloc_time", "i8"),  # picoseconds inside mallocgc on this P's own clock (lock waits not included)
         ("compute_time", "i8"),
-        ("compute_seen", "i8"),  # what that was at the last malloc
+        ("compute_seen", "i8"),  # what that was at the last malloc, -1 if the program wrote to the object after it
         ("touch_time", "i8"),  # first touches by the program
         ("assist_time", "i8"),  # marking inside mallocgc
         ("mallocs", "i8"),
