@@ -9,7 +9,8 @@ import (
 const (
 	largestMixed = 32 << 10
 	batch        = 4096
-	settling     = 4 // collections until as much dies as is born
+	settling     = 4   // collections until as much dies as is born
+	fewest       = 300 // readings that a row is told from: three of them are its last hundredth
 )
 
 // warm measures loops of mallocs in a heap of so many MiB, one type after the other: each loop fills memory that was
@@ -66,10 +67,12 @@ func mixed() {
 			hits.merge(&m.mixes[k].hits)
 			refills.merge(&m.mixes[k].refills)
 		}
-		if hits.n > 0 {
+		if hits.n >= fewest {
 			row("hit", []any{o.size, o.kind, *mib, procs}, trimmed(&hits))
 		}
-		row("refilled", []any{o.size, o.kind, *mib, procs}, trimmed(&refills))
+		if refills.n >= fewest {
+			row("refilled", []any{o.size, o.kind, *mib, procs}, trimmed(&refills))
+		}
 	}
 }
 
@@ -151,7 +154,7 @@ type mix struct {
 
 func (m *mix) add(o object, took uint32, address uintptr) {
 	number := address / page
-	if number >= m.first && number < m.last {
+	if o.slots() > 1 && number >= m.first && number < m.last { // the one slot again is a span of its own
 		m.hits.add(took)
 		return
 	}
@@ -161,16 +164,8 @@ func (m *mix) add(o object, took uint32, address uintptr) {
 
 // trimmed are quantiles, and the mean of all but the last hundredth, in which the system's interruptions are.
 func trimmed(s *sample) map[string]float64 {
-	sum, n := 0.0, 0.0
-	limit := s.quantile(0.99)
-	for ticks, count := range s.counts {
-		if float64(ticks)/perNs <= limit {
-			sum += float64(ticks) * float64(count)
-			n += float64(count)
-		}
-	}
 	return map[string]float64{
-		"p10": s.quantile(0.10), "p50": s.quantile(0.50), "p90": s.quantile(0.90), "p99": limit,
-		"mean99": sum / n / perNs,
+		"p10": s.quantile(0.10), "p50": s.quantile(0.50), "p90": s.quantile(0.90), "p99": s.quantile(0.99),
+		"mean99": s.upTo(0.99),
 	}
 }
