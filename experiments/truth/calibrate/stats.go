@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"sort"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"allocsim/truth/tsc"
@@ -76,6 +77,23 @@ func asked() bool {
 	found := usage.Nivcsw != last.switches || noFaults && usage.Minflt != last.faults
 	last.switches, last.faults = usage.Nivcsw, usage.Minflt
 	return found
+}
+
+// interruptions tells how often something takes the CPU away from a loop that does nothing, for longer than any step of
+// the loop is: so many times a nanosecond. On virtual machines most of it shows in no account of the system's.
+func interruptions(during time.Duration) float64 {
+	const longest = 1000 // nanoseconds
+	found, spent := 0, uint64(0)
+	for last := tsc.Now(); float64(spent) < float64(during)*perNs; {
+		now := tsc.Now()
+		if gap := now - last; float64(gap) > longest*perNs {
+			found++
+		} else {
+			spent += gap
+		}
+		last = now
+	}
+	return float64(found) / float64(during)
 }
 
 // mapped is anonymous memory outside the heap.

@@ -3,14 +3,17 @@ package main
 import (
 	"math"
 	"runtime"
+	"time"
 	"unsafe"
 )
 
 const (
-	largestMixed = 32 << 10
-	batch        = 4096
-	settling     = 4   // collections until as much dies as is born
-	fewest       = 300 // readings that a row is told from: three of them are its last hundredth
+	largestMixed  = 32 << 10
+	batch         = 4096
+	settling      = 4 // collections until as much dies as is born
+	spinning      = 50 * time.Millisecond
+	mostDisturbed = 0.2 // of the calls
+	fewest        = 300 // readings that a row is told from: three of them are its last hundredth
 )
 
 // warm measures loops of mallocs in a heap of so many MiB, one type after the other: each loop fills memory that was
@@ -45,6 +48,7 @@ func mixable() []object {
 // find a slot in the span of the type's last one are told apart from refills; those that touch new memory are left out.
 func mixed() {
 	noFaults = true
+	often := interruptions(spinning)
 	kinds, procs := mixable(), runtime.GOMAXPROCS(0)
 	mixers := make([]*mixer, procs)
 	begin, done := make(chan bool), make(chan bool)
@@ -68,10 +72,10 @@ func mixed() {
 			refills.merge(&m.mixes[k].refills)
 		}
 		if hits.n >= fewest {
-			row("hit", []any{o.size, o.kind, *mib, procs}, trimmed(&hits))
+			row("hit", []any{o.size, o.kind, *mib, procs}, undisturbed(&hits, often))
 		}
 		if refills.n >= fewest {
-			row("refilled", []any{o.size, o.kind, *mib, procs}, trimmed(&refills))
+			row("refilled", []any{o.size, o.kind, *mib, procs}, undisturbed(&refills, often))
 		}
 	}
 }
@@ -162,10 +166,12 @@ func (m *mix) add(o object, took uint32, address uintptr) {
 	m.first, m.last = number, number+uintptr(o.pages)
 }
 
-// trimmed are quantiles, and the mean of all but the last hundredth, in which the system's interruptions are.
-func trimmed(s *sample) map[string]float64 {
+// undisturbed are quantiles, and the mean of all but the last hundredth, of the calls that nothing interrupted: of all, as
+// many as fall into their time are left out, the longest ones. An interruption is longer than most calls.
+func undisturbed(s *sample, perNs float64) map[string]float64 {
+	share := 1 - math.Min(perNs*s.quantile(0.5), mostDisturbed)
 	return map[string]float64{
-		"p10": s.quantile(0.10), "p50": s.quantile(0.50), "p90": s.quantile(0.90), "p99": s.quantile(0.99),
-		"mean99": s.upTo(0.99),
+		"p10": s.quantile(0.10 * share), "p50": s.quantile(0.50 * share), "p90": s.quantile(0.90 * share),
+		"p99": s.quantile(0.99 * share), "mean99": s.upTo(0.99 * share),
 	}
 }
