@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from experiments.calibrate_tables import MACHINE
 from experiments.errors import InputError
-from experiments.machine import derive
+from experiments.machine import derive, slots
 from experiments.machine_file import Key, Table, parse_machine
 from sim.costs import Prices
-from sim.go.sizeclasses import class_to_size
+from sim.go.params import VERSIONS
+from sim.go.sizeclasses import class_to_allocnpages, class_to_size
 
 _SIZES = [int(size) for size in class_to_size]
 _TINY = 8  # objects that share a block
@@ -51,6 +52,7 @@ def problems(text: str, name: str) -> list[Problem]:
     for version, tables in machine.tables.items():
         try:
             found += contradictions(version, tables)
+            found += _too_few(version, tables)
             found += _loops(version, tables["loop"], derive(machine, version))
         except InputError as error:
             found.append(_refused(str(error), name))
@@ -98,6 +100,24 @@ def _arguments(key: Key) -> tuple[str, ...]:
         if part[0] in "np" and part[1:].isdigit():
             return f"-size={part[1:]}", f"-kind={'scan' if part[0] == 'p' else 'noscan'}"
     return ()
+
+
+def _too_few(version: str, tables: Mapping[str, Table]) -> Iterator[Problem]:
+    """Rows of mallocs in a heap that a process could not tell, since it saw too few calls; those for one slot no hits."""
+    for name in ("hit", "refilled"):
+        rows = tables[name].rows if name in tables else {}
+        sizes, heaps = ({(key[0], key[1]) for key in rows}, {(key[2], key[3]) for key in rows})
+        for (size, kind), (mib, procs) in itertools.product(sorted(sizes), sorted(heaps)):
+            if (size, kind, mib, procs) in rows or (name == "hit" and _is_one(version, int(size), kind == "noscan")):
+                continue
+            what = f"too few calls for {size} B {kind} in a heap of {mib} MiB on {procs} Ps"
+            yield Problem(version, name, what, rows=(f"-mib={mib}",))
+
+
+def _is_one(version: str, size: int, noscan: bool) -> bool:
+    """Whether a span of the class holds one object."""
+    sizeclass = _SIZES.index(size)
+    return slots(VERSIONS[version], size, int(class_to_allocnpages[sizeclass]), noscan) == 1
 
 
 def _loops(version: str, loop: Table, prices: Prices) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ const (
 	settling      = 4 // collections until as much dies as is born
 	spinning      = 50 * time.Millisecond
 	mostDisturbed = 0.2 // of the calls
-	fewest        = 300 // readings that a row is told from: three of them are its last hundredth
+	fewest        = 200 // readings that a row is told from: two of them are its last hundredth
 )
 
 // warm measures loops of mallocs in a heap of so many MiB, one type after the other: each loop fills memory that was
