@@ -329,7 +329,10 @@ class Reader:
             self.refuse("schema", f"{_shown(document.get('schema'))} is not {SCHEMA}, the one this program reads")
         versions = [name for name in document if name.startswith("go")]
         self.keys(
-            document, "", "schema name date host faults assumed first_touch", " ".join(["alias measured loop_mib", *versions])
+            document,
+            "",
+            "schema name date host faults assumed first_touch",
+            " ".join(["alias measured loop_mib", *versions]),
         )
         host = self.host(document["host"])
         step = self.number(host["timer_step_ns"], "host.timer_step_ns")  # a reading may lie so far below zero
@@ -358,7 +361,9 @@ class Reader:
 
     def host(self, value: Any) -> dict[str, Any]:
         """Who the host is; ``checks`` are numbers in percent that tell how quiet it was."""
-        host = self.keys(value, "host", "description cpus huge_pages timer timer_step_ns", "caveats checks wide_vectors")
+        host = self.keys(
+            value, "host", "description cpus huge_pages timer timer_step_ns", "caveats checks wide_vectors"
+        )
         for name, number in self.keys(host.get("checks", {}), "host.checks", "", CHECKS).items():
             self.number(number, f"host.checks.{name}")
         return host

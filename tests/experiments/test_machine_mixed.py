@@ -1,5 +1,6 @@
 """Mallocs of a program that does other things between them: by hand from rows of one's own, and what a file without some does."""
 
+import itertools
 from fractions import Fraction
 
 import pytest
@@ -9,6 +10,7 @@ from experiments.machine import load_machine
 from experiments.machine_file import Reading, Table, read_machine
 from experiments.machine_gc import stopped
 from experiments.machine_mixed import mixed
+from sim.go.sizeclasses import class_to_size
 from tests.experiments.test_machine import CLASS, objects_per_span, span_costs
 
 HEAPS = ((4, 1), (4, 2))
@@ -27,7 +29,9 @@ def tables(without=()):
     found = {}
     for name, sizes in (("hit", hits), ("refilled", calls)):
         keys = {(size, "scan", *heap): one for size, one in sizes.items() for heap in HEAPS}
-        found[name] = Table(f"m.toml: {name}", "s", "ns", {key: one for key, one in keys.items() if (name, *key) not in without})
+        found[name] = Table(
+            f"m.toml: {name}", "s", "ns", {key: one for key, one in keys.items() if (name, *key) not in without}
+        )
     return found
 
 
@@ -67,8 +71,16 @@ def test_a_size_without_rows_on_one_p_is_refused_in_a_line(table):
 
 
 def test_a_heap_whose_pauses_were_not_measured_has_those_of_a_smaller_one():
-    paused = Table("m.toml: paused", "s", "us", {(mib,): {"both": Reading(*3 * (Fraction(us),))} for mib, us in ((4, 8), (64, 20))})
-    assert [stopped(paused, mib) for mib in (2, 4, 32, 64, 256)] == [4_000_000, 4_000_000, 4_000_000, 10_000_000, 10_000_000]
+    paused = Table(
+        "m.toml: paused", "s", "us", {(mib,): {"both": Reading(*3 * (Fraction(us),))} for mib, us in ((4, 8), (64, 20))}
+    )
+    assert [stopped(paused, mib) for mib in (2, 4, 32, 64, 256)] == [
+        4_000_000,
+        4_000_000,
+        4_000_000,
+        10_000_000,
+        10_000_000,
+    ]
     assert stopped(None, 4) is None
 
 
@@ -100,15 +112,13 @@ def test_prices_add_up_to_the_loops_of_small_heaps(prices, version):
 @pytest.mark.parametrize("kind", [0, 1])
 def test_larger_slots_and_larger_heaps_are_never_cheaper(prices, version, kind):
     """But for noise of some percent. Slots that are alone in their spans are another line."""
-    from sim.go.sizeclasses import class_to_size
-
     several = [i for i in range(2, 68) if CLASS[int(class_to_size[i])][4 - kind if version == "go1.27" else 2] > 1]
     for heap in prices[version].heaps:
         means = [heap.hit[2 * i + kind].mean for i in several]
-        assert all(one > 0 for one in means) and all(b > 0.8 * a for a, b in zip(means, means[1:], strict=False)), heap.procs
+        assert all(one > 0 for one in means) and all(b > 0.8 * a for a, b in itertools.pairwise(means)), heap.procs
     by_procs = [[heap for heap in prices[version].heaps if heap.procs == procs] for procs in (1, 2)]
     for heaps in by_procs:
-        for small, large in zip(heaps, heaps[1:], strict=False):
+        for small, large in itertools.pairwise(heaps):
             for spc in range(4, 136):
                 assert large.hit[spc].mean > 0.8 * small.hit[spc].mean, (spc, small.nbytes, large.nbytes)
                 assert large.zero[spc] >= 0.8 * small.zero[spc], (spc, small.nbytes, large.nbytes)
