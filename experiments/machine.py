@@ -432,6 +432,10 @@ def _heaps(
     if "warm" in tables:
         sizes |= {(1, int(mib)) for _, _, mib in tables["warm"].rows}
     if "hit" in tables:
+        measured = sorted({int(mib) for *_, mib, procs in tables["hit"].rows if procs == 1})
+        if machine.loop_mib not in measured:
+            told = f"calls were timed in heaps of {', '.join(map(str, measured))} MiB, not of {machine.loop_mib}"
+            raise InputError(f"{machine.path}: loop_mib: {told}; write what the loops of mallocs cycled through")
         sizes |= {(int(procs), int(mib)) for _, _, mib, procs in tables["hit"].rows}
     paused = {mib: stopped(tables.get("paused"), mib) for _, mib in sizes}
     alone = {kind: _partial(tables["refill"], kind) for kind in KINDS}
