@@ -13,14 +13,17 @@ from dataclasses import dataclass
 
 from experiments.calibrate_tables import MACHINE
 from experiments.errors import InputError
-from experiments.machine import derive
+from experiments.machine import derive, slots
 from experiments.machine_file import Key, Table, parse_machine
 from sim.costs import Prices
-from sim.go.sizeclasses import class_to_size
+from sim.go.params import VERSIONS
+from sim.go.sizeclasses import class_to_allocnpages, class_to_size
 
 _SIZES = [int(size) for size in class_to_size]
 _TINY = 8  # objects that share a block
 _LEFT = 0.05  # by how much the two may disagree
+_LESS = 0.65  # of what it takes in the smaller heap, marking may take in the larger one
+_TWICE = 1.15  # times as long at least takes an object of twice the size
 
 _PLACE = re.compile(
     r"(?P<version>go\d+\.\d+)\.(?P<table>\w+)|(?P<machine>first_touch|(?:measured|assumed)\.(?:lock|steps))"
@@ -51,6 +54,8 @@ def problems(text: str, name: str) -> list[Problem]:
     for version, tables in machine.tables.items():
         try:
             found += contradictions(version, tables)
+            found += _too_few(version, tables)
+            found += _marking(version, tables["mark"])
             found += _loops(version, tables["loop"], derive(machine, version))
         except InputError as error:
             found.append(_refused(str(error), name))
@@ -98,6 +103,43 @@ def _arguments(key: Key) -> tuple[str, ...]:
         if part[0] in "np" and part[1:].isdigit():
             return f"-size={part[1:]}", f"-kind={'scan' if part[0] == 'p' else 'noscan'}"
     return ()
+
+
+def _too_few(version: str, tables: Mapping[str, Table]) -> Iterator[Problem]:
+    """Rows of mallocs in a heap that a process could not tell, since it saw too few calls; those for one slot no hits."""
+    for name in ("hit", "refilled"):
+        rows = tables[name].rows if name in tables else {}
+        sizes, heaps = ({(key[0], key[1]) for key in rows}, {(key[2], key[3]) for key in rows})
+        for (size, kind), (mib, procs) in itertools.product(sorted(sizes), sorted(heaps)):
+            if (size, kind, mib, procs) in rows or (name == "hit" and _is_one(version, int(size), kind == "noscan")):
+                continue
+            what = f"too few calls for {size} B {kind} in a heap of {mib} MiB on {procs} Ps"
+            yield Problem(version, name, what, rows=(f"-mib={mib}",))
+
+
+def _marking(version: str, mark: Table) -> Iterator[Problem]:
+    """Objects that take less to mark in a larger heap, or hardly more where they are twice as large: of each row there are
+    few collections, and prices of larger objects lie on the line through two of them."""
+    times = {(str(key[0]), int(key[1]), int(key[2])): float(row["per_object"].median) for key, row in mark.rows.items()}
+    for shape, procs in sorted({(shape, procs) for shape, _, procs in times}):
+        heaps = sorted(mib for one, mib, its in times if (one, its) == (shape, procs))
+        for small, large in itertools.pairwise(heaps):
+            low, high = times[shape, small, procs], times[shape, large, procs]
+            if high < _LESS * low:
+                what = f"{shape} on {procs} Ps in {large} MiB ({high:g} ns) is shorter than in {small} MiB ({low:g} ns)"
+                yield Problem(version, "mark", what, rows=(f"-shape={shape}",))
+        half = shape.replace("2048", "1024")
+        for mib in heaps if half != shape else ():
+            low, high = times.get((half, mib, procs), 0.0), times[shape, mib, procs]
+            if high < _TWICE * low:
+                what = f"{shape} in {mib} MiB on {procs} Ps ({high:g} ns) is hardly longer than {half} ({low:g} ns)"
+                yield Problem(version, "mark", what, rows=(f"-mib={mib}", f"-shape={shape}"))
+
+
+def _is_one(version: str, size: int, noscan: bool) -> bool:
+    """Whether a span of the class holds one object."""
+    sizeclass = _SIZES.index(size)
+    return slots(VERSIONS[version], size, int(class_to_allocnpages[sizeclass]), noscan) == 1
 
 
 def _loops(version: str, loop: Table, prices: Prices) -> Iterator[Problem]:

@@ -38,7 +38,8 @@ SOURCES = {
     "so many MiB is written, collected and filled again",
     "hit": "mixed: single calls less the timer, types of all sizes in random order, in a heap of so many MiB, half of it "
     "alive and dying at random, runtime.GC() when it is full; calls that find a slot in the span of the type's last one "
-    "and touch no new memory; mean99 = mean of all but the last hundredth",
+    "and touch no new memory, at least 200 of them in a process; of all as many are left out, the longest, as interruptions fall "
+    "into, by how many a loop that does nothing meets; mean99 = mean of all but the last hundredth",
     "refilled": "mixed: the other calls of the same processes",
     "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
@@ -84,15 +85,17 @@ _HEAP, _HUGE = "go heap first touch", "mmap first touch, huge pages advised"
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a file says beside its tables. ``toolchains``: version to what ran."""
+    """What a file says beside its tables. ``toolchains``: version to what ran; else as `Machine` has it."""
 
     name: str
     date: str
     description: str
     cpus: int
+    wide_vectors: bool
     huge_pages: str
     timer: str
     timer_step_ns: float
+    loop_mib: int
     caveats: Sequence[str]
     checks: Mapping[str, float]
     toolchains: Mapping[str, str]
@@ -112,6 +115,7 @@ def write(about: About, found: Measurements, base: Machine) -> str:
             f"schema = {SCHEMA}",
             f"name = {_text(about.name)}",
             f"date = {_text(about.date)}",
+            f"loop_mib = {about.loop_mib}  # that the loops of mallocs cycle through",
             "",
             *_host(about),
             *_aliases(versions),
@@ -132,6 +136,7 @@ def _host(about: About) -> Iterable[str]:
     yield "[host]"
     yield f"description = {_text(about.description)}"
     yield f"cpus = {about.cpus}"
+    yield f"wide_vectors = {json.dumps(about.wide_vectors)}  # those of AVX-512 that go1.27 scans dense spans with"
     yield f"huge_pages = {_text(about.huge_pages)}  # /sys/kernel/mm/transparent_hugepage/enabled"
     yield f"timer = {_text(about.timer)}"
     yield f"timer_step_ns = {about.timer_step_ns}"

@@ -93,6 +93,15 @@ def cpu_model() -> str:
     return next((value for name, value in _cpu_lines() if name == "model name" and value), "CPU of unknown model")
 
 
+# what go1.27 looks for before it scans spans with vector instructions (internal/runtime/gc/scan/scan_amd64.go)
+_WIDE = {"avx512vl", "avx512bw", "avx512dq", "avx512vbmi", "avx512_bitalg", "gfni", "popcnt"}
+
+
+def wide_vectors() -> bool:
+    """Whether the CPU has the vector instructions that the collector of go1.27 scans dense spans with."""
+    return any(name == "flags" and set(value.split()) >= _WIDE for name, value in _cpu_lines())
+
+
 def describe() -> str:
     """CPU, kernel and memory, in a line."""
     virtual = any(name == "flags" and "hypervisor" in value.split() for name, value in _cpu_lines())

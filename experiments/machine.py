@@ -46,13 +46,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
-from itertools import accumulate
+from functools import cache, partial
 from pathlib import Path
 
 from experiments.errors import InputError
 from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
-from experiments.machine_gc import LOOP_MIB, mark_prices, pauses, sweep_prices
+from experiments.machine_gc import mark_prices, pauses, stopped, sweep_prices
+from experiments.machine_mixed import mixed
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, HeapPrices, LockPrices, Price, Prices
 from sim.go.params import VERSIONS, Facts
@@ -73,7 +73,6 @@ _FEW = 3  # slots per span up to which the refill, not the fast path, makes the 
 _SIZES = [int(size) for size in class_to_size]
 _PAGES = [int(pages) for pages in class_to_allocnpages]
 _CLASSES = [(sizeclass, kind) for sizeclass in range(NUM_SIZE_CLASSES) for kind in KINDS]  # by span class
-_HIT_QUANTILES = {"p10": 100, "p50": 500, "p90": 900, "p99": 990}  # per mille
 
 
 def load_machine(path_or_name: str | Path, version: str) -> Prices:
@@ -118,12 +117,13 @@ def derive(machine: Machine, version: str) -> Prices:
     assumed = {name: one.reason for name, one in singles.items() if isinstance(one, Assumed)}
     assumed["stack_span"] = "a refill with a fresh span of 2 KiB slots, the same but for mcentral's sets in it"
     assumed["switch"] = "spawn+run+exit less a reused g and less goroutine_exit, which is assumed"
+    heaps, borrowed = _heaps(machine, tables, spans, rows)
     return Prices(
         machine=machine.name,
         version=version,
         cpus=machine.cpus,
         fast=tuple(fast),
-        heaps=_heaps(tables, spans, rows),
+        heaps=heaps,
         refill_fresh=tuple(fresh),
         large_fresh=large.fresh,
         large_zero=large.zero,
@@ -133,7 +133,8 @@ def derive(machine: Machine, version: str) -> Prices:
         stack_copy=stack_copy,
         steps={name: steps[name] for name in STEPS},
         lock=LockPrices(**{name: picoseconds(machine.lock[name].ns) for name in LOCK_STEPS}),
-        assumed=assumed,
+        assumed=assumed | borrowed,
+        wide_vectors=machine.wide_vectors,
     )
 
 
@@ -153,6 +154,10 @@ class _Spans:
 
     facts: Facts
     steps: Mapping[str, Price]
+
+    def slots(self, size: int, kind: str) -> int:
+        """Objects in a span of a size class."""
+        return slots(self.facts, size, _PAGES[_SIZES.index(size)], kind == "noscan")
 
     def around(self, npages: int) -> Fraction:
         """On any memory: its share of refilling the page cache and the span records."""
@@ -415,34 +420,49 @@ def _on_lines(rows: Sequence[_Row], size: int) -> _Row:
     return _Row(size, fast, zero, refill)
 
 
-def _heaps(tables: Mapping[str, Table], spans: _Spans, rows: Mapping[str, Sequence[_Row]]) -> tuple[HeapPrices, ...]:
-    """Mallocs on recycled memory by Ps and the size of the heap, rising: as far as warm, hit, refilled and paused have it.
+def _heaps(
+    machine: Machine, tables: Mapping[str, Table], spans: _Spans, rows: Mapping[str, Sequence[_Row]]
+) -> tuple[tuple[HeapPrices, ...], dict[str, str]]:
+    """Mallocs on recycled memory by Ps and the size of the heap, rising: as far as warm, hit, refilled and paused have it;
+    and what stands for rows that are missing.
 
     The largest one on one P is that of the loops, which is there in any case. Loops were measured on one P alone.
     """
-    paused = (
-        {int(mib): row["both"].median for (mib,), row in tables["paused"].rows.items()} if "paused" in tables else {}
-    )
-    sizes = {(1, LOOP_MIB)}
+    sizes = {(1, machine.loop_mib)}
     if "warm" in tables:
         sizes |= {(1, int(mib)) for _, _, mib in tables["warm"].rows}
     if "hit" in tables:
+        measured = sorted({int(mib) for *_, mib, procs in tables["hit"].rows if procs == 1})
+        if machine.loop_mib not in measured:
+            told = f"calls were timed in heaps of {', '.join(map(str, measured))} MiB, not of {machine.loop_mib}"
+            raise InputError(f"{machine.path}: loop_mib: {told}; write what the loops of mallocs cycled through")
         sizes |= {(int(procs), int(mib)) for _, _, mib, procs in tables["hit"].rows}
+    paused = {mib: stopped(tables.get("paused"), mib) for _, mib in sizes}
     alone = {kind: _partial(tables["refill"], kind) for kind in KINDS}
-    found = []
+    found, borrowed = [], {}
     for procs, mib in sorted(sizes):
         cleared = {kind: _cleared(rows[kind], kind, tables.get("warm"), mib, spans) for kind in KINDS}
-        mixed = {kind: _Mixed(tables, kind, mib, procs) for kind in KINDS}
-        zero, hit, partial = [], [], []
+        calls = {kind: mixed(tables, kind, mib, procs, partial(_single, rows[kind], kind, spans)) for kind in KINDS}
+        zero, hit, refills = [], [], []
         for sizeclass, kind in _CLASSES:
             at, size = _on_lines(cleared[kind], _SIZES[sizeclass]), _SIZES[sizeclass]
             zero.append(round(at.zero))
-            hits = mixed[kind].hits
+            one = sizeclass > 0 and spans.slots(size, kind) == 1
+            hits = calls[kind].singles if one else calls[kind].hits
             hit.append(_at_size(hits, size) if hits else Price(round(at.fast) + round(at.zero)))
-            partial.append(_at_size(mixed[kind].refills or alone[kind], size))
-        stopped = round(500_000 * paused[mib]) if mib in paused else None
-        found.append(HeapPrices(procs, mib * _MIB, tuple(zero), tuple(hit), tuple(partial), stopped))
-    return tuple(found)
+            refills.append(_at_size(calls[kind].refills or alone[kind], size))
+        found.append(HeapPrices(procs, mib * _MIB, tuple(zero), tuple(hit), tuple(refills), paused[mib]))
+        for kind in KINDS:
+            for size, used in calls[kind].borrowed.items():
+                borrowed[f"malloc {size} B {kind}, {mib} MiB, {procs} Ps"] = f"too few calls were timed: as on {used}"
+    return tuple(found), borrowed
+
+
+def _single(rows: Sequence[_Row], kind: str, spans: _Spans, size: int) -> Fraction | None:
+    """Nanoseconds that a fresh span of recycled memory for the one slot of a size takes; None if it has more."""
+    if spans.slots(size, kind) > 1:
+        return None
+    return (_on_lines(rows, size).refill + spans.warm(_PAGES[_SIZES.index(size)], 1)) / 1000
 
 
 def _cleared(rows: Sequence[_Row], kind: str, warm: Table | None, mib: int, spans: _Spans) -> list[_Row]:
@@ -450,45 +470,13 @@ def _cleared(rows: Sequence[_Row], kind: str, warm: Table | None, mib: int, span
     found = []
     for row in rows:
         measured = warm.rows.get((row.size, kind, mib)) if warm is not None else None
-        if measured is None or (kind == "noscan" and row.size > spans.facts.max_small_size):
+        if measured is None:
             found.append(row)
             continue
-        npages = _PAGES[_SIZES.index(row.size)]
-        n = slots(spans.facts, row.size, npages, kind == "noscan")
+        npages, n = _PAGES[_SIZES.index(row.size)], spans.slots(row.size, kind)
         zero = 1000 * measured["loop"].median - row.fast - (row.refill + spans.warm(npages, n)) / n
         found.append(replace(row, zero=max(Fraction(0), zero)))
     return found
-
-
-class _Mixed:
-    """Mallocs of a program that does other things as well, in a heap of so many MiB on so many Ps: ``hits`` that clear a slot of the
-    span at hand, and what ``refills`` from swept spans add; by measured slot size, empty where nothing was measured.
-
-    A span of one slot has no hits but refills alone: they are told from what refills add to the next smaller size.
-    """
-
-    def __init__(self, tables: Mapping[str, Table], kind: str, mib: int, procs: int) -> None:
-        self.hits: dict[int, Price] = {}
-        self.refills: dict[int, Price] = {}
-        hit, refilled = ({} if name not in tables else tables[name].rows for name in ("hit", "refilled"))
-        added: dict[str, Fraction] = {}
-        for size in sorted(int(size) for size, *of in refilled if of == [kind, mib, procs]):
-            whole, row = refilled[size, kind, mib, procs], hit.get((size, kind, mib, procs))
-            if row is not None:
-                self.hits[size] = _trimmed({name: one.median for name, one in row.items()})
-                off = {name: row["mean99" if name == "mean99" else "p50"].median for name in row}
-                added = {name: max(Fraction(0), one.median - off[name]) for name, one in whole.items()}
-                self.refills[size] = _trimmed(added)
-            elif added:
-                rest = {name: max(Fraction(0), one.median - added["mean99"]) for name, one in whole.items()}
-                self.hits[size] = _trimmed(rest)
-
-
-def _trimmed(row: Mapping[str, Fraction]) -> Price:
-    """Quantiles of calls, and their mean but for the last hundredth, as a price."""
-    rising = list(accumulate((picoseconds(row[name]) for name in _HIT_QUANTILES), max))  # differences may not
-    points = list(zip(_HIT_QUANTILES.values(), rising, strict=True))
-    return distribution(points, max(picoseconds(row["mean99"]), least_mean(points)))
 
 
 def _tiny(loop: Table, spans: _Spans, rows: Sequence[_Row]) -> Price:

@@ -48,6 +48,7 @@ OPTIONAL = {
     "refilled": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "paused": "mib# both~",
 }
+LOOP_MIB = 256  # that the loops of mallocs cycle through, unless a file says otherwise
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
 CHECKS = "steal_percent others_percent drift_percent spread_percent"
 LOCK_STEPS = tuple(field.name for field in fields(LockPrices))
@@ -127,13 +128,19 @@ class Measured:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A machine file, checked. ``tables`` by measured version, as ``own_steps``, the single prices that depend on it,
-    ``alias`` leads from other versions to measured ones."""
+    ``alias`` leads from other versions to measured ones.
+
+    ``loop_mib``: MiB that the loops of mallocs cycle through. ``wide_vectors``: the CPU has the vector instructions that
+    the collector of go1.27 looks for (Intel and AMD servers with AVX-512, Ice Lake and Zen 4 or newer).
+    """
 
     path: str
     name: str
     date: str
     description: str
     cpus: int
+    loop_mib: int
+    wide_vectors: bool
     toolchains: Mapping[str, str]
     tables: Mapping[str, Mapping[str, Table]]
     first_touch: Table
@@ -227,6 +234,11 @@ class Reader:
             self.refuse(key, f"{_shown(value)} is not a whole number above 0")
         return value
 
+    def truth(self, value: Any, key: str) -> bool:
+        if type(value) is not bool:
+            self.refuse(key, f"{_shown(value)} is not true or false")
+        return bool(value)
+
     def number(self, value: Any, key: str, lowest: Fraction = Fraction(0)) -> Fraction:
         """An exact number, at least ``lowest``."""
         if type(value) not in (int, Decimal) or (isinstance(value, Decimal) and not value.is_finite()):
@@ -319,7 +331,10 @@ class Reader:
             self.refuse("schema", f"{_shown(document.get('schema'))} is not {SCHEMA}, the one this program reads")
         versions = [name for name in document if name.startswith("go")]
         self.keys(
-            document, "", "schema name date host faults assumed first_touch", " ".join(["alias measured", *versions])
+            document,
+            "",
+            "schema name date host faults assumed first_touch",
+            " ".join(["alias measured loop_mib", *versions]),
         )
         host = self.host(document["host"])
         step = self.number(host["timer_step_ns"], "host.timer_step_ns")  # a reading may lie so far below zero
@@ -333,6 +348,8 @@ class Reader:
             date=self.word(document["date"], "date"),
             description=self.word(host["description"], "host.description"),
             cpus=self.whole(host["cpus"], "host.cpus"),
+            loop_mib=self.whole(document.get("loop_mib", LOOP_MIB), "loop_mib"),
+            wide_vectors=self.truth(host.get("wide_vectors", True), "host.wide_vectors"),
             toolchains={name: self.word(document[name]["toolchain"], f"{name}.toolchain") for name in versions},
             tables=tables,
             first_touch=first_touch,
@@ -346,7 +363,9 @@ class Reader:
 
     def host(self, value: Any) -> dict[str, Any]:
         """Who the host is; ``checks`` are numbers in percent that tell how quiet it was."""
-        host = self.keys(value, "host", "description cpus huge_pages timer timer_step_ns", "caveats checks")
+        host = self.keys(
+            value, "host", "description cpus huge_pages timer timer_step_ns", "caveats checks wide_vectors"
+        )
         for name, number in self.keys(host.get("checks", {}), "host.checks", "", CHECKS).items():
             self.number(number, f"host.checks.{name}")
         return host

@@ -33,7 +33,6 @@ _ARRAYS = {"list": "", "list-shuffled": "shuf", "tree": "", "array": "", "array-
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
 _MIB = 1 << 20
 _PROCS = 1
-LOOP_MIB = 256  # MiB that the loops of mallocs cycle through; a heap of that size is the one no file may lack
 _NEEDED = ("leaf64", "objs64", "objs512", "ptrs1M")  # rows of whatever shape
 
 
@@ -48,7 +47,7 @@ def mark_prices(mark: Table) -> dict[str, list[MarkPrices]]:
     for name, row in SHAPES.items():
         whole = [heap for heap in heaps if all((shape, heap[1], heap[0]) in mark.rows for shape in (row, *_NEEDED))]
         if not any(heap in first for heap in whole):
-            whole = first[-1:] or [(_PROCS, LOOP_MIB)]
+            whole = first[-1:] or [(_PROCS, max(mib for _, mib in heaps))]  # whose missing row is named
         found[name] = [_mark_prices(mark, procs, mib, name) for procs, mib in whole]
     return found
 
@@ -88,9 +87,19 @@ def _mark_prices(mark: Table, procs: int, mib: int, shape: str) -> MarkPrices:
 def pauses(mark: Table) -> dict[str, Price]:
     """The steps done with the world stopped."""
     largest = {str(shape): int(mib) for shape, mib, procs in sorted(mark.rows) if procs == _PROCS}
-    rows = [mark.row(shape, largest.get(shape, LOOP_MIB), _PROCS) for shape in SHAPES.values()]
+    rows = [mark.row(shape, largest.get(shape, max(largest.values(), default=1)), _PROCS) for shape in SHAPES.values()]
     both = median(1_000_000 * row["pauses"].median for row in rows)
     return {name: Price(round(both / 2)) for name in ("stw_sweep_term", "stw_mark_term")}
+
+
+def stopped(paused: Table | None, mib: int) -> int | None:
+    """One pause of a heap of so many MiB, picoseconds: as measured in one of that size, else in the nearest one smaller,
+    else in the smallest; None if there are none."""
+    if paused is None:
+        return None
+    sizes = sorted(int(one) for (one,) in paused.rows)
+    nearest = max((one for one in sizes if one <= mib), default=sizes[0])
+    return round(500_000 * paused.row(nearest)["both"].median)
 
 
 def sweep_prices(sweep: Table, sizes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

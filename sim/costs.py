@@ -140,7 +140,7 @@ class Prices:
     ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds. By span class again:
     ``sweep_kept`` sweeping a span of which something survives, ``sweep_freed`` one that goes back to the heap.
     ``stack_copy``, femtoseconds a byte of a stack copied, by the size of the new one: to 8 KiB, to 32 KiB, beyond.
-    ``steps`` has a price for each of `STEPS`. ``assumed`` names the prices nobody measured, with the reason.
+    ``steps`` has a price for each of `STEPS`. ``wide_vectors``: the CPU has what `sim.go.params.Facts.dense_scan` needs. ``assumed`` names the prices nobody measured, with the reason.
     """
 
     machine: str
@@ -158,6 +158,7 @@ class Prices:
     steps: Mapping[str, Price]
     lock: LockPrices
     assumed: Mapping[str, str] = field(default_factory=dict)
+    wide_vectors: bool = True
 
 
 # Prices by the size of the heap

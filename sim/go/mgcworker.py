@@ -55,8 +55,23 @@ class MarkWorkers:
     def pick(self, p: Proc) -> int:
         """The kind of worker this P is to run before anything else."""
         if self.unfinished:
+            self.take_back(p)
             return DEDICATED
-        return int(gcwork.pick_worker(self.world.heap.header, self.world.now, p.fractional_time))
+        if p.worker == NOT_WORKER:
+            self.assign(p)
+        mode, p.worker = p.worker, NOT_WORKER
+        return mode
+
+    def assign(self, p: Proc) -> bool:
+        """Whether a P was given a worker, to run before anything else; it counts from now on. (assignWaitingGCWorker)"""
+        p.worker = int(gcwork.pick_worker(self.world.heap.header, self.world.now, p.fractional_time))
+        return p.worker != NOT_WORKER
+
+    def take_back(self, p: Proc) -> None:
+        """A P stops before it has run the worker that it was given: others may have it. (releaseNextGCMarkWorker)"""
+        if p.worker != NOT_WORKER:
+            gcwork.stop_worker(self.world.heap.header, p.worker, 0)
+            p.worker = NOT_WORKER
 
     def pick_idle(self) -> int:
         """The kind of worker a P without work is to run."""

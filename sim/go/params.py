@@ -40,7 +40,8 @@ class Facts:
     # runtime/metrics knows CPU time by class, scan sizes, settings and pauses of both kinds (metrics.go, 1.20 to 1.22)
     cpu_metrics: bool
     # A span of small objects with pointers of which an eighth is to be scanned is scanned by whole slots, and they count
-    # so (mgcmark_greenteagc.go:scanSpan); on CPUs that have AVX-512 with its byte permutations, as most servers since 2019
+    # so (mgcmark_greenteagc.go:scanSpan); on CPUs that have AVX-512 with its byte permutations, as most servers since 2019:
+    # a machine whose prices say that it has not (`sim.costs.Prices.wide_vectors`) does without
     dense_scan: bool
     restart_gives_workers: bool  # Ps without work are given mark workers when the world goes on (proc.go:procresize, 1.27)
     gosched_wakes: bool  # who yields or is preempted wakes a P to look around (proc.go:goschedImpl, 1.27)

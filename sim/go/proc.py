@@ -29,6 +29,7 @@ from sim.go import pump as kernel
 from sim.go.goroutine import GOSCHED, Goroutine, SystemStack, Work
 from sim.go.mgc import HEAP_TRIGGER
 from sim.go.mgcmark import ASSISTING
+from sim.go.mgcpacer import NOT_WORKER
 from sim.go.ptime import IDLE, KINDS, LOCKED, PUMPED, SCHEDULING, STOPPED, SYSTEM
 from sim.go.pumpcalls import owe, with_central_lock, with_heap_lock
 from sim.go.state import ASSIST_PARKED, CENTRAL_WAIT, GC_WORKER, HEAP_WAIT, NEVER, OFF_P, STW
@@ -63,7 +64,7 @@ class Proc:
         self.wakeup: simpy.Event | None = None  # it is idle and waits for this
         self.parked: simpy.Event | None = None  # it stopped with the world and waits for this
         self.held = False  # and has a goroutine in the middle of a step
-        self.worker = 0  # the kind of mark worker that it was given when the world went on
+        self.worker = NOT_WORKER  # the kind of mark worker that it was given when the world went on
         self.debt = 0  # picoseconds of wake calls that it has yet to spend
         self.spinning = False  # it looks for work
         self.cpu_grant = 0  # when it last got a CPU, among all Ps
@@ -215,8 +216,7 @@ class Proc:
                 continue
             if self.world.now >= sched.limiter_due:
                 sched.limiter_due = int(gcwork.look_at_limiter(self.world.heap.header, self.world.now))
-            mode, self.worker = self.worker, 0
-            if workers.marking and (mode := mode or workers.pick(self)):
+            if workers.marking and (mode := workers.pick(self)):
                 self._found()
                 sched.wake_p(self)  # for what this P had to run
                 yield from workers.run(self, mode)
@@ -300,6 +300,7 @@ class Proc:
         sched, header = self.world.sched, self.world.heap.header
         self._spin(False)
         self.turn_to(STOPPED)
+        self.world.gc.workers.take_back(self)
         self.held = held
         self.parked = called = simpy.Event(self.world.env)
         yield from sched.report_stopped(self)

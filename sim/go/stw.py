@@ -259,8 +259,7 @@ class Stopping:
                 idle.append(p)
         workers = self.world.gc.workers
         if self.world.heap.facts.restart_gives_workers:
-            while idle and workers.marking and (mode := workers.pick(idle[0])):
-                idle[0].worker = mode
+            while idle and workers.marking and workers.assign(idle[0]):
                 marking.insert(0, idle.pop(0))
         else:
             idle.reverse()

@@ -119,6 +119,7 @@ class World:
         facts = VERSIONS[version] if isinstance(version, str) else version
         if mcentral_mutex is not None:
             facts = replace(facts, mcentral_mutex=mcentral_mutex)
+        facts = replace(facts, dense_scan=facts.dense_scan and prices.wide_vectors)
         self.env = clock.Environment()
         self.seed = seed
         self.prices = prices

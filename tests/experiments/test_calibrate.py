@@ -21,7 +21,7 @@ from experiments import calibrate as work
 from experiments import calibrate_host as host
 from experiments.calibrate_check import problems
 from experiments.calibrate_file import About, write
-from experiments.calibrate_objects import objects_file
+from experiments.calibrate_objects import SMALL, objects_file
 from experiments.calibrate_plan import Effort, Run, runs, system_runs
 from experiments.calibrate_tables import MACHINE, SPECS, Measurements, reading, rounded
 from experiments.cli_measure import calibrate
@@ -60,9 +60,11 @@ def about(**changes):
         date="2026-11-29",
         description="a guest",
         cpus=2,
+        wide_vectors=False,
         huge_pages="madvise",
         timer="RDTSCP",
         timer_step_ns=0.769,
+        loop_mib=64,
         caveats=['a "caveat"'],
         checks={name: 0.5 for name in host.LIMITS},
         toolchains={version: f"Go {version}" for version in VERSIONS_RECORDED},
@@ -207,6 +209,8 @@ BROKEN = [
     ("refill", ("partial", "p64", "partial swept"), {"p50": 0.0}, False, "partial, p64, partial swept (0 ns) is no longer"),
     ("sweep", ("n64", "none"), {"p50": 1.0}, False, "n64, none (1 ns) is no longer than n64, all"),
     ("stack_growth", (5,), {"p50": 1.0}, False, "5 (1 ns) is no longer than 2 ("),
+    ("mark", ("objs64shuf", 32, 1), {"per_object": 900.0}, False, "objs64shuf on 1 Ps in 64 MiB ("),
+    ("mark", ("objs2048", 64, 2), {"per_object": 700.0}, False, "objs2048 in 64 MiB on 2 Ps (700 ns) is hardly longer than objs1024 ("),
     ("loop", (64, "scan"), {"warm_loop": 1.0}, False, "64 B scan: the cold loop leaves a fast path ("),
     ("loop", (64, "noscan"), {"cold_loop": 0.5}, False, "64 B noscan: the refills of the cold loop take longer than all of it"),
     ("spawn", ("spawn+run+exit",), {"mean": 1.0}, True, "go1.27.spawn: spawn+run+exit is less than a reused g"),
@@ -286,6 +290,46 @@ def test_what_stays_contradictory_is_refused_or_said_in_the_file():
     change(one.found, "go1.19", "sweep", ("n64", "none"), p50=1.0)
     assert "Not resolved: go1.19.sweep: n64, none (1 ns) is no longer than n64, all (" in work.settle(one).text
     assert len(said) == 2 and one.asked == 2 * [("go1.19", "sweep", "-size=64", "-kind=noscan")]
+
+
+def test_rows_of_too_few_calls_are_measured_again_and_then_said(monkeypatch):
+    one = session([], mended=False)
+    for kind in ("scan", "noscan"):
+        del one.found.tables["go1.27", "refilled"][32768, kind, 64, 2]
+    assert {(found.version, found.table, found.rows) for found in problems(write(about(), one.found, read_machine("epyc-2core")), "guest")} == {
+        ("go1.27", "refilled", ("-mib=64",))
+    }
+    settled = work.settle(one)
+    assert one.asked == 2 * [("go1.27", "refilled", "-mib=64")]
+    assert "Not resolved: go1.27.refilled: too few calls for 32768 B scan in a heap of 64 MiB on 2 Ps." in settled.text
+    assert derive(settled.machine, "go1.27").assumed["malloc 32768 B scan, 64 MiB, 2 Ps"] == "too few calls were timed: as on 1"
+    one = session([], mended=False)
+    del one.found.tables["go1.27", "refilled"][32768, "scan", 64, 1]
+    with pytest.raises(InputError, match=r"^measured 3 times: go1.27.refilled has no row 32768, scan, 64, 1; prices are"):
+        work.settle(one)
+
+
+def test_the_heap_of_the_loops_is_the_one_they_cycled_through(machine, text):
+    """64 MiB in a quick calibration, where the same heap has hits and pauses of its own."""
+    prices = derive(machine, "go1.27")
+    assert [(heap.procs, heap.nbytes >> 20) for heap in prices.heaps] == [(p, mib) for p in (1, 2) for mib in (4, 32, 64)]
+    assert all(heap.stopped is not None for heap in prices.heaps)
+    older = parse_machine("\n".join(line for line in text.splitlines() if not line.startswith("loop_mib")), "guest")
+    with pytest.raises(InputError, match=r"^guest: loop_mib: calls were timed in heaps of 4, 32, 64 MiB, not of 256; write what"):
+        derive(older, "go1.27")
+    with pytest.raises(InputError, match=r"^guest: loop_mib: 0 is not a whole number above 0$"):
+        parse_machine(text.replace("loop_mib = 64", "loop_mib = 0", 1), "guest")
+
+
+def test_vectors_that_the_collector_looks_for_are_those_of_the_cpu(machine, text, monkeypatch, tmp_path):
+    assert not derive(machine, "go1.27").wide_vectors
+    assert derive(parse_machine(text.replace("wide_vectors = false", "wide_vectors = true"), "guest"), "go1.27").wide_vectors
+    with pytest.raises(InputError, match=r"^guest: host.wide_vectors: 1 is not true or false$"):
+        parse_machine(text.replace("wide_vectors = false", "wide_vectors = 1"), "guest")
+    ice_lake = "fpu popcnt avx512f avx512dq avx512bw avx512vl avx512vbmi gfni avx512_bitalg"
+    for flags, wide in ((ice_lake, True), (ice_lake.replace(" gfni", ""), False), ("fpu popcnt avx2", False)):
+        monkeypatch.setattr(host, "_cpu_lines", lambda flags=flags: iter([("model name", "x"), ("flags", flags)]))
+        assert host.wide_vectors() == wide
 
 
 def test_measuring_again_adds_processes_of_that_table_alone(monkeypatch):
@@ -469,6 +513,9 @@ def test_every_process_runs_and_fills_its_tables(go):
         rows = found.rows(go.model, table)
         assert rows and all(len(row) == len(SPECS[table].split()) for row in rows), table
     assert found.rows(MACHINE, "first_touch")
+    for (size, *_), row in [*found.tables[go.model, "hit"].items(), *found.tables[go.model, "refilled"].items()]:
+        assert row["p10"] <= row["p50"] <= row["p90"] <= row["p99"] and row["p10"][0] < row["mean99"][0] <= row["p99"][0], size
+    assert {size for size, *_ in found.tables[go.model, "hit"]} <= {size for size in SMALL if size <= 4096}, "one slot has no hits"
     lock = found.singles(MACHINE, "lock")
     assert set(lock) >= {"acquire", "release", "procyield", "osyield", "futex_sleep"} and set(lock) <= set(LOCK_STEPS)
     assert set(found.singles(go.model, "steps")) == OWN_STEPS

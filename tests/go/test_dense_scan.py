@@ -28,9 +28,9 @@ def program(g):
     yield from g.world.gc.collect(g)
 
 
-def work(facts):
+def work(facts, wide_vectors=True):
     """Heap scan work of the one cycle."""
-    world = World(facts, 1, made_up_prices(), 1, gogc=-1)
+    world = World(facts, 1, replace(made_up_prices(), wide_vectors=wide_vectors), 1, gogc=-1)
     world.run(until=world.go(program))
     (cycle,) = world.gc.log.cycles
     return cycle.heap_scan_work
@@ -42,6 +42,10 @@ def test_dense_spans_count_whole_slots(dense):
     facts = replace(VERSIONS["go1.27"], dense_scan=dense)
     expected = sum(live * (SIZE if dense and live > 1 and live >= NELEMS // 8 else POINTERS) for live in LIVE)
     assert work(facts) == expected
+
+
+def test_machines_without_wide_vectors_scan_no_span_densely():
+    assert work(VERSIONS["go1.27"], wide_vectors=False) == sum(LIVE) * POINTERS
 
 
 def test_older_versions_know_no_dense_spans():

@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from sim.costs import Price
@@ -10,6 +11,7 @@ from sim.engine.clock import after
 from sim.go.ptime import SYSTEM
 from sim.go.stw import Stopping
 from sim.go.world import World
+from sim.ops import ALLOC, OP
 from sim.units import MS, US, Throw
 from tests.go.prices import made_up_prices
 from tests.go.sched_world import SCHEDULER, adds_up
@@ -165,6 +167,41 @@ def test_waiting_for_every_p_needs_worldsema():
     world.run()
     with pytest.raises(Throw, match="worldsema"):
         next(world.sched.for_each_p(world.sched.procs[0]))
+
+
+@pytest.mark.parametrize("between", [0, LATENCY // 2, LATENCY + 3 * US])
+def test_no_mark_worker_is_given_twice_or_lost_when_stops_follow_each_other(between):
+    """Ps that are given workers when the world goes on run them once their threads do; the next stop may be sooner."""
+    world, log = new_world(8), []
+    fields, dedicated = world.heap.fields, 2  # of 8 Ps, 25 %
+
+    def collects(g):
+        ops = np.zeros(30_000, OP)
+        ops["kind"], ops["obj"], ops["arg"], ops["ptr_bytes"] = ALLOC, range(len(ops)), 64, 64
+        yield g.run(ops, len(ops))
+        yield from g.world.gc.collect(g)
+
+    def stops_while_marking(p):
+        while not world.gc.workers.marking:
+            yield after(world.env, 1 * US, p.order)
+        for _ in range(10):
+            yield from world.sched.stop_the_world(p)
+            if not world.gc.workers.marking:
+                break
+            log.append(int(fields.dedicated_mark_workers_needed))
+            yield after(world.env, world.sched.start_the_world(p), p.order)
+            log.append(int(fields.dedicated_mark_workers_needed))
+            yield after(world.env, between, p.order)
+
+    def stopper(g):
+        yield g.call(stops_while_marking)
+
+    world.run(until=world.env.all_of([world.go(collects), world.go(stopper)]))
+    assert len(log) == 20, "marking takes longer than the stops"
+    assert log == [dedicated, 0] * 10
+    (cycle,) = world.gc.log.cycles
+    assert cycle.dedicated_time > 0
+    adds_up(world)
 
 
 # ---------------------------------------------------------------------------------------------------- everybody stands

@@ -42,6 +42,9 @@ type object struct {
 	one   func() unsafe.Pointer
 }
 
+// slots are the objects that a span of the class holds, as far as it matters here: one, or more.
+func (o object) slots() int { return o.pages * page / o.size }
+
 // sink keeps the compiler from putting objects on the stack; the one before is dead.
 var sink unsafe.Pointer
 
@@ -66,9 +69,14 @@ var modes = map[string]func(){
 	"touch":      touch,
 }
 
-// row prints a row of a table: its key and its values by column.
+// row prints a row of a table: its key and its values by column. A value that is no number ends the process: a row that
+// silently was not there would be taken for one that was not to be measured.
 func row(table string, key []any, values map[string]float64) {
-	json.NewEncoder(os.Stdout).Encode(map[string]any{"table": table, "key": key, "values": values})
+	err := json.NewEncoder(os.Stdout).Encode(map[string]any{"table": table, "key": key, "values": values})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "calibrate: row %v of %s: %v\n", key, table, err)
+		os.Exit(1)
+	}
 }
 
 // chosen is the object that the flags ask for.

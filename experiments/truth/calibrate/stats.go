@@ -1,8 +1,11 @@
 package main
 
 import (
+	"math"
+	"math/bits"
 	"sort"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"allocsim/truth/tsc"
@@ -76,6 +79,23 @@ func asked() bool {
 	return found
 }
 
+// interruptions tells how often something takes the CPU away from a loop that does nothing, for longer than any step of
+// the loop is: so many times a nanosecond. On virtual machines most of it shows in no account of the system's.
+func interruptions(during time.Duration) float64 {
+	const longest = 1000 // nanoseconds
+	found, spent := 0, uint64(0)
+	for last := tsc.Now(); float64(spent) < float64(during)*perNs; {
+		now := tsc.Now()
+		if gap := now - last; float64(gap) > longest*perNs {
+			found++
+		} else {
+			spent += gap
+		}
+		last = now
+	}
+	return float64(found) / float64(during)
+}
+
 // mapped is anonymous memory outside the heap.
 func mapped(bytes int, flags int) []byte {
 	memory, err := syscall.Mmap(-1, 0, bytes, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE|flags)
@@ -91,10 +111,19 @@ func array[T any](n int) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(&mapped((n+1)*int(unsafe.Sizeof(one)), syscall.MAP_POPULATE)[0])), n)
 }
 
-// sample gathers readings of single calls, in ticks.
+// Readings are counted by their ticks up to fine, from there on by octaves in so many parts each.
+const (
+	fine    = 1 << 16
+	parts   = 1 << 8
+	octaves = 64 - 16
+)
+
+// sample gathers readings of single calls, in ticks. It has no pointers: samples live in memory that the collector
+// does not look at.
 type sample struct {
-	counts [1 << 16]uint32 // of each reading, the overhead taken off
-	beyond []uint64        // readings longer than that
+	counts [fine]uint32 // of each reading, the overhead taken off
+	beyond [octaves * parts]uint32
+	most   uint64
 	n      int
 	sum    uint64
 }
@@ -111,14 +140,28 @@ func (s *sample) add(reading uint32) {
 	ticks -= overhead
 	s.n++
 	s.sum += ticks
-	if ticks < uint64(len(s.counts)) {
+	if ticks > s.most {
+		s.most = ticks
+	}
+	if ticks < fine {
 		s.counts[ticks]++
 	} else {
-		s.beyond = append(s.beyond, ticks)
+		s.beyond[long(ticks)]++
 	}
 }
 
-// quantile tells nanoseconds: the least reading that a share q of all does not exceed.
+// long is the part of an octave that a reading of fine or more is in.
+func long(ticks uint64) int {
+	octave := bits.Len64(ticks) - bits.Len(fine)
+	return octave*parts + int(ticks>>(octave+bits.Len(fine)-bits.Len(parts))) - parts
+}
+
+// ticksOf is the middle of a part of an octave.
+func ticksOf(long int) float64 {
+	return (float64(parts+long%parts) + 0.5) * float64(uint64(fine/parts)<<(long/parts))
+}
+
+// quantile tells nanoseconds: the least reading that a share q of all does not exceed; none have none.
 func (s *sample) quantile(q float64) float64 {
 	left := int(q*float64(s.n) + 0.999999)
 	if left < 1 {
@@ -129,11 +172,29 @@ func (s *sample) quantile(q float64) float64 {
 			return float64(ticks) / perNs
 		}
 	}
-	sort.Slice(s.beyond, func(i, j int) bool { return s.beyond[i] < s.beyond[j] })
-	if left > len(s.beyond) {
-		left = len(s.beyond)
+	for part, count := range s.beyond {
+		if left -= int(count); left <= 0 {
+			return math.Min(ticksOf(part), float64(s.most)) / perNs
+		}
 	}
-	return float64(s.beyond[left-1]) / perNs
+	return math.NaN()
+}
+
+// upTo is the mean of the readings that a share q of all does not exceed.
+func (s *sample) upTo(q float64) float64 {
+	want := math.Ceil(q * float64(s.n))
+	left, sum := want, 0.0
+	take := func(ticks float64, count uint32) {
+		taken := math.Min(left, float64(count))
+		left, sum = left-taken, sum+taken*ticks
+	}
+	for ticks, count := range s.counts {
+		take(float64(ticks), count)
+	}
+	for part, count := range s.beyond {
+		take(ticksOf(part), count)
+	}
+	return sum / want / perNs
 }
 
 // merge adds the readings of another sample.
@@ -141,7 +202,12 @@ func (s *sample) merge(other *sample) {
 	for ticks, count := range other.counts {
 		s.counts[ticks] += count
 	}
-	s.beyond = append(s.beyond, other.beyond...)
+	for part, count := range other.beyond {
+		s.beyond[part] += count
+	}
+	if other.most > s.most {
+		s.most = other.most
+	}
 	s.n += other.n
 	s.sum += other.sum
 }
@@ -152,7 +218,7 @@ func (s *sample) mean() float64 { return float64(s.sum) / float64(s.n) / perNs }
 func (s *sample) values() map[string]float64 {
 	return map[string]float64{
 		"p10": s.quantile(0.10), "p50": s.quantile(0.50), "p90": s.quantile(0.90), "p99": s.quantile(0.99),
-		"p999": s.quantile(0.999), "max": s.quantile(1), "mean": s.mean(),
+		"p999": s.quantile(0.999), "max": float64(s.most) / perNs, "mean": s.mean(),
 	}
 }
 

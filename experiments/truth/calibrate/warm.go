@@ -3,13 +3,17 @@ package main
 import (
 	"math"
 	"runtime"
+	"time"
 	"unsafe"
 )
 
 const (
-	largestMixed = 32 << 10
-	batch        = 4096
-	settling     = 4 // collections until as much dies as is born
+	largestMixed  = 32 << 10
+	batch         = 4096
+	settling      = 4 // collections until as much dies as is born
+	spinning      = 50 * time.Millisecond
+	mostDisturbed = 0.2 // of the calls
+	fewest        = 200 // readings that a row is told from: two of them are its last hundredth
 )
 
 // warm measures loops of mallocs in a heap of so many MiB, one type after the other: each loop fills memory that was
@@ -44,6 +48,7 @@ func mixable() []object {
 // find a slot in the span of the type's last one are told apart from refills; those that touch new memory are left out.
 func mixed() {
 	noFaults = true
+	often := interruptions(spinning)
 	kinds, procs := mixable(), runtime.GOMAXPROCS(0)
 	mixers := make([]*mixer, procs)
 	begin, done := make(chan bool), make(chan bool)
@@ -66,10 +71,12 @@ func mixed() {
 			hits.merge(&m.mixes[k].hits)
 			refills.merge(&m.mixes[k].refills)
 		}
-		if hits.n > 0 {
-			row("hit", []any{o.size, o.kind, *mib, procs}, trimmed(&hits))
+		if hits.n >= fewest {
+			row("hit", []any{o.size, o.kind, *mib, procs}, undisturbed(&hits, often))
 		}
-		row("refilled", []any{o.size, o.kind, *mib, procs}, trimmed(&refills))
+		if refills.n >= fewest {
+			row("refilled", []any{o.size, o.kind, *mib, procs}, undisturbed(&refills, often))
+		}
 	}
 }
 
@@ -151,7 +158,7 @@ type mix struct {
 
 func (m *mix) add(o object, took uint32, address uintptr) {
 	number := address / page
-	if number >= m.first && number < m.last {
+	if o.slots() > 1 && number >= m.first && number < m.last { // the one slot again is a span of its own
 		m.hits.add(took)
 		return
 	}
@@ -159,18 +166,12 @@ func (m *mix) add(o object, took uint32, address uintptr) {
 	m.first, m.last = number, number+uintptr(o.pages)
 }
 
-// trimmed are quantiles, and the mean of all but the last hundredth, in which the system's interruptions are.
-func trimmed(s *sample) map[string]float64 {
-	sum, n := 0.0, 0.0
-	limit := s.quantile(0.99)
-	for ticks, count := range s.counts {
-		if float64(ticks)/perNs <= limit {
-			sum += float64(ticks) * float64(count)
-			n += float64(count)
-		}
-	}
+// undisturbed are quantiles, and the mean of all but the last hundredth, of the calls that nothing interrupted: of all, as
+// many as fall into their time are left out, the longest ones. An interruption is longer than most calls.
+func undisturbed(s *sample, perNs float64) map[string]float64 {
+	share := 1 - math.Min(perNs*s.quantile(0.5), mostDisturbed)
 	return map[string]float64{
-		"p10": s.quantile(0.10), "p50": s.quantile(0.50), "p90": s.quantile(0.90), "p99": limit,
-		"mean99": sum / n / perNs,
+		"p10": s.quantile(0.10 * share), "p50": s.quantile(0.50 * share), "p90": s.quantile(0.90 * share),
+		"p99": s.quantile(0.99 * share), "mean99": s.upTo(0.99 * share),
 	}
 }

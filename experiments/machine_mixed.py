@@ -1,0 +1,100 @@
+"""Mallocs of a program that does other things between them, from a machine's tables hit and refilled.
+
+Of spans with more slots than one a hit is what was timed, and a refill from a swept span what the other calls of the same
+size take besides. A span of one slot has no hits, and none of its refills finds a swept span with room: what such calls
+take besides a fresh span is the ``singles``' own. Sizes in between have hits too (6 slots in a span of 56 KiB), but none
+was timed: on the line to them lies what is left of the calls for one slot once what a refill adds to the next smaller
+size is off.
+
+Means are those of undisturbed calls: of the last hundredth no more is taken than that it is as long as its first. Rows
+that a process could not tell, too few calls, are those of the same heap on fewer Ps, if it was measured there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import accumulate
+
+from experiments.machine_file import Key, Reading, Table
+from experiments.quantiles import distribution, least_mean, picoseconds
+from sim.costs import Price
+
+_QUANTILES = {"p10": 100, "p50": 500, "p90": 900, "p99": 990}  # per mille
+
+Row = dict[str, Fraction]
+"""Quantiles of calls and their ``mean``, nanoseconds."""
+
+
+@dataclass(slots=True)
+class Mixed:
+    """Prices by measured slot size, empty where nothing was measured: ``hits`` clear a slot of the span at hand, ``refills``
+    from swept spans add to that, ``singles`` clear the only slot of a fresh span, which is paid apart.
+
+    ``borrowed``: sizes whose rows are missing, and the number of Ps whose rows stand for them.
+    """
+
+    hits: dict[int, Price] = field(default_factory=dict)
+    refills: dict[int, Price] = field(default_factory=dict)
+    singles: dict[int, Price] = field(default_factory=dict)
+    borrowed: dict[int, int] = field(default_factory=dict)
+
+
+def mixed(
+    tables: Mapping[str, Table], kind: str, mib: int, procs: int, single: Callable[[int], Fraction | None]
+) -> Mixed:
+    """Prices of a heap of so many MiB on so many Ps.
+
+    ``single`` tells what a fresh span for the one slot of a size takes, in nanoseconds, None for spans of more slots.
+    InputError: a size that was measured elsewhere has no rows here, on fewer Ps neither.
+    """
+    found = Mixed()
+    if "hit" not in tables or "refilled" not in tables:
+        return found
+    added: Row = {}
+    for size in sorted({int(size) for size, one, *_ in tables["refilled"].rows if one == kind}):
+        fresh = single(size)
+        wanted = ("refilled",) if fresh is not None else ("refilled", "hit")
+        used = _measured_on(tables, wanted, (size, kind, mib), procs)
+        if used != procs:
+            found.borrowed[size] = used
+        whole = _row(tables["refilled"].row(size, kind, mib, used))
+        if fresh is not None:
+            found.singles[size] = _price(_less(whole, dict.fromkeys(whole, fresh)))
+            if added:
+                found.hits[size] = _price(_less(whole, dict.fromkeys(whole, added["mean"])))
+            continue
+        hit = _row(tables["hit"].row(size, kind, mib, used))
+        found.hits[size] = _price(hit)
+        added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
+        found.refills[size] = _price(added)
+    return found
+
+
+def _measured_on(tables: Mapping[str, Table], wanted: tuple[str, ...], key: Key, procs: int) -> int:
+    """So many Ps, or the nearest number below that has rows in all tables wanted."""
+    for fewer in range(procs, 1, -1):
+        if all((*key, fewer) in tables[name].rows for name in wanted):
+            return fewer
+    for name in wanted:
+        tables[name].row(*key, 1)
+    return 1
+
+
+def _row(readings: Mapping[str, Reading]) -> Row:
+    """A row as measured, with its mean."""
+    row = {name: readings[name].median for name in _QUANTILES}
+    return {**row, "mean": (99 * readings["mean99"].median + row["p99"]) / 100}
+
+
+def _less(row: Row, off: Row) -> Row:
+    """What is left of each number, nothing at least."""
+    return {name: max(Fraction(0), row[name] - off[name]) for name in row}
+
+
+def _price(row: Row) -> Price:
+    """A row as a price."""
+    rising = list(accumulate((picoseconds(row[name]) for name in _QUANTILES), max))  # differences may not
+    points = list(zip(_QUANTILES.values(), rising, strict=True))
+    return distribution(points, max(picoseconds(row["mean"]), least_mean(points)))

@@ -1,0 +1,131 @@
+"""Mallocs of a program that does other things between them: by hand from rows of one's own, and what a file without some does."""
+
+import itertools
+from fractions import Fraction
+
+import pytest
+
+from experiments.errors import InputError
+from experiments.machine import load_machine
+from experiments.machine_file import Reading, Table, read_machine
+from experiments.machine_gc import stopped
+from experiments.machine_mixed import mixed
+from sim.go.sizeclasses import class_to_size
+from tests.experiments.test_machine import CLASS, objects_per_span, span_costs
+
+HEAPS = ((4, 1), (4, 2))
+FRESH = {8192: Fraction(200), 32768: Fraction(300)}  # of a fresh span with one slot, ns
+
+
+def row(p10, p50, p90, p99, mean99):
+    given = dict(zip(("p10", "p50", "p90", "p99", "mean99"), (p10, p50, p90, p99, mean99), strict=True))
+    return {name: Reading(*3 * (Fraction(one),)) for name, one in given.items()}
+
+
+def tables(without=()):
+    hits = {64: row(10, 20, 40, 120, 25), 4096: row(100, 200, 400, 900, 240), 8192: row(1, 1, 1, 1, 1)}
+    calls = {64: row(210, 320, 640, 1020, 365), 4096: row(400, 600, 900, 1900, 650)}
+    calls |= {8192: row(700, 900, 1500, 2900, 1000), 32768: row(2700, 3000, 4500, 9900, 3200)}
+    found = {}
+    for name, sizes in (("hit", hits), ("refilled", calls)):
+        keys = {(size, "scan", *heap): one for size, one in sizes.items() for heap in HEAPS}
+        found[name] = Table(
+            f"m.toml: {name}", "s", "ns", {key: one for key, one in keys.items() if (name, *key) not in without}
+        )
+    return found
+
+
+def derived(procs=2, without=()):
+    return mixed(tables(without), "scan", 4, procs, FRESH.get)
+
+
+def test_the_last_hundredth_counts_at_least_as_its_first():
+    """The mean of the others alone would lack what only few calls take."""
+    found = derived()
+    assert found.hits[64].mean == round(1000 * (0.99 * 25 + 0.01 * 120))
+    assert found.refills[64].mean == round(1000 * (0.99 * (365 - 25) + 0.01 * (1020 - 120)))
+    assert found.hits[64].cells[512] == pytest.approx(20_000, rel=0.01)
+
+
+def test_calls_for_one_slot_are_no_hits_and_their_fresh_span_is_paid_apart():
+    found = derived()
+    whole = 0.99 * 1000 + 0.01 * 2900
+    added = 0.99 * (650 - 240) + 0.01 * (1900 - 900)
+    assert set(found.refills) == {64, 4096} and set(found.singles) == set(FRESH)
+    assert found.singles[8192].mean == round(1000 * (whole - 200))
+    assert found.hits[8192].mean == round(1000 * (whole - added)), "the right end of the line for classes of some slots"
+    assert found == derived(without=[("hit", 8192, "scan", 4, 2)]), "a row of hits for one slot is nothing"
+
+
+def test_missing_rows_are_those_of_fewer_ps():
+    found = derived(without=[("refilled", 32768, "scan", 4, 2), ("hit", 64, "scan", 4, 2)])
+    assert found.borrowed == {64: 1, 32768: 1}
+    assert found.singles == derived().singles and found.hits == derived().hits
+
+
+@pytest.mark.parametrize("table", ["hit", "refilled"])
+def test_a_size_without_rows_on_one_p_is_refused_in_a_line(table):
+    key = (64, "scan", 4, 1)
+    with pytest.raises(InputError, match=rf"^m.toml: {table} has no row 64, scan, 4, 1; prices are derived from it$"):
+        derived(procs=1, without=[(table, *key)])
+
+
+def test_a_heap_whose_pauses_were_not_measured_has_those_of_a_smaller_one():
+    paused = Table(
+        "m.toml: paused", "s", "us", {(mib,): {"both": Reading(*3 * (Fraction(us),))} for mib, us in ((4, 8), (64, 20))}
+    )
+    assert [stopped(paused, mib) for mib in (2, 4, 32, 64, 256)] == [
+        4_000_000,
+        4_000_000,
+        4_000_000,
+        10_000_000,
+        10_000_000,
+    ]
+    assert stopped(None, 4) is None
+
+
+# --- the file that comes with the program ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prices():
+    return {version: load_machine("xeon-2core", version) for version in ("go1.19", "go1.27")}
+
+
+@pytest.mark.parametrize("version", ["go1.19", "go1.27"])
+def test_prices_add_up_to_the_loops_of_small_heaps(prices, version):
+    """Every size, 32 KiB too, which go1.27 serves as a large object: in a heap of 4 MiB it is cleared in the cache."""
+    mine = prices[version]
+    heaps = {heap.nbytes >> 20: heap for heap in mine.heaps if heap.procs == 1}
+    for (size, kind, mib), measured in read_machine("xeon-2core").tables[version]["warm"].rows.items():
+        if size == 8 and kind == "noscan":
+            continue  # tiny
+        sizeclass, npages, *_ = CLASS[size]
+        n, spc = objects_per_span(version, size, kind), 2 * sizeclass + (kind == "noscan")
+        recycled, _ = span_costs(mine, version, size, npages, n, kind)
+        zero = heaps[mib].zero[spc] / 1000
+        predicted = mine.fast[spc] / 1000 + zero + (mine.refill_fresh[spc].mean / 1000 + recycled) / n
+        assert zero == 0 or predicted == pytest.approx(float(measured["loop"].median), rel=0.001), (size, kind, mib)
+
+
+@pytest.mark.parametrize("version", ["go1.19", "go1.27"])
+@pytest.mark.parametrize("kind", [0, 1])
+def test_larger_slots_and_larger_heaps_are_never_cheaper(prices, version, kind):
+    """But for noise of some percent. Slots that are alone in their spans are another line."""
+    several = [i for i in range(2, 68) if CLASS[int(class_to_size[i])][4 - kind if version == "go1.27" else 2] > 1]
+    for heap in prices[version].heaps:
+        means = [heap.hit[2 * i + kind].mean for i in several]
+        assert all(one > 0 for one in means) and all(b > 0.8 * a for a, b in itertools.pairwise(means)), heap.procs
+    by_procs = [[heap for heap in prices[version].heaps if heap.procs == procs] for procs in (1, 2)]
+    for heaps in by_procs:
+        for small, large in itertools.pairwise(heaps):
+            for spc in range(4, 136):
+                assert large.hit[spc].mean > 0.8 * small.hit[spc].mean, (spc, small.nbytes, large.nbytes)
+                assert large.zero[spc] >= 0.8 * small.zero[spc], (spc, small.nbytes, large.nbytes)
+                assert large.refill_partial[spc].mean > 0.8 * small.refill_partial[spc].mean
+
+
+def test_what_stands_for_rows_that_are_missing_is_said(prices):
+    assert {name: why for name, why in prices["go1.27"].assumed.items() if name.startswith("malloc")} == {
+        f"malloc 32768 B {kind}, 256 MiB, 2 Ps": "too few calls were timed: as on 1" for kind in ("scan", "noscan")
+    }
