@@ -162,6 +162,7 @@ def execute(built: Path, run: Run) -> tuple[str, str]:
     if run.traced:
         env["GODEBUG"] = "gctrace=1"
     command = [str(built), *run.arguments]
+    host.back(run.fresh_mib)
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=_TIMEOUT)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -37,10 +37,13 @@ SOURCES = {
     "warm": "warm: one loop of mallocs by the CPU time of the process, GOGC=off, refills and clearing included; the heap of "
     "so many MiB is written, collected and filled again",
     "hit": "mixed: single calls less the timer, types of all sizes in random order, in a heap of so many MiB, half of it "
-    "alive and dying at random, runtime.GC() when it is full; calls that find a slot in the span of the type's last one "
-    "and touch no new memory, at least 200 of them in a process; of all as many are left out, the longest, as interruptions fall "
+    "alive and dying at random, GOGC=100, each object written and 250 ns of other work after it; calls that find a slot in the span of the type's last one "
+    "and touch no new memory, while the collector does not mark, at least 200 of them in a process; of all as many are left out, the longest, as interruptions fall "
     "into, by how many a loop that does nothing meets; mean99 = mean of all but the last hundredth",
+    "hit_marking": "mixed: such calls while the collector marks, but for those in which an assist was",
     "refilled": "mixed: the other calls of the same processes",
+    "alive": "mixed: objects alive in the end",
+    "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",
     "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
@@ -49,6 +52,8 @@ SOURCES = {
     "than the timer itself reads 0",
 }
 _UNITS = {
+    "alive": "objects",
+    "marked": "us",
     "paused": "us",
     "mark": "see columns: objects in millions, times in ms, rates in MB/s, per object in ns, pauses in us",
     "first_touch": "ns per 4 KiB page",

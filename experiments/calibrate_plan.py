@@ -68,6 +68,7 @@ class Run:
     procs: int | None = 1  # GOMAXPROCS, None for as many as there are
     traced: int = 0  # collections at the end whose gctrace line is wanted
     repeated: bool = True  # in each repetition, or in the first alone
+    fresh_mib: int = 0  # of memory that it touches first, which a host is to stand behind by then
 
 
 def runs(effort: Effort, cpus: int) -> list[Run]:
@@ -83,12 +84,12 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
         *(_sweep(effort, kind, size) for kind, size in _SWEPT),
         Run(("stacks",), ("steps",)),
         Run(("profile",), ("steps",)),
-        Run(("fault", f"-mib={effort.large_mib}"), ("first_touch",)),
+        Run(("fault", f"-mib={effort.large_mib}"), ("first_touch",), fresh_mib=effort.large_mib),
         *(
             _mark(effort, shape, mib, procs)
             for mib in (*_HEAPS, effort.marked_mib)
-            for procs in few
             for shape in SHAPES
+            for procs in few
         ),
     ]
 
@@ -108,11 +109,12 @@ def _small(effort: Effort, size: int, kind: str) -> Run:
         tables.append("refill")
     if size in _PARTIALS[kind]:
         arguments.append("-partial")
-    return Run(tuple(arguments), tuple(tables))
+    return Run(tuple(arguments), tuple(tables), fresh_mib=mib)
 
 
 def _large(effort: Effort, size: int, kind: str) -> Run:
-    return Run(("large", f"-size={size}", f"-kind={kind}", f"-mib={effort.large_mib}"), ("large",))
+    mib = effort.large_mib
+    return Run(("large", f"-size={size}", f"-kind={kind}", f"-mib={mib}"), ("large",), fresh_mib=mib)
 
 
 def _sweep(effort: Effort, letter: str, size: int) -> Run:
@@ -123,9 +125,8 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
 def _mixed(effort: Effort, mib: int, procs: int) -> Run:
     rounds = 2 * effort.turned_mib // mib
     arguments = ("mixed", f"-mib={mib}", f"-rounds={rounds}")
-    if procs > 1:
-        return Run(arguments, ("hit", "refilled"), procs)
-    return Run(arguments, ("hit", "refilled", "paused"), procs, traced=rounds)
+    tables = ("hit", "hit_marking", "refilled", "alive", "marked", *(() if procs > 1 else ("paused",)))
+    return Run(arguments, tables, procs, traced=rounds // 2)
 
 
 def _mark(effort: Effort, shape: str, mib: int, procs: int) -> Run:

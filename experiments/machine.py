@@ -129,7 +129,7 @@ def derive(machine: Machine, version: str) -> Prices:
         large_zero=large.zero,
         sweep_kept=kept,
         sweep_freed=freed,
-        mark=mark_prices(tables["mark"]),
+        mark=mark_prices(tables),
         stack_copy=stack_copy,
         steps={name: steps[name] for name in STEPS},
         lock=LockPrices(**{name: picoseconds(machine.lock[name].ns) for name in LOCK_STEPS}),
@@ -443,15 +443,19 @@ def _heaps(
     for procs, mib in sorted(sizes):
         cleared = {kind: _cleared(rows[kind], kind, tables.get("warm"), mib, spans) for kind in KINDS}
         calls = {kind: mixed(tables, kind, mib, procs, partial(_single, rows[kind], kind, spans)) for kind in KINDS}
-        zero, hit, refills = [], [], []
+        zero, hit, marking, refills = [], [], [], []
         for sizeclass, kind in _CLASSES:
             at, size = _on_lines(cleared[kind], _SIZES[sizeclass]), _SIZES[sizeclass]
             zero.append(round(at.zero))
             one = sizeclass > 0 and spans.slots(size, kind) == 1
             hits = calls[kind].singles if one else calls[kind].hits
             hit.append(_at_size(hits, size) if hits else Price(round(at.fast) + round(at.zero)))
+            marked = calls[kind].marking
+            marking.append(hit[-1] if one or not marked else _at_size(marked, size))
             refills.append(_at_size(calls[kind].refills or alone[kind], size))
-        found.append(HeapPrices(procs, mib * _MIB, tuple(zero), tuple(hit), tuple(refills), paused[mib]))
+        found.append(
+            HeapPrices(procs, mib * _MIB, tuple(zero), tuple(hit), tuple(marking), tuple(refills), paused[mib])
+        )
         for kind in KINDS:
             for size, used in calls[kind].borrowed.items():
                 borrowed[f"malloc {size} B {kind}, {mib} MiB, {procs} Ps"] = f"too few calls were timed: as on {used}"

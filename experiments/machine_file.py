@@ -45,7 +45,10 @@ TABLES = {
 OPTIONAL = {
     "warm": "size# kind mib# loop~",
     "hit": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
+    "hit_marking": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "refilled": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
+    "alive": "size# kind mib# procs# objects=",
+    "marked": "mib# procs# cpu~",
     "paused": "mib# both~",
 }
 LOOP_MIB = 256  # that the loops of mallocs cycle through, unless a file says otherwise

@@ -5,7 +5,8 @@ shape decides (an array of pointers is read ahead, a list waits for each element
 pointer. Up to 512 B that is the slope between 64 and 512 B objects of an array, from 512 B on the line through those of
 1 and 2 KiB, and for large objects one array of pointers of 1 MiB. A pointer-free object costs what one of 64 B does,
 whatever its size. Where objects lie in an order of their own, so that each misses the caches, the rows measured on
-shuffled arrays count, as far as the machine has them. With the world stopped: the two pauses of those cycles together,
+shuffled arrays count, as far as the machine has them. All that is of collections one right after the other; beside a
+program that runs marking takes longer, by as much as it did in one whose objects are known. With the world stopped: the two pauses of those cycles together,
 half of it each.
 
 Sweeping: per span, on lines between the measured sizes of pointer-free classes, and the same for pointerful ones; what
@@ -15,11 +16,13 @@ survives in a span matters little as long as something does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from fractions import Fraction
 from statistics import median
 
 from experiments.machine_file import Table
 from sim.costs import MarkPrices, Price
+from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.units import throw
 
 SHAPES = {
@@ -33,14 +36,16 @@ _ARRAYS = {"list": "", "list-shuffled": "shuf", "tree": "", "array": "", "array-
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
 _MIB = 1 << 20
 _PROCS = 1
+_OF_A_PROGRAM = "array-shuffled"  # the shape of what a program's objects are, in the order that they are found
 _NEEDED = ("leaf64", "objs64", "objs512", "ptrs1M")  # rows of whatever shape
 
 
-def mark_prices(mark: Table) -> dict[str, list[MarkPrices]]:
+def mark_prices(tables: Mapping[str, Table]) -> dict[str, list[MarkPrices]]:
     """By shape of heap, then by Ps and its size, rising; InputError if no size has all rows of a shape.
 
     What one P lacks is an error, what two lack is not there.
     """
+    mark = tables["mark"]
     heaps = sorted({(int(procs), int(mib)) for _, mib, procs in mark.rows})
     first = [heap for heap in heaps if heap[0] == _PROCS]
     found = {}
@@ -49,7 +54,40 @@ def mark_prices(mark: Table) -> dict[str, list[MarkPrices]]:
         if not any(heap in first for heap in whole):
             whole = first[-1:] or [(_PROCS, max(mib for _, mib in heaps))]  # whose missing row is named
         found[name] = [_mark_prices(mark, procs, mib, name) for procs, mib in whole]
-    return found
+    beside = {(one.procs, one.nbytes): _beside_a_program(tables, one) for one in found[_OF_A_PROGRAM]}
+    return {
+        name: [_longer(one, beside.get((one.procs, one.nbytes), Fraction(1))) for one in sizes]
+        for name, sizes in found.items()
+    }
+
+
+def _beside_a_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
+    """How much longer marking takes while a program runs than when nothing else happens between two collections: what was
+    measured of the one by what the prices of the other make of the same objects. 1 where it was not measured."""
+    if "marked" not in tables or "alive" not in tables:
+        return Fraction(1)
+    mib, procs = prices.nbytes // _MIB, prices.procs
+    took = tables["marked"].rows.get((mib, procs))
+    picoseconds = Fraction(0)
+    for (size, kind, *heap), row in tables["alive"].rows.items():
+        if heap == [mib, procs]:
+            picoseconds += row["objects"].median * _of_object(prices, int(size), str(kind))
+    return 1_000_000 * took["cpu"].median / picoseconds if took is not None and picoseconds else Fraction(1)
+
+
+def _of_object(prices: MarkPrices, size: int, kind: str) -> Fraction:
+    """Picoseconds of finding and scanning an object full of pointers, or one without any."""
+    if kind == "noscan":
+        return Fraction(prices.noscan_object)
+    if size <= MIN_SIZE_FOR_MALLOC_HEADER:
+        return prices.scan_object + Fraction(size * prices.small_byte, 1000)
+    return prices.middle_object + Fraction(size * prices.middle_byte, 1000)
+
+
+def _longer(prices: MarkPrices, times: Fraction) -> MarkPrices:
+    """All prices so many times as high."""
+    names = [one.name for one in fields(prices) if one.name not in ("procs", "nbytes")]
+    return replace(prices, **{name: round(times * getattr(prices, name)) for name in names})
 
 
 def _mark_prices(mark: Table, procs: int, mib: int, shape: str) -> MarkPrices:

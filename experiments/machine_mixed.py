@@ -6,6 +6,9 @@ take besides a fresh span is the ``singles``' own. Sizes in between have hits to
 was timed: on the line to them lies what is left of the calls for one slot once what a refill adds to the next smaller
 size is off.
 
+While the collector marks hits take longer: setting an object's mark bit is an atomic operation, which waits until all
+that was written before is in the cache, the zeros of the object too. A file without such calls has them as others.
+
 Means are those of undisturbed calls: of the last hundredth no more is taken than that it is as long as its first. Rows
 that a process could not tell, too few calls, are those of the same heap on fewer Ps, if it was measured there.
 """
@@ -29,13 +32,15 @@ Row = dict[str, Fraction]
 
 @dataclass(slots=True)
 class Mixed:
-    """Prices by measured slot size, empty where nothing was measured: ``hits`` clear a slot of the span at hand, ``refills``
-    from swept spans add to that, ``singles`` clear the only slot of a fresh span, which is paid apart.
+    """Prices by measured slot size, empty where nothing was measured: ``hits`` clear a slot of the span at hand, ``marking``
+    do so while the collector marks, ``refills`` from swept spans add to hits, ``singles`` clear the only slot of a fresh
+    span, which is paid apart.
 
     ``borrowed``: sizes whose rows are missing, and the number of Ps whose rows stand for them.
     """
 
     hits: dict[int, Price] = field(default_factory=dict)
+    marking: dict[int, Price] = field(default_factory=dict)
     refills: dict[int, Price] = field(default_factory=dict)
     singles: dict[int, Price] = field(default_factory=dict)
     borrowed: dict[int, int] = field(default_factory=dict)
@@ -64,9 +69,14 @@ def mixed(
             found.singles[size] = _price(_less(whole, dict.fromkeys(whole, fresh)))
             if added:
                 found.hits[size] = _price(_less(whole, dict.fromkeys(whole, added["mean"])))
+                if found.marking:
+                    found.marking[size] = found.hits[size]
             continue
         hit = _row(tables["hit"].row(size, kind, mib, used))
         found.hits[size] = _price(hit)
+        while_marking = tables["hit_marking"].rows.get((size, kind, mib, used)) if "hit_marking" in tables else None
+        if while_marking is not None:
+            found.marking[size] = _price(_row(while_marking))
         added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
         found.refills[size] = _price(added)
     return found

@@ -60,7 +60,7 @@ def prices() -> Prices:
     return replace(
         base,
         fast=(0,) * len(base.fast),
-        heaps=[HeapPrices(1, MIB, (0,) * len(base.fast), nothing, nothing)],
+        heaps=[HeapPrices(1, MIB, (0,) * len(base.fast), nothing, nothing, nothing)],
         refill_fresh=(Price(0),) * len(base.refill_fresh),
         sweep_kept=(0,) * len(base.sweep_kept),
         sweep_freed=(0,) * len(base.sweep_freed),

@@ -99,7 +99,7 @@ class HeapPrices:
 
     By span class: ``zero`` what clearing a slot adds in a loop that does nothing but malloc, picoseconds; ``hit`` all
     that a malloc takes which clears a slot of the span at hand, where the program does something else in between (what
-    the CPU has left to write is written meanwhile); ``refill_partial`` trading a full span for a swept one with room.
+    the CPU has left to write is written meanwhile); ``marking`` such a malloc while the collector marks; ``refill_partial`` trading a full span for a swept one with room.
     ``stopped``: what the collector does with the world stopped, before marking and again after it, picoseconds; None as ``steps`` has it.
     """
 
@@ -107,6 +107,7 @@ class HeapPrices:
     nbytes: int
     zero: tuple[int, ...]
     hit: tuple[Price, ...]
+    marking: tuple[Price, ...]
     refill_partial: tuple[Price, ...]
     stopped: int | None = None
 

@@ -51,6 +51,7 @@ from sim.go.state import (
     HIT_CLEARED,
     HIT_FRESH,
     HIT_KINDS,
+    HIT_MARKING,
     LARGE,
     NEVER,
     NO_PAGE,
@@ -79,6 +80,7 @@ from sim.go.state import (
     goroutines,
     histograms,
     hit_price,
+    marking_price,
     mcaches,
     p_time,
     prices,
@@ -366,7 +368,10 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
     kind, clearing = np.int64(HIT_FRESH), np.int64(0)
     tiny = op["flags"] & NOSCAN != 0 and op.arg < TINY_SIZE
     zeroed = np.int64(sp.needzero != 0 and (tiny or op["flags"] & NEEDZERO != 0))
-    if zeroed:
+    if h[0].gc_phase != GC_OFF:  # setting its mark bit waits for what was written before
+        kind, cost = np.int64(HIT_MARKING), min(cost, marking_price(h)[spc])
+        clearing = marking_price(h)[spc] - cost
+    elif zeroed:
         kind, clearing = np.int64(HIT_CLEARED), zero_price(h)[spc]
         if pr.compute_time != pr.compute_seen:
             kind, cost = np.int64(HIT_APART), min(cost, hit_price(h)[spc])
@@ -385,9 +390,8 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
         cost += sampled
         g.spent[FIRST_TOUCH] += faults
         cost += faults
-        if zeroed:
-            g.spent[ZEROING] += clearing
-            cost += clearing
+        g.spent[ZEROING] += clearing
+        cost += clearing
         if not h[0].gc_test_due:
             finish_malloc(h, p, g)
     else:

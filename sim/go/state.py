@@ -258,11 +258,13 @@ PROC = np.dtype(
     align=True,
 )
 
-# kinds of hits in a cached span: of memory that needs no clearing, right after another malloc, or after other work
+# kinds of hits in a cached span: of memory that needs no clearing, right after another malloc, or after other work, and any
+# while the collector marks
 HIT_FRESH = 0
 HIT_CLEARED = 1
 HIT_APART = 2
-HIT_KINDS = 3
+HIT_MARKING = 3
+HIT_KINDS = 4
 
 # what a timeline is told of within mallocgc
 WORK_ASSIST = 1
@@ -296,6 +298,7 @@ TABLES: dict[str, Any] = {
     "fast_price": np.int64,  # by span class
     "zero_price": np.int64,
     "hit_price": np.int64,  # a hit that clears, with other work before it: the mean
+    "marking_price": np.int64,  # a hit while the collector marks: the mean
     "mark_object": np.int64,  # picoseconds a marked object, by span class
     "mark_byte": np.int64,  # femtoseconds a byte of scan work, by span class
     "sweep_kept": np.int64,  # picoseconds to sweep a span that stays in use, by span class
@@ -594,6 +597,7 @@ cells = table("cells", np.int64)
 fast_price = table("fast_price", np.int64)
 zero_price = table("zero_price", np.int64)
 hit_price = table("hit_price", np.int64)
+marking_price = table("marking_price", np.int64)
 sweep_kept = table("sweep_kept", np.int64)
 sweep_freed = table("sweep_freed", np.int64)
 small_alloc_count = table("small_alloc_count", np.int64)

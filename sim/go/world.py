@@ -142,9 +142,10 @@ class World:
             throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
         self._heap_prices = of_procs(prices.heaps, gomaxprocs)
         self._mark_prices = of_procs(prices.mark[heap_shape], gomaxprocs)
-        for name in ("zero_price", "hit_price"):
+        for name in ("zero_price", "hit_price", "marking_price"):
             self.heap.tables.allocate(name, NUM_SPAN_CLASSES)
         self.hit_cells: dict[int, Any] = {}
+        self.marking_cells: dict[int, Any] = {}
         self.step_means = {name: price.mean for name, price in prices.steps.items()}
         self._placed: Any = None
         self.price_heap(0)
@@ -186,12 +187,15 @@ class World:
             self._price_marking(*placed[1])
 
     def _price_hits(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
-        """What clearing costs by span class, between two measured heaps. ``hit_cells``: equally likely values of hits."""
+        """What clearing costs by span class, between two measured heaps. ``hit_cells``, ``marking_cells``: equally likely values
+        of hits."""
         arrays = self.heap.arrays
         for spc in range(NUM_SPAN_CLASSES):
             arrays["zero_price"][spc] = between(low.zero[spc], high.zero[spc], at)
             arrays["hit_price"][spc] = between(low.hit[spc].mean, high.hit[spc].mean, at)
             self.hit_cells[spc] = _cells(low.hit[spc], high.hit[spc], at)
+            arrays["marking_price"][spc] = between(low.marking[spc].mean, high.marking[spc].mean, at)
+            self.marking_cells[spc] = _cells(low.marking[spc], high.marking[spc], at)
             partial = low.refill_partial[spc], high.refill_partial[spc]
             arrays["prices"]["mean"][PRICE_PARTIAL + spc] = between(partial[0].mean, partial[1].mean, at)
             arrays["cells"][CELLS * spc : CELLS * (spc + 1)] = _cells(*partial, at)

@@ -48,7 +48,7 @@ def bare_prices(version, byte=100, mark_object=0):
     return replace(
         prices,
         fast=tuple(sizes),
-        heaps=[HeapPrices(1, 1 << 20, (0,) * 136, tuple(map(Price, sizes)), (Price(0),) * 136)],
+        heaps=[HeapPrices(1, 1 << 20, (0,) * 136, *(2 * (tuple(map(Price, sizes)),)), (Price(0),) * 136)],
         refill_fresh=(Price(0),) * 136,
         large_fresh=(0, 0),
         large_zero=(0, 0),

@@ -22,7 +22,7 @@ def heap(mib, nanoseconds, cells=False):
     """Clearing takes so long in a loop, a hit with other work before it twice as long, some of them less, some more."""
     ps = nanoseconds * NS
     hit = Price(2 * ps, tuple(ps + 2 * ps * i // 1023 for i in range(1024))) if cells else Price(2 * ps)
-    return HeapPrices(1, mib * MIB, (ps,) * 136, (hit,) * 136, (Price(300 * NS),) * 136, 5 * ps)
+    return HeapPrices(1, mib * MIB, (ps,) * 136, (hit,) * 136, (hit,) * 136, (Price(300 * NS),) * 136, 5 * ps)
 
 
 def marking(mib, nanoseconds):

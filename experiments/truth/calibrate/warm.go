@@ -3,18 +3,30 @@ package main
 import (
 	"math"
 	"runtime"
+	"runtime/debug"
 	"time"
 	"unsafe"
+
+	"allocsim/truth/tsc"
 )
 
 const (
-	largestMixed  = 32 << 10
-	batch         = 4096
-	settling      = 4 // collections until as much dies as is born
-	spinning      = 50 * time.Millisecond
-	mostDisturbed = 0.2 // of the calls
-	fewest        = 200 // readings that a row is told from: two of them are its last hundredth
+	largestMixed   = 32 << 10
+	batch          = 4096
+	settling       = 4 // parts until as much dies as is born
+	spinning       = 50 * time.Millisecond
+	thinking       = 250 // nanoseconds between two mallocs, besides writing to the object
+	cacheLine      = 64
+	mostDisturbed  = 0.2  // of the calls
+	fewest         = 200  // readings that a row is told from: two of them are its last hundredth
+	shortestAssist = 4000 // nanoseconds; half of one a byte more is for clearing
+	whileMarking   = 0x80 // with the number of a type: the collector marked when that malloc began
 )
+
+// writeBarrier is the runtime's; its first byte is 1 while the collector marks.
+//
+//go:linkname writeBarrier runtime.writeBarrier
+var writeBarrier uint32
 
 // warm measures loops of mallocs in a heap of so many MiB, one type after the other: each loop fills memory that was
 // written and freed before.
@@ -43,11 +55,15 @@ func mixable() []object {
 	return found
 }
 
-// mixed measures single calls as a program makes them: types in random order, smaller ones more often, in a heap of so
-// many MiB, half of it alive and dying at random, that is collected and filled again; a goroutine for each P. Calls that
-// find a slot in the span of the type's last one are told apart from refills; those that touch new memory are left out.
+// mixed measures single calls as a program makes them: types in random order, smaller ones more often, each object written
+// and then something else done for a while, in a heap of so many MiB, half of it alive and dying at random, which the
+// collector keeps as it would anybody's; a goroutine for each P. Without the work in between the CPU would begin a malloc
+// before it has finished the last, and find all that malloc reads in its first cache. Calls that find a slot in the span
+// of the type's last one are told apart from refills, and those while the collector marks from others; those that touch
+// new memory are left out. What is alive in the end is told by type, for what the runtime says of marking it.
 func mixed() {
 	noFaults = true
+	debug.SetGCPercent(100)
 	often := interruptions(spinning)
 	kinds, procs := mixable(), runtime.GOMAXPROCS(0)
 	mixers := make([]*mixer, procs)
@@ -63,34 +79,42 @@ func mixed() {
 		for range mixers {
 			<-done
 		}
-		runtime.GC()
 	}
+	debug.SetGCPercent(-1)
 	for k, o := range kinds {
-		var hits, refills sample
+		var hits, refills, marking sample
+		alive := 0
 		for _, m := range mixers {
 			hits.merge(&m.mixes[k].hits)
 			refills.merge(&m.mixes[k].refills)
+			marking.merge(&m.mixes[k].marking)
+			for i, p := range m.alive {
+				if p != nil && int(m.aliveOf[i]) == k {
+					alive++
+				}
+			}
 		}
-		if hits.n >= fewest {
-			row("hit", []any{o.size, o.kind, *mib, procs}, undisturbed(&hits, often))
+		for name, calls := range map[string]*sample{"hit": &hits, "refilled": &refills, "hit_marking": &marking} {
+			if calls.n >= fewest {
+				row(name, []any{o.size, o.kind, *mib, procs}, undisturbed(calls, often))
+			}
 		}
-		if refills.n >= fewest {
-			row("refilled", []any{o.size, o.kind, *mib, procs}, undisturbed(&refills, often))
-		}
+		row("alive", []any{o.size, o.kind, *mib, procs}, map[string]float64{"objects": float64(alive)})
 	}
 }
 
 // mixer is one of the goroutines, with its part of what is alive.
 type mixer struct {
-	kinds  []object
-	draw   func() uint8
-	random xorshift
-	alive  []unsafe.Pointer
-	mixes  []mix
-	part   int // bytes between two collections, as many as are alive
-	took   []uint32
-	at     []uintptr
-	order  []uint8
+	kinds   []object
+	draw    func() uint8
+	random  xorshift
+	alive   []unsafe.Pointer
+	aliveOf []uint8 // of what type each is
+	mixes   []mix
+	part    int // bytes between two collections, as many as are alive
+	took    []uint32
+	at      []uintptr
+	order   []uint8
 }
 
 func newMixer(kinds []object, part int, seed uint64) *mixer {
@@ -102,6 +126,7 @@ func newMixer(kinds []object, part int, seed uint64) *mixer {
 		bytes += kinds[m.draw()].size
 	}
 	m.alive = make([]unsafe.Pointer, part/(bytes/batch))
+	m.aliveOf = array[uint8](len(m.alive))
 	return m
 }
 
@@ -115,19 +140,34 @@ func (m *mixer) work(begin <-chan bool, done chan<- bool) {
 			for ; n < batch && left > 0; n++ {
 				k := m.draw()
 				m.order[n] = k
+				if writeBarrier != 0 {
+					m.order[n] |= whileMarking
+				}
 				left -= m.kinds[k].size
 				p := m.kinds[k].calls(m.took[n:n+1], m.at[n:n+1])
+				occupy(p, m.kinds[k].size)
 				if m.random.next(2) == 0 {
-					m.alive[m.random.next(len(m.alive))] = p
+					at := m.random.next(len(m.alive))
+					m.alive[at], m.aliveOf[at] = p, k
 				}
 			}
 			for i, k := range m.order[:n] {
 				if counts {
-					m.mixes[k].add(m.kinds[k], m.took[i], m.at[i])
+					kind := k &^ whileMarking
+					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], k != kind)
 				}
 			}
 		}
 		done <- true
+	}
+}
+
+// occupy is what the program does after a malloc: it writes a word of each cache line of the object, and thinks.
+func occupy(p unsafe.Pointer, size int) {
+	for at := 0; at+8 <= size; at += cacheLine {
+		*(*uintptr)(unsafe.Add(p, at)) = 0
+	}
+	for begin := tsc.Now(); float64(tsc.Now()-begin) < thinking*perNs; {
 	}
 }
 
@@ -150,16 +190,24 @@ func lottery(kinds []object, seed uint64) func() uint8 {
 	return func() uint8 { return won[random.next(shares)] }
 }
 
-// mix gathers the calls of a type: those that find a slot in the span of its last object, and those that do not.
+// mix gathers the calls of a type: those that find a slot in the span of its last object, by whether the collector marks,
+// and those that do not.
 type mix struct {
-	hits, refills sample
-	first, last   uintptr // pages of that span
+	hits, marking, refills sample
+	first, last            uintptr // pages of that span
 }
 
-func (m *mix) add(o object, took uint32, address uintptr) {
+func (m *mix) add(o object, took uint32, address uintptr, marks bool) {
+	if marks && float64(took) > (shortestAssist+float64(o.size)/2)*perNs {
+		return
+	}
 	number := address / page
 	if o.slots() > 1 && number >= m.first && number < m.last { // the one slot again is a span of its own
-		m.hits.add(took)
+		if marks {
+			m.marking.add(took)
+		} else {
+			m.hits.add(took)
+		}
 		return
 	}
 	m.refills.add(took)
