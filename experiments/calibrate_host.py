@@ -15,6 +15,7 @@ import re
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,16 @@ def complaints(found: Mapping[str, float]) -> list[str]:
 
 
 def back(mib: int) -> None:
-    """Write to so much memory and give it back, so that what begins now finds pages that the host of a virtual machine
-    stands behind: the system gives out first what came back last."""
+    """Write to so much memory and give it back, as huge pages and as small ones, so that what begins now finds pages that
+    the host of a virtual machine stands behind: the system gives out first what came back last."""
     if mib:
-        mmap.mmap(-1, mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        with mmap.mmap(-1, mib << 20, flags=private) as huge:
+            with suppress(OSError):  # a system without huge pages
+                huge.madvise(mmap.MADV_HUGEPAGE)
+            for at in range(0, mib << 20, mmap.PAGESIZE):
+                huge[at] = 1
+        mmap.mmap(-1, mib << 20, flags=private | mmap.MAP_POPULATE).close()
 
 
 def cpus() -> int:

@@ -27,6 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from experiments.calibrate_host import back, memory
 from experiments.machine_file import read_machine
 from experiments.toolchain import Toolchain
 from experiments.validate_figures import BY_NAME, Line, Seen, compare, directions, figures, totals
@@ -105,6 +106,7 @@ class Real:
     runs: list[tuple[Seen, Seen, Mapping[str, Any]]] = field(default_factory=list)
     noise: list[Noise] = field(default_factory=list)
     probes: list[Mapping[str, float]] = field(default_factory=list)
+    size: int = 1 << 30  # bytes that the program has of the system, as its last run told
 
     def __post_init__(self) -> None:
         one = self.scenario
@@ -118,8 +120,15 @@ class Real:
     def repeat(self, written: Program) -> None:
         """A look at the host, and a repetition."""
         self.look()
-        seen, told = run_real(self.built, self.scenario, written, traced=False)
-        self.runs.append((seen, run_real(self.built, self.scenario, written, traced=True)[0], told))
+        seen, told = self._run(written, traced=False)
+        self.runs.append((seen, self._run(written, traced=True)[0], told))
+
+    def _run(self, written: Program, traced: bool) -> tuple[Seen, Mapping[str, Any]]:
+        """A run on memory that the host stands behind."""
+        back(min(self.size, memory("MemAvailable") << 8) >> 20)  # at most a quarter of what is free
+        seen, told = run_real(self.built, self.scenario, written, traced)
+        self.size = told["memstats"]["Sys"]
+        return seen, told
 
 
 def _scenario(workload: Workload, go: Toolchain, machine: str | None) -> Scenario:

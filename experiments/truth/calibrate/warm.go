@@ -23,6 +23,13 @@ const (
 	whileMarking   = 0x80 // with the number of a type: the collector marked when that malloc began
 )
 
+// what is counted in a round
+const (
+	ofNothing = iota
+	ofRefills
+	ofHits
+)
+
 // writeBarrier is the runtime's; its first byte is 1 while the collector marks.
 //
 //go:linkname writeBarrier runtime.writeBarrier
@@ -56,29 +63,41 @@ func mixable() []object {
 }
 
 // mixed measures single calls as a program makes them: types in random order, smaller ones more often, each object written
-// and then something else done for a while, in a heap of so many MiB, half of it alive and dying at random, which the
-// collector keeps as it would anybody's; a goroutine for each P. Without the work in between the CPU would begin a malloc
+// and then something else done for a while, in a heap of so many MiB, half of it alive and dying at random; a goroutine
+// for each P. Without the work in between the CPU would begin a malloc
 // before it has finished the last, and find all that malloc reads in its first cache. Calls that find a slot in the span
-// of the type's last one are told apart from refills, and those while the collector marks from others; those that touch
-// new memory are left out. What is alive in the end is told by type, for what the runtime says of marking it.
+// of the type's last one are counted while the collector keeps the heap as it would anybody's, those while it marks apart;
+// all others, which refill, while it is collected and swept between two rounds, so that none of them sweeps. Those that
+// touch new memory are left out. What is alive in the end is told by type, for what the runtime says of marking it.
 func mixed() {
 	noFaults = true
-	debug.SetGCPercent(100)
 	often := interruptions(spinning)
 	kinds, procs := mixable(), runtime.GOMAXPROCS(0)
 	mixers := make([]*mixer, procs)
-	begin, done := make(chan bool), make(chan bool)
+	begin, done := make(chan int), make(chan bool)
 	for i := range mixers {
 		mixers[i] = newMixer(kinds, *mib<<19/procs, uint64(i+1))
 		go mixers[i].work(begin, done)
 	}
-	for round := -settling; round < *rounds; round++ {
+	round := func(counted int) {
 		for range mixers {
-			begin <- round >= 0
+			begin <- counted
 		}
 		for range mixers {
 			<-done
 		}
+	}
+	for i := -settling; i < *rounds; i++ {
+		if i < 0 {
+			round(ofNothing)
+		} else {
+			round(ofRefills)
+		}
+		runtime.GC() // which sweeps, too
+	}
+	debug.SetGCPercent(100)
+	for i := 0; i < *rounds; i++ {
+		round(ofHits)
 	}
 	debug.SetGCPercent(-1)
 	for k, o := range kinds {
@@ -130,10 +149,11 @@ func newMixer(kinds []object, part int, seed uint64) *mixer {
 	return m
 }
 
-// work allocates a part each time it may begin, and counts the calls if it is told so.
-func (m *mixer) work(begin <-chan bool, done chan<- bool) {
+// work allocates a part each time it may begin, and counts the calls that it is told to.
+func (m *mixer) work(begin <-chan int, done chan<- bool) {
 	runtime.LockOSThread()
-	for counts := range begin {
+	for counted := range begin {
+		ours := counted == ofRefills
 		asked()
 		for left := m.part; left > 0; {
 			n := 0
@@ -152,9 +172,9 @@ func (m *mixer) work(begin <-chan bool, done chan<- bool) {
 				}
 			}
 			for i, k := range m.order[:n] {
-				if counts {
+				if counted != ofNothing {
 					kind := k &^ whileMarking
-					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], k != kind)
+					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], k != kind, ours)
 				}
 			}
 		}
@@ -197,7 +217,7 @@ type mix struct {
 	first, last            uintptr // pages of that span
 }
 
-func (m *mix) add(o object, took uint32, address uintptr, marks bool) {
+func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool) {
 	if marks && float64(took) > (shortestAssist+float64(o.size)/2)*perNs {
 		return
 	}
@@ -205,12 +225,14 @@ func (m *mix) add(o object, took uint32, address uintptr, marks bool) {
 	if o.slots() > 1 && number >= m.first && number < m.last { // the one slot again is a span of its own
 		if marks {
 			m.marking.add(took)
-		} else {
+		} else if !ours {
 			m.hits.add(took)
 		}
 		return
 	}
-	m.refills.add(took)
+	if ours {
+		m.refills.add(took)
+	}
 	m.first, m.last = number, number+uintptr(o.pages)
 }
 
