@@ -1,13 +1,14 @@
 """Mallocs of a program that does other things between them: by hand from rows of one's own, and what a file without some does."""
 
 import itertools
+import re
 from fractions import Fraction
 
 import pytest
 
 from experiments.errors import InputError
-from experiments.machine import load_machine
-from experiments.machine_file import Reading, Table, read_machine
+from experiments.machine import derive, load_machine
+from experiments.machine_file import Reading, Table, parse_machine, read_machine, text_of
 from experiments.machine_gc import stopped
 from experiments.machine_mixed import mixed
 from sim.go.sizeclasses import class_to_size
@@ -126,6 +127,11 @@ def test_larger_slots_and_larger_heaps_are_never_cheaper(prices, version, kind):
 
 
 def test_what_stands_for_rows_that_are_missing_is_said(prices):
-    assert {name: why for name, why in prices["go1.27"].assumed.items() if name.startswith("malloc")} == {
+    text, path = text_of("xeon-2core")
+    rows = [line for line in text.splitlines() if not re.match(r" +\[32768, \"\w+\", 256, 2,", line)]
+    found = derive(parse_machine("\n".join(rows), path), "go1.27")
+    assert {name: why for name, why in found.assumed.items() if name.startswith("malloc")} == {
         f"malloc 32768 B {kind}, 256 MiB, 2 Ps": "too few calls were timed: as on 1" for kind in ("scan", "noscan")
     }
+    one, two = (heap for heap in found.heaps if heap.nbytes == 256 << 20)
+    assert one.hit[-2:] == two.hit[-2:] and one.hit[4:6] != two.hit[4:6]

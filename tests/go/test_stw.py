@@ -184,6 +184,8 @@ def test_no_mark_worker_is_given_twice_or_lost_when_stops_follow_each_other(betw
     def stops_while_marking(p):
         while not world.gc.workers.marking:
             yield after(world.env, 1 * US, p.order)
+            yield from world.sched.at_safepoint(p, True)
+            p.turn_to(SYSTEM)
         for _ in range(10):
             yield from world.sched.stop_the_world(p)
             if not world.gc.workers.marking:
