@@ -80,7 +80,7 @@ def programs(draw):
 
 
 @given(programs())
-@settings(max_examples=3 if PLAIN else 40, derandomize=True, deadline=None, database=None)
+@settings(max_examples=3 if PLAIN else 25, derandomize=True, deadline=None, database=None)
 def test_every_invariant_holds_in_every_cycle_and_the_program_ends(drawn):
     program, options = drawn
     world, checker = run_program(program, **options)

@@ -4,11 +4,13 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+import pytest
 
 from sim.costs import HeapPrices, MarkPrices, Price, eighths
 from sim.go.metrics import latency_counts, settle_hits, shares
 from sim.go.state import ALL, FAST, HIT_APART, HIT_CLEARED, HIT_FRESH, HIT_KINDS, ZEROING
 from sim.go.world import World
+from sim.jit import PLAIN
 from sim.metrics.histogram import bucket_of_int
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP
 from sim.units import NS
@@ -45,6 +47,7 @@ def churn(g, n, live, think):
         yield g.run(ops, 1)
 
 
+@pytest.mark.skipif(PLAIN, reason="400,000 mallocs")
 def test_no_malloc_is_lost_when_prices_change():
     world = a_world([heap(4, 10, True), heap(8, 100, True)])
     world.go(churn, 400_000, 40_000, 50 * NS)
@@ -59,6 +62,7 @@ def test_no_malloc_is_lost_when_prices_change():
         assert np.array_equal(before, once_more) and np.array_equal(before, after)
 
 
+@pytest.mark.skipif(PLAIN, reason="a million mallocs")
 def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
     world = a_world([heap(4, 10), heap(32, 70)], [marking(4, 10), marking(32, 40)])
     arrays = world.heap.arrays
@@ -82,22 +86,22 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
 
 
 def test_a_hit_after_other_work_has_a_price_of_its_own_and_is_as_long_as_one_of_its_values():
-    found = {}
+    found, n = {}, 8_000 if PLAIN else 200_000
     for think in (0, 50 * NS):
         world = a_world([heap(4, 10, True)])
-        world.go(churn, 200_000, 0, think)
+        world.go(churn, n, 0, think)
         world.run()
         calls = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC]
         found[think] = calls, latency_counts(world)
     (loop, (counts, *_)), (apart, (others, *_)) = found.values()
-    assert loop[HIT_APART] == apart[HIT_CLEARED] == 0 and min(loop[HIT_CLEARED], apart[HIT_APART]) > 50_000
+    assert loop[HIT_APART] == apart[HIT_CLEARED] == 0 and min(loop[HIT_CLEARED], apart[HIT_APART]) > n // 4
     assert loop[HIT_FRESH] == apart[HIT_FRESH]
     fast = made_up_prices().fast[SPC]
     assert counts[ALL][bucket_of_int(fast + 10 * NS)] >= loop[HIT_CLEARED]
     values = np.array([10 * NS + 20 * NS * i // 1023 for i in range(1024)])
     expected = np.bincount([bucket_of_int(int(value)) for value in values], minlength=others.shape[1]) * (apart[HIT_APART] / 1024)
     expected[bucket_of_int(fast)] += apart[HIT_FRESH]
-    assert np.abs(others[ALL] - expected)[: bucket_of_int(30 * NS) + 1].max() <= 1100 and counts[ZEROING].sum() > 0
+    assert np.abs(others[ALL] - expected)[: bucket_of_int(30 * NS) + 1].max() <= 1100 * n // 200_000 and counts[ZEROING].sum() > 0
     assert others[FAST].sum() == others[ALL].sum()
 
 
