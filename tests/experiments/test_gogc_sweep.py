@@ -9,15 +9,15 @@ from experiments import gogc_sweep as study
 from sim.jit import PLAIN
 from sim.units import MIB, MS
 
-pytestmark = pytest.mark.skipif(PLAIN, reason="some 6 million mallocs")
+pytestmark = pytest.mark.skipif(PLAIN, reason="some 10 million mallocs")
 
 
 @pytest.fixture(scope="module")
 def answer():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "GOGC", (25, 100, 400))
-        patch.setattr(study, "WARM_UP", 350 * MS)
-        patch.setattr(study, "WINDOW", 350 * MS)
+        patch.setattr(study, "WARM_UP", 400 * MS)
+        patch.setattr(study, "WINDOW", 600 * MS)
         yield study.experiment()
 
 
