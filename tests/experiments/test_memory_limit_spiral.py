@@ -1,7 +1,6 @@
 """The study of memory limits: its claims hold in shorter runs that begin nearer to the limit."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 
@@ -67,7 +66,7 @@ def test_the_spiral_costs_throughput_and_latency_and_buys_no_time(rows):
 def test_the_floor_is_kept(rows):
     floor = rows["limit, off, floor 25"]
     assert all(row.peak_heap_mib > 1.2 * row.live_mib - 1 for row in floor[1:])
-    assert all(after.limit_mib > before.limit_mib - 1 for before, after in pairwise(floor))
+    assert all(row.limit_mib >= max(study.LIMIT / MIB, 1.25 * row.live_mib) for row in floor)
     assert floor[-1].limit_mib - floor[0].limit_mib > floor[-1].live_mib - floor[0].live_mib > 5
 
 
@@ -85,7 +84,9 @@ def test_the_limiter_holds_the_collector_at_half_of_the_cpu_time_and_lets_the_he
 def test_a_service_that_allocates_little_loses_no_request(rows):
     light = rows["light, limit, off"]
     rate = of("light, limit, off").load[0]
-    assert all(row.requests_per_second == pytest.approx(rate, rel=0.05) for row in light)
+    served = [row.requests_per_second for row in light]
+    assert served == pytest.approx([rate] * len(light), rel=0.16), "five standard deviations"
+    assert sum(served) / len(light) == pytest.approx(rate, rel=0.03)
     assert max(row.gc_share for row in light) < 0.2
 
 

@@ -85,23 +85,24 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
     ]
 
 
+@pytest.mark.skipif(PLAIN, reason="400,000 mallocs")
 def test_a_hit_after_other_work_has_a_price_of_its_own_and_is_as_long_as_one_of_its_values():
-    found, n = {}, 8_000 if PLAIN else 200_000
+    found = {}
     for think in (0, 50 * NS):
         world = a_world([heap(4, 10, True)])
-        world.go(churn, n, 0, think)
+        world.go(churn, 200_000, 0, think)
         world.run()
         calls = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC]
         found[think] = calls, latency_counts(world)
     (loop, (counts, *_)), (apart, (others, *_)) = found.values()
-    assert loop[HIT_APART] == apart[HIT_CLEARED] == 0 and min(loop[HIT_CLEARED], apart[HIT_APART]) > n // 4
+    assert loop[HIT_APART] == apart[HIT_CLEARED] == 0 and min(loop[HIT_CLEARED], apart[HIT_APART]) > 50_000
     assert loop[HIT_FRESH] == apart[HIT_FRESH]
     fast = made_up_prices().fast[SPC]
     assert counts[ALL][bucket_of_int(fast + 10 * NS)] >= loop[HIT_CLEARED]
     values = np.array([10 * NS + 20 * NS * i // 1023 for i in range(1024)])
     expected = np.bincount([bucket_of_int(int(value)) for value in values], minlength=others.shape[1]) * (apart[HIT_APART] / 1024)
     expected[bucket_of_int(fast)] += apart[HIT_FRESH]
-    assert np.abs(others[ALL] - expected)[: bucket_of_int(30 * NS) + 1].max() <= 1100 * n // 200_000 and counts[ZEROING].sum() > 0
+    assert np.abs(others[ALL] - expected)[: bucket_of_int(30 * NS) + 1].max() <= 1100 and counts[ZEROING].sum() > 0
     assert others[FAST].sum() == others[ALL].sum()
 
 
