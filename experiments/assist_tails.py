@@ -38,7 +38,8 @@ from typing import Any
 from experiments import study
 from sim.units import MIB, MS, NS, SEC, US, format_time
 
-RATES = (20_000, 40_000, 50_000, 55_000)  # requests a second on 8 Ps
+RATES = (20_000, 40_000, 50_000, 55_000)  # requests a second
+RATES_ON = 8  # Ps
 PROCS = (1, 2, 4, 8, 16)
 RATE_PER_P = 5_500
 LIVE_PER_P = 8 * MIB
@@ -97,7 +98,7 @@ class Answer:
 
 def experiment() -> Answer:
     """Tails of malloc and of responses by cause, with and without mark assists, over load and number of Ps."""
-    by_rate = [measure(variant, 8, rate, WINDOW) for rate in RATES for variant in VARIANTS]
+    by_rate = [measure(variant, RATES_ON, rate, WINDOW) for rate in RATES for variant in VARIANTS]
     by_procs = []
     for procs in PROCS:
         window = max(REQUESTS * SEC // (RATE_PER_P * procs), WINDOW // 2)
@@ -146,7 +147,7 @@ def slow(window: study.Window) -> dict[str, float]:
 
 def report(answer: Answer) -> Iterator[str]:
     """The text for the terminal."""
-    yield f"1. On 8 Ps, {format_time(WINDOW)} of {len(SEEDS)} seeds each; mallocs of more than {format_time(SLOW)} in a million, by cause"
+    yield f"1. On {RATES_ON} Ps, {format_time(WINDOW)} of {len(SEEDS)} seeds each; mallocs of more than {format_time(SLOW)} in a million, by cause"
     yield from study.table([_row(one, f"{one.rate:,}") for one in answer.by_rate], ["requests/s", *_HEAD])
     yield ""
     yield f"2. At {RATE_PER_P:,} requests a second a P"
@@ -206,7 +207,7 @@ def _plot(answer: Answer) -> Any:
     (causes, response), (procs, peak) = figure.subplots(2, 2)
     rates = [one.rate / 1000 for one in answer.by_rate if one.variant == "as is"]
     _stack(causes, [f"{rate:g}k" for rate in rates], [one for one in answer.by_rate if one.variant == "as is"])
-    causes.set(title="slow mallocs on 8 Ps, by cause", xlabel="requests a second", ylabel="in a million")
+    causes.set(title=f"slow mallocs on {RATES_ON} Ps, by cause", xlabel="requests a second", ylabel="in a million")
     counts = [one for one in answer.by_procs if one.variant == "as is"]
     _stack(procs, [str(one.procs) for one in counts], counts)
     procs.set(title="slow mallocs at 5,500 requests a second a P", xlabel="Ps", ylabel="in a million")
@@ -215,8 +216,8 @@ def _plot(answer: Answer) -> Any:
         response.plot(rates, [one.response_us["p99"] for one in rows], f"{colour}o-", label=f"{variant}, p99")
         response.plot(rates, [one.response_us["p99.9"] for one in rows], f"{colour}s--", label=f"{variant}, p99.9")
         peak.plot(rates, [one.peak_mib for one in rows], f"{colour}o-", label=variant)
-    response.set(title="response on 8 Ps", xlabel="thousand requests a second", ylabel="us", yscale="log")
-    peak.set(title="peak of the live heap on 8 Ps", xlabel="thousand requests a second", ylabel="MiB", ylim=(0, None))
+    response.set(title=f"response on {RATES_ON} Ps", xlabel="thousand requests a second", ylabel="us", yscale="log")
+    peak.set(title=f"peak of the live heap on {RATES_ON} Ps", xlabel="thousand requests a second", ylabel="MiB", ylim=(0, None))
     for axes in (causes, response, procs, peak):
         axes.legend(fontsize="small")
         axes.grid(alpha=0.3)

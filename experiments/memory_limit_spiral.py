@@ -39,6 +39,7 @@ from experiments import study
 from sim.go.world import World
 from sim.units import MIB, MS, SEC, format_size
 
+PROCS = 4
 LIMIT = 64 * MIB
 CONTAINER = LIMIT * 10 // 9
 LIVE = 32 * MIB
@@ -53,7 +54,7 @@ HEADROOM = 0.97  # of its goal that the runtime leaves to the heap (memoryLimitH
 _TEXT = """
 purpose = "A service that leaks"
 [runtime]
-gomaxprocs = 4
+gomaxprocs = {procs}
 gogc = {gogc}
 memory_limit = "{limit}"
 [run]
@@ -164,6 +165,7 @@ def start(policy: Policy) -> study.Watch:
     """A policy's service, about to begin."""
     rate, compute, mallocs, leak = policy.load
     text = _TEXT.format(
+        procs=PROCS,
         gogc=policy.gogc,
         limit=f"{LIMIT}B" if policy.limited else "off",
         duration=DURATION,
@@ -319,7 +321,7 @@ def _plot(answer: Answer) -> Any:
             form = [None if row.form_gc_share is None else 100 * row.form_gc_share for row in rows]
             gc.plot(x, form, "k:", label="k live / (goal - live)")
             memory.plot(x, [row.live_mib for row in rows], "k-.", label="live")
-    gc.set(title="the collector's CPU time, on idle Ps too", ylabel="% of 4 Ps", ylim=(0, 102))
+    gc.set(title="the collector's CPU time, on idle Ps too", ylabel=f"% of {PROCS} Ps", ylim=(0, 102))
     served.set(title="requests served", ylabel="thousands a second", ylim=(0, None))
     memory.axhline(answer.container_mib, color="k", lw=0.8)
     memory.axhline(answer.limit_mib, color="k", lw=0.8, ls="--", label="limit; container")

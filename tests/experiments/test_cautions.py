@@ -137,7 +137,7 @@ def test_a_change_past_the_end():
 
 def test_a_run_is_told_and_ends_all_the_same():
     lines = []
-    sets = ("memory_limit=4MiB", "mallocs=200" if PLAIN else "mallocs=20000")
+    sets = ("memory_limit=4MiB", "mallocs=200" if PLAIN else "mallocs=5000")
     found = run(load("batch-worker", sets), warn=lines.append, check=True)
     assert not found.cut_short
     assert len(lines) == 1

@@ -10,7 +10,7 @@ from experiments import mcentral_mutex as experiment
 from experiments import study
 from experiments.machine import load_machine
 from sim.costs import Price
-from sim.units import NS
+from sim.units import NS, US
 
 
 @pytest.fixture
@@ -26,6 +26,8 @@ def answer():
         patch.setattr(experiment, "MEASURED", {ps: experiment.MEASURED[ps] for ps in (1, 8, 28)})
         patch.setattr(experiment, "CENTRAL", (100,))
         patch.setattr(experiment, "PROCYIELD", (600,))
+        patch.setattr(experiment, "WAKE_LATENCY", (1_000, 5_000))
+        patch.setattr(experiment, "_START", 200 * US)  # of few Ps
         patch.setattr(experiment, "_WANTED", 4000)
         patch.setattr(experiment, "_WANTED_EACH", 1000)
         yield experiment.experiment()

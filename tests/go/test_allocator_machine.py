@@ -115,7 +115,7 @@ def test_every_invariant_after_every_operation(version, linear):
     class Chosen(Machine):
         facts = replace(VERSIONS[version], linear_layout=linear)
 
-    examples, steps = (10, 40) if PLAIN else (15, 50)
+    examples, steps = (3, 40) if PLAIN else (10, 50)
     run_state_machine_as_test(
         Chosen,
         settings=settings(

@@ -80,7 +80,7 @@ def programs(draw):
 
 
 @given(programs())
-@settings(max_examples=3 if PLAIN else 40, derandomize=True, deadline=None, database=None)
+@settings(max_examples=3 if PLAIN else 25, derandomize=True, deadline=None, database=None)
 def test_every_invariant_holds_in_every_cycle_and_the_program_ends(drawn):
     program, options = drawn
     world, checker = run_program(program, **options)
@@ -100,7 +100,7 @@ GRID = [
 SCALE = {"length": 8, "n": 100} if PLAIN else {"length": 14, "n": 300}
 
 
-@pytest.mark.parametrize(("version", "nprocs", "cpus"), GRID[::5] if PLAIN else GRID)
+@pytest.mark.parametrize(("version", "nprocs", "cpus"), GRID[3::5] if PLAIN else GRID)
 def test_programs_of_many_cycles(version, nprocs, cpus):
     """As above with more cycles than Hypothesis cares to draw."""
     world, checker = run_program(draw_program(nprocs, 6, **SCALE), version, nprocs, cpus=cpus)
@@ -134,12 +134,9 @@ def test_the_same_seed_gives_the_same_bytes(version, nprocs, limit):
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process():
     code = "from tests.go.test_gc_programs import run_for_digest; print(run_for_digest('go1.27', 3, None))"
-    answers = {run_for_digest("go1.27", 3, None)}
-    for hash_seed in ("1", "77"):
-        env = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-        answers.add(done.stdout.strip())
-    assert len(answers) == 1
+    env = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == run_for_digest("go1.27", 3, None)
 
 
 def test_checking_changes_nothing():

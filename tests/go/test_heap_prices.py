@@ -4,11 +4,13 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+import pytest
 
 from sim.costs import HeapPrices, MarkPrices, Price, eighths
 from sim.go.metrics import latency_counts, settle_hits, shares
 from sim.go.state import ALL, FAST, HIT_APART, HIT_CLEARED, HIT_FRESH, HIT_KINDS, ZEROING
 from sim.go.world import World
+from sim.jit import PLAIN
 from sim.metrics.histogram import bucket_of_int
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP
 from sim.units import NS
@@ -45,6 +47,7 @@ def churn(g, n, live, think):
         yield g.run(ops, 1)
 
 
+@pytest.mark.skipif(PLAIN, reason="400,000 mallocs")
 def test_no_malloc_is_lost_when_prices_change():
     world = a_world([heap(4, 10, True), heap(8, 100, True)])
     world.go(churn, 400_000, 40_000, 50 * NS)
@@ -59,6 +62,7 @@ def test_no_malloc_is_lost_when_prices_change():
         assert np.array_equal(before, once_more) and np.array_equal(before, after)
 
 
+@pytest.mark.skipif(PLAIN, reason="a million mallocs")
 def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
     world = a_world([heap(4, 10), heap(32, 70)], [marking(4, 10), marking(32, 40)])
     arrays = world.heap.arrays
@@ -81,6 +85,7 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
     ]
 
 
+@pytest.mark.skipif(PLAIN, reason="400,000 mallocs")
 def test_a_hit_after_other_work_has_a_price_of_its_own_and_is_as_long_as_one_of_its_values():
     found = {}
     for think in (0, 50 * NS):

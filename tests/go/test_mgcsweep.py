@@ -310,7 +310,7 @@ COUNTS = (700, 700, 60, 60, 20, 9, 5, 3) if PLAIN else (4000, 3000, 600, 300, 12
 
 
 @pytest.mark.parametrize("version", ["go1.19", "go1.27"])
-@settings(max_examples=3 if PLAIN else 40, derandomize=True, deadline=None, database=None)
+@settings(max_examples=3 if PLAIN else 16, derandomize=True, deadline=None, database=None)
 @given(
     seed=st.integers(0, 1 << 16),
     keep=st.integers(0, 8),

@@ -118,7 +118,7 @@ def test_every_invariant_after_every_operation(policy, order, align):
         pass
 
     Chosen.policy, Chosen.order, Chosen.align = policy, order, align
-    examples, steps = (4, 20) if PLAIN else (20, 40)
+    examples, steps = (4, 20) if PLAIN else (12, 40)
     run_state_machine_as_test(
         Chosen,
         settings=settings(
