@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import click
 
@@ -38,7 +39,7 @@ _WORKERS = 2
 class Timed:
     """Seconds on the wall and of CPUs that a context took, and the percentage of the CPUs' time that others took."""
 
-    def __enter__(self) -> Timed:
+    def __enter__(self) -> Self:
         self._before = Account.now()
         return self
 
@@ -72,12 +73,15 @@ def by_dask(sweep: Sweep, directory: Path) -> tuple[Timed, float]:
     from distributed import Client, LocalCluster
 
     one = {"n_workers": _WORKERS, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with Timed() as found:
-        with LocalCluster(**one, host="127.0.0.1", silence_logs=50) as cluster, Client(cluster) as client:
-            client.wait_for_workers(_WORKERS)
-            begun = time.monotonic()
-            run_sweep(sweep, directory, client.get_executor(), _WORKERS)
-            alone = time.monotonic() - begun
+    with (
+        Timed() as found,
+        LocalCluster(**one, host="127.0.0.1", silence_logs=50) as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(_WORKERS)
+        begun = time.monotonic()
+        run_sweep(sweep, directory, client.get_executor(), _WORKERS)
+        alone = time.monotonic() - begun
     return found, alone
 
 
