@@ -17,6 +17,7 @@ from experiments.progress import Bar, stoppable
 
 if TYPE_CHECKING:
     from experiments.sweeps.pool import Crew
+    from experiments.sweeps.store import Results
 
 
 def many_runs(command: Callable[..., None]) -> Callable[..., None]:
@@ -85,6 +86,7 @@ def sweep(
     if not done.whole:
         click.echo(f"allocsim: interrupted: {done.made:,} runs were made and kept; the same command goes on", err=True)
         raise click.exceptions.Exit(130)
+    _warn_if_edited(file, sets, done.results)
     _print(done.summary, as_json)
     click.echo(f"kept in {visible(output)}: {', '.join(path.name for path in done.written)}", err=True)
     if done.failed:
@@ -92,6 +94,19 @@ def sweep(
             f"allocsim: {done.failed:,} of {len(done.results.runs):,} runs failed; {visible(output)} says why", err=True
         )
         raise click.exceptions.Exit(1)
+
+
+def _warn_if_edited(file: str, sets: tuple[str, ...], results: Results) -> None:
+    """Say so if a sweep file, or a file that it names, is no longer what the results are of."""
+    from experiments.sweeps.points import points_of
+    from experiments.sweeps.spec import read_sweep
+
+    try:
+        same = points_of(read_sweep(file, settings(file, sets)))[0] == results.points
+    except InputError:
+        same = False
+    if not same:
+        warn(f"{file}: it or its scenario was edited while the sweep ran; these results are of what stood there before")
 
 
 def settings(file: str, sets: tuple[str, ...]) -> dict[str, Any]:

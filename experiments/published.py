@@ -10,19 +10,16 @@ background marking is flushed (its cache line is not modelled).
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from experiments import assist_tails, mcentral_mutex, published_guide, published_limit, published_locks
-from experiments.errors import InputError
 from experiments.machine import load_machine
-from experiments.output import writable, write_whole
-from experiments.published_figure import Figure, Row
+from experiments.published_figure import Figure, Row, show, table
 
 RATE = 50_000  # requests a second of assist_tails
 
@@ -90,10 +87,7 @@ def page(figures: Sequence[Figure]) -> Iterator[str]:
     yield "Written by `python -m experiments.published`; prices of the machine epyc-2core."
     for one in figures:
         yield from ("", f"## {one.name}", "", f"Source: {one.source}  ", f"Fitted: {one.fitted}.", "")
-        yield from ("| what | published | simulated | error | band | outcome |", "|---|---|---|---|---|---|")
-        for row in one.rows:
-            numbers = f"{row.published:.4g} | {row.simulated:.4g} | {100 * row.error:+.0f} % | {100 * row.band:.0f} %"
-            yield f"| {row.what} | {numbers} | {row.outcome} |"
+        yield from table(one.rows, "published")
         yield from ("", one.says)
 
 
@@ -102,20 +96,13 @@ def page(figures: Sequence[Figure]) -> Iterator[str]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the page.")
 def main(output: Path | None, as_json: bool) -> None:
     """Hold the model against published figures of Go's allocator and collector."""
-    try:
-        target = None if output is None else writable(output, force=True)
-        figures = [make() for make in FIGURES]
-        text = "\n".join(page(figures)) + "\n"
-        if as_json:
-            found = [asdict(one) | {"rows": [asdict(r) | {"outcome": r.outcome} for r in one.rows]} for one in figures]
-            click.echo(json.dumps(found, indent=1))
-        else:
-            click.echo(text, nl=False)
-        if target is not None:
-            write_whole(target, text)
-    except InputError as error:
-        click.echo(f"published: {error}", err=True)
-        sys.exit(2)
+
+    def make() -> tuple[Iterator[str], Any]:
+        figures = [one() for one in FIGURES]
+        found = [asdict(one) | {"rows": [asdict(r) | {"outcome": r.outcome} for r in one.rows]} for one in figures]
+        return page(figures), found
+
+    show("published", output, as_json, make)
 
 
 if __name__ == "__main__":

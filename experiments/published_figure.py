@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments.errors import InputError
+from experiments.output import writable, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +50,25 @@ class Figure:
     fitted: str
     rows: tuple[Row, ...]
     says: str
+
+
+def table(rows: Sequence[Row], known: str) -> Iterator[str]:
+    """Rows as a table of Markdown; ``known``: what the numbers are called that the simulated ones are held against."""
+    yield from (f"| what | {known} | simulated | error | band | outcome |", "|---|---|---|---|---|---|")
+    for row in rows:
+        numbers = f"{row.published:.4g} | {row.simulated:.4g} | {100 * row.error:+.0f} % | {100 * row.band:.0f} %"
+        yield f"| {row.what} | {numbers} | {row.outcome} |"
+
+
+def show(name: str, output: Path | None, as_json: bool, make: Callable[[], tuple[Iterator[str], Any]]) -> None:
+    """The body of a command: print the page that ``make`` makes, or its JSON, and write the page; errors are one line."""
+    try:
+        target = None if output is None else writable(output, force=True)
+        lines, found = make()
+        text = "\n".join(lines) + "\n"
+        click.echo(json.dumps(found, indent=1) if as_json else text.rstrip("\n"))
+        if target is not None:
+            write_whole(target, text)
+    except InputError as error:
+        click.echo(f"{name}: {error}", err=True)
+        sys.exit(2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from experiments.errors import InputError, visible
 from experiments.pictures import canvas
 from experiments.pictures.metrics import SHORT, Metric, metric_of, of_service
 from experiments.pictures.pareto import front
-from experiments.pictures.points import LEVEL, Axis, Gathered, Setting, curves_of, shown, told
+from experiments.pictures.points import LEVEL, Axis, Curve, Gathered, Setting, curves_of, shown, told
 from sim.units import format_size, format_time
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _MAPS = 6  # maps in a figure
 _TOLD = 12  # points of a front that are told one by one
+_HALF_WIDTH = 58  # letters that half of a figure has room for
+_NEAR = 12  # dots between points whose numbers would lie on each other
 
 
 def caption(found: Gathered, what: str) -> str:
@@ -115,16 +117,16 @@ def bands(found: Gathered, metric: Metric, axis: Axis, fixed: Mapping[str, Setti
     ends = [value for line in lines for part in (line.y, line.low, line.high) for value in part]
     unit, name = canvas.unit_of(metric.name, ends)
     with_intervals = False
-    for i, line in enumerate(lines):
+    for i, (line, label) in enumerate(_told_apart(lines)):
         colour = canvas.PALETTE[i]
         low, high = line.low / unit, line.high / unit
         there = np.isfinite(low)
         with_intervals |= bool(there.any())
         if found.gridded:
-            axes.plot(line.places, line.y / unit, "o-", color=colour, markersize=4, label=line.label)
+            axes.plot(line.places, line.y / unit, "o-", color=colour, markersize=4, label=label)
             axes.fill_between(line.places, low, high, color=colour, alpha=0.22, linewidth=0)
         else:
-            axes.plot(line.places, line.y / unit, "o", color=colour, markersize=4, label=line.label)
+            axes.plot(line.places, line.y / unit, "o", color=colour, markersize=4, label=label)
             axes.vlines(line.places[there], low[there], high[there], color=colour, alpha=0.6)
     interval = f"{100 * LEVEL:g} % interval" if with_intervals else "too few runs for an interval"
     title = caption(found, f"{metric.title}{_fixed(fixed)}, {interval}")
@@ -137,6 +139,15 @@ def bands(found: Gathered, metric: Metric, axis: Axis, fixed: Mapping[str, Setti
     if len(lines) > 1:
         axes.legend()
     return figure
+
+
+def _told_apart(lines: Sequence[Curve]) -> Iterator[tuple[Curve, str]]:
+    """Curves, each with its label; those that lie on each other as one, with the labels of all."""
+    alike: dict[bytes, list[Curve]] = {}
+    for line in lines:
+        alike.setdefault(np.stack([line.places, line.y, line.low, line.high]).tobytes(), []).append(line)
+    for group in alike.values():
+        yield group[0], "\n".join(line.label for line in group)
 
 
 def _place_axis(axes: Any, axis: Axis) -> None:
@@ -237,13 +248,30 @@ def _tell_front(axes: Any, found: Gathered, best: Sequence[int], rows: Mapping[i
     places: dict[tuple[float, ...], list[int]] = {}
     for number in best:
         places.setdefault(tuple(rows[number]), []).append(number)
-    handles, labels = [], []
-    for i, (place, numbers) in enumerate(list(places.items())[:_TOLD], 1):
-        axes.annotate(str(i), (place[1], place[0]), (6, 5), textcoords="offset points", fontsize="small")
-        handles.append(Line2D([], [], linestyle="none"))
+    labels = []
+    for i, numbers in enumerate(list(places.values())[:_TOLD], 1):
         alike = f" ({len(numbers) - 1} more alike)" if len(numbers) > 1 else ""
         labels.append(f"{i}:  " + visible(told(found.results.points[numbers[0]].values, found.axes)) + alike)
     if len(places) > _TOLD:
-        handles.append(Line2D([], [], linestyle="none"))
         labels.append(f"{len(places) - _TOLD} more without a number")
-    axes.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, -0.13), ncols=2, handlelength=0)
+    _number(axes, [(place[1], place[0]) for place in list(places)[:_TOLD]])
+    columns = 2 if max(map(len, labels)) <= _HALF_WIDTH else 1
+    axes.figure.set_figheight(axes.figure.get_figheight() + 0.17 * math.ceil(len(labels) / columns))
+    handles = [Line2D([], [], linestyle="none")] * len(labels)
+    axes.figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=0)
+
+
+def _number(axes: Any, places: Sequence[tuple[float, float]]) -> None:
+    """Number points from 1 on, those together that are too near each other to be told apart."""
+    dots = axes.transData.transform(places)
+    groups: list[list[int]] = []
+    for i, dot in enumerate(dots):
+        near = [group for group in groups if np.abs(dots[group[0]] - dot).max() < _NEAR]
+        if near:
+            near[0].append(i)
+        else:
+            groups.append([i])
+    for group in groups:
+        numbers = ", ".join(str(i + 1) for i in group)
+        x, y = places[group[0]]
+        axes.annotate(numbers, (x, y), (6, 5), textcoords="offset points", fontsize="small")

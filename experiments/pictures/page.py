@@ -22,7 +22,7 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --dim: #666; --bad: #b00020; --bar: #4477aa55; }
 @media (prefers-color-scheme: dark) { :root { --dim: #aaa; --bad: #ff8a80; --bar: #66aadd55; } }
 * { box-sizing: border-box; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 62rem; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 70rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
 p { margin: .5rem 0; }

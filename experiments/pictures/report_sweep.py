@@ -125,7 +125,7 @@ def _estimate(metric: Metric, one: Interval | None) -> page.Cell:
     if one is None:
         return "-"
     unit, name = canvas.unit_of(metric.name, [one.estimate])
-    half = f" ± {one.half_width / unit:.2g}" if math.isfinite(one.half_width) else ""
+    half = f" ± {float(f'{one.half_width / unit:.2g}'):.10g}" if math.isfinite(one.half_width) else ""
     if name.endswith(("per-second", "cycles")):  # the heading says so
         name = name.partition(" ")[0] if " " in name else ""
     return page.figure_of(one.estimate, f"{one.estimate / unit:.4g}{half} {name}".strip())

@@ -95,11 +95,11 @@ def points_of(sweep: Sweep) -> tuple[list[Point], list[Scenario]]:
     InputError, before anything runs, names the setting that the scenario lacks or the point whose values it refuses.
     """
     check_keys(sweep)
+    if (runs := _count(sweep) * sweep.replications) > MAX_RUNS:
+        sweep.refuse("axes", f"make {runs:,} runs, more than {MAX_RUNS:,}; write fewer values or replications")
     points, scenarios = [], []
     files = _Files()
     for number, values in enumerate(values_of(sweep)):
-        if (number + 1) * sweep.replications > MAX_RUNS:
-            sweep.refuse("axes", f"make more than {MAX_RUNS:,} runs; write fewer values or replications")
         scenario = _resolved(sweep, number, values)
         _check_machine(sweep, scenario.machine, scenario.version, files)
         content = files.content(scenario)
@@ -107,6 +107,16 @@ def points_of(sweep: Sweep) -> tuple[list[Point], list[Scenario]]:
         points.append(Point(number, values, tuple(_key(content, seed) for seed in seeds)))
         scenarios.append(scenario)
     return points, scenarios
+
+
+def _count(sweep: Sweep) -> int:
+    """How many points a sweep has."""
+    if sweep.kind in DRAWN:
+        return sweep.samples
+    if sweep.kind == "list":
+        return len(sweep.points)
+    lengths = [len(axis) for axis in sweep.axes.values() if not isinstance(axis, Range)]
+    return math.prod(lengths) if sweep.kind == "grid" else lengths[0]
 
 
 def runs_of(sweep_seed: int, points: list[Point]) -> list[Run]:
@@ -203,6 +213,17 @@ class _Files:
         if "trace" in config["workload"]:
             config["workload"]["trace"] = self._digest(config["workload"]["trace"])
         return json.dumps({"schema": SCHEMA, "code": code_version(), "config": config}, sort_keys=True)
+
+
+def files_of(scenario: Scenario) -> list[str]:
+    """The files that a scenario names, which each run of it reads."""
+    named = scenario.machine, getattr(scenario.workload, "trace", "")
+    return [path for path in named if "/" in path]
+
+
+def key_of(scenario: Scenario) -> str:
+    """What a run is recorded under, by what files hold now."""
+    return _key(_Files().content(scenario), scenario.seed)
 
 
 def _key(content: str, seed: int) -> str:

@@ -151,7 +151,8 @@ class Sweep:
                 self._check_range(where, axis)
             elif isinstance(axis, str | bytes) or not isinstance(axis, Sequence) or not axis:
                 right = "[50, 100]" if self.kind not in DRAWN else "[50, 100] or { low = 50, high = 100 }"
-                self.refuse(where, f"{shown(axis)} is no list of values; write {right}")
+                what = "has no values" if axis in ([], ()) else f"{shown(axis)} is no list of values"
+                self.refuse(where, f"{what}; write {right}")
             else:
                 for value in axis:
                     self._value(where, value)

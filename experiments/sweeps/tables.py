@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ FORMATS = ("parquet", "csv", "jsonl")
 _NAMES = ("p50", "p90", "p99", "p99.9", "p99.99", "p99.999")  # of sim.metrics.histogram.PERCENTILES
 _SECOND, _NS = 1e12, 1e3  # picoseconds
 _GROUP = 50_000  # rows of a row group, at least
+_CHUNK = 4_096  # rows that are turned into Arrow's at a time, at least: each column of a turn takes 10 us
 _INT64 = 1 << 63
 _KINDS = {"cause": "text", "low_ns": "float", "high_ns": "float"} | {
     prefix + field.name: {"float": "float", "str": "text"}[field.type]
@@ -61,15 +63,18 @@ def row_of(results: Results, run: Run, record: Record) -> dict[str, Any]:
 
 def rows_of(run: Run, record: Record) -> dict[str, Columns]:
     """What a run adds to each of the other tables."""
+    import numpy as np
+
     cycles = zip(*record.cycles, strict=True)
+    series = np.array(record.series, np.int64)
     found: dict[str, Columns] = {
-        "series": dict(zip(record.series_columns, map(list, zip(*record.series, strict=True)), strict=False)),
+        "series": dict(zip(record.series_columns, series.T, strict=False)),
         "histograms": _histograms(record),
         "gc_cycles": {name: list(map(_number, cells)) for name, cells in zip(COLUMNS, cycles, strict=False)},
     }
     for table, columns in found.items():
         length = len(next(iter(columns.values()), ()))
-        found[table] = {"point": [run.point] * length, "replicate": [run.replicate] * length} | columns
+        found[table] = {"point": np.full(length, run.point), "replicate": np.full(length, run.replicate)} | columns
     return found
 
 
@@ -89,12 +94,16 @@ def _histograms(record: Record) -> Columns:
     import numpy as np
 
     low, high = _limits()
-    buckets = np.concatenate([np.array(one.buckets) for one in record.latency.values()] or [np.zeros(0, int)])
+    whole = record.latency.values()
+    buckets, counts = (
+        np.fromiter(chain.from_iterable(parts), np.int64)
+        for parts in ((one.buckets for one in whole), (one.counts for one in whole))
+    )
     return {
         "cause": [cause for cause, one in record.latency.items() for _ in one.buckets],
         "low_ns": low[buckets],
         "high_ns": high[buckets],
-        "count": [count for one in record.latency.values() for count in one.counts],
+        "count": counts,
     }
 
 
@@ -224,26 +233,49 @@ class _Parquet:
         exact: dict[str, tuple[type, Callable[[Any], Any]]] = {"text": (str, _text), "float": (float, float)}
         self._as = {name: exact[kind] for name, kind in kinds.items() if kind in exact}
         self._writer = ParquetWriter(path, self._schema, compression="zstd")
+        self._rows: list[Columns] = []
         self._held: list[Any] = []
+        self._waiting = self._grouped = 0  # rows of each
 
     def write(self, rows: Columns) -> None:
-        whole = dict(rows)
+        self._rows.append(rows)
+        self._waiting += len(next(iter(rows.values())))
+        if self._waiting >= _CHUNK:
+            self._convert()
+
+    def _convert(self) -> None:
+        """Rows that wait become Arrow's, and those a row group if they are enough."""
+        if not self._rows:
+            return
+        whole = {name: _joined([rows[name] for rows in self._rows]) for name in self._schema.names}
         for name, (kind, exact) in self._as.items():
             if isinstance(whole[name], list) and set(map(type, whole[name])) != {kind}:
                 whole[name] = [None if value is None else exact(value) for value in whole[name]]
         self._held.append(self._arrow.table(whole, self._schema))
-        if sum(table.num_rows for table in self._held) >= _GROUP:
+        self._grouped += self._waiting
+        self._rows, self._waiting = [], 0
+        if self._grouped >= _GROUP:
             self._flush()
 
     def _flush(self) -> None:
         if self._held:
             self._writer.write_table(self._arrow.concat_tables(self._held))
-            self._held.clear()
+            self._held, self._grouped = [], 0
 
     def close(self) -> None:
         """Write what is left, and the footer."""
+        self._convert()
         self._flush()
         self._writer.close()
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Parts of a column, one after the other: lists as a list, arrays as an array."""
+    if isinstance(parts[0], list):
+        return list(chain.from_iterable(parts))
+    import numpy as np
+
+    return np.concatenate(parts)
 
 
 def _text(value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from experiments.errors import InputError
 from experiments.sweeps.code import code_version
+from experiments.sweeps.points import files_of, key_of
 from experiments.sweeps.record import Record, encode, record_of
 from sim.units import Throw
 
@@ -45,7 +46,10 @@ class Done:
 
 
 def execute(code: str, tasks: Sequence[Task]) -> list[Done]:
-    """Run a batch; InputError if this worker's code is not the sweep's. A run that fails leaves a record of its error."""
+    """Run a batch; a run that fails leaves a record of its error.
+
+    InputError if this worker's code is not the sweep's, or a file that a scenario names does not hold what it held.
+    """
     if code != code_version():
         raise InputError(f"a worker has allocsim {code_version()}, the sweep {code}; install the same on every machine")
     with _TURN:
@@ -55,6 +59,10 @@ def execute(code: str, tasks: Sequence[Task]) -> list[Done]:
 def _one(code: str, task: Task) -> Done:
     begun = time.perf_counter()
     record = _record(code, task)
+    named = files_of(task.scenario)
+    if named and key_of(task.scenario) != task.key:
+        what = "was changed while the sweep ran, or is another on this worker"
+        raise InputError(f"{' or '.join(named)}: {what}; put back what it was, or run the sweep in a new directory")
     return Done(task.key, encode(record), record.error is not None, time.perf_counter() - begun)
 
 

@@ -206,6 +206,7 @@ GOROUTINE = np.dtype(
         ("npages", "i8"),
         ("scav", "i8"),  # how many of them were scavenged
         ("owed", "i8"),  # picoseconds of sweeping and metadata that it has yet to spend
+        ("owed_sweeps", "i8"),  # those of sweeping
         ("assist_bytes", "i8"),  # bytes it may allocate before it has to assist (gcAssistBytes)
         ("assist_work", "i8"),  # scan work that the assist in progress has to do
         ("assist_base", "i8"),  # assist_each when it began

@@ -6,7 +6,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from experiments import questions, questions_answers
+from experiments import questions, questions_answers, questions_classes, questions_stops
 from experiments.published_figure import Row
 from experiments.questions import QUESTIONS, Question
 from sim.jit import PLAIN
@@ -64,3 +64,22 @@ def test_a_quarter_of_busy_ps_marks():
 def test_a_share_is_of_the_time_from_the_first_work_to_the_last():
     samples = [(10, 0), (20, 0), (30, 1), (40, 1), (50, 3), (60, 3)]
     assert questions_answers._busy_share(samples) == pytest.approx(3 / 30)
+
+
+@pytest.mark.skipif(PLAIN, reason="half a million mallocs")
+def test_waste_is_what_the_layout_of_a_span_leaves():
+    """8 KiB hold 341 slots of 24 bytes, or 336 beside 128 bytes of mark bits in go1.27; of 1152 bytes 7."""
+    assert questions_classes.in_use(24, 0) == pytest.approx(8192 / (336 * 24), rel=1e-3)
+    assert questions_classes.in_use(1025, 0) == pytest.approx(8192 / (7 * 1025), rel=1e-3)
+
+
+@pytest.mark.skipif(PLAIN, reason="a hundred thousand mallocs")
+def test_a_stop_waits_for_who_gives_memory_back(monkeypatch):
+    """Twice the memory past the limit: a stop twice as long, in either case as long as the giving back, which is priced."""
+    found = []
+    for heap, limit in ((64, 48), (128, 96)):
+        monkeypatch.setattr(questions_stops, "_HEAP", heap * MIB)
+        found.append(questions_stops.longest_stop(limit * MIB))
+    (short, gave_little), (long, gave_much) = found
+    assert long == pytest.approx(2 * short, rel=0.15)
+    assert short < gave_little and long < gave_much

@@ -12,6 +12,7 @@ import pytest
 import experiments.run
 from experiments.run import build, run
 from sim.jit import PLAIN
+from sim.metrics.perfetto import packets
 from sim.units import MS
 from workloads.scenario import list_scenarios, load
 
@@ -229,3 +230,17 @@ def test_a_service_counts_from_the_intended_arrival():
     assert result.queued.total / result.response.total > 0.9
     light = run(load("api-service", (*sets, "workload.rate=2000", f"duration={requests * 500}us")))
     assert light.response.percentiles[0] / 1e6 == pytest.approx(100, rel=0.1)
+
+
+@pytest.mark.skipif(PLAIN, reason="a quarter of a million mallocs")
+def test_a_timeline_has_sweeps_where_they_are_paid():
+    """What a refill swept before it waited for a lock passes after that: within the goroutine's own slices."""
+    timeline = run(load("api-service", ["duration=80ms", "gomaxprocs=8"]), timeline=True).timeline
+    b"".join(packets(timeline, "api-service"))  # slices nest
+    rows = zip(timeline.slice_tracks, timeline.begins, timeline.ends, timeline.slice_names, strict=True)
+    slices = [(track, begin, end, timeline.names[name]) for track, begin, end, name in rows]
+    own = {row[:3] for row in slices if row[3].startswith("request/")}
+    sweeps = [row for row in slices if row[3] == "sweep" and timeline.tracks[row[0]].name.startswith("P")]
+    assert len(sweeps) > 10
+    for track, begin, end, _ in sweeps:
+        assert any(t == track and b <= begin and end <= e for t, b, e in own)

@@ -151,7 +151,11 @@ GRID = "[axes]\ngogc = [50]\n"
         ("", "axes: missing; write [axes]"),
         ("axes = 5", "axes: 5 is no table; write [axes]"),
         ("[axes]\ngogc = 50", "axes.gogc: 50 is no list of values; write [50, 100]"),
-        ("[axes]\ngogc = []", "axes.gogc: a list is no list of values"),
+        ("[axes]\ngogc = []", "axes.gogc: has no values; write [50, 100]"),
+        (
+            f"[sweep]\nreplications = 2\n[axes]\ngogc = {[*range(1, 1001)]}\nworkload.rate = {[*range(1, 1001)]}",
+            "axes: make 2,000,000 runs, more than 1,000,000; write fewer values or replications",
+        ),
         ("[axes]\ngogc = [[50]]", "axes.gogc: a list is not allowed; write a number"),
         ("[axes]\ngogc = { low = 1, high = 2 }", "axes.gogc: a range is of kind latin-hypercube or random alone"),
         ("[axes]\ngogcc = [50]", "axes: gogcc: unknown key; did you mean runtime.gogc?"),

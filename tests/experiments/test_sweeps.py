@@ -284,6 +284,49 @@ def test_damaged_records_are_made_again(folder, tmp_path):
     assert {path: path.read_bytes() for path in whole} == whole
 
 
+def test_a_machine_file_that_changes_meanwhile_ends_the_sweep(folder, monkeypatch, tmp_path):
+    """Runs after the change are not kept; with the file as it was the sweep goes on."""
+    machine = tmp_path / "m.toml"
+    held = (ROOT / "experiments/machines/epyc-2core.toml").read_text()
+    machine.write_text(held)
+    ran = []
+
+    def run(scenario):
+        ran.append(scenario.seed)
+        if len(ran) == 3:
+            machine.write_text(held + "\n")
+        return run_scenario(scenario)
+
+    sweep = Sweep(
+        str(folder / "small.toml"), axes={"gogc": [50]}, replications=5, set={"prices": str(machine), "gomaxprocs": 1}
+    )
+    monkeypatch.setattr("experiments.run.run", run)
+    with ThreadPoolExecutor(1) as executor:
+        with pytest.raises(InputError, match=r"m\.toml: was changed while the sweep ran, or is another on this worker"):
+            run_sweep(sweep, tmp_path / "d", executor, 1, ("csv",))
+        assert 0 < len(made(tmp_path / "d")) <= 2
+        machine.write_text(held)
+        run_sweep(sweep, tmp_path / "d", executor, 1, ("csv",))
+    assert len(made(tmp_path / "d")) == 5
+
+
+def test_a_sweep_file_that_is_edited_meanwhile_is_told_of(folder, capfd, monkeypatch, tmp_path):
+    (tmp_path / "small.toml").write_text(SCENARIO)
+    (tmp_path / "sweep.toml").write_text(SWEEP.replace("replications = 6", ""))
+
+    def run(scenario):
+        (tmp_path / "small.toml").write_text(SCENARIO.replace("goroutines = 2", "goroutines = 3"))
+        return run_scenario(scenario)
+
+    monkeypatch.setattr("experiments.run.run", run)
+    with ThreadPoolExecutor(1) as executor:
+        monkeypatch.setattr("experiments.sweeps.sweeping.crew_of", lambda jobs: _crew(executor))
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["sweep", str(tmp_path / "sweep.toml"), "-o", str(tmp_path / "d"), "--format", "csv"])
+    assert ended.value.code == 0
+    assert "sweep.toml: it or its scenario was edited while the sweep ran" in capfd.readouterr().err.splitlines()[-2]
+
+
 def test_a_worker_of_other_code_is_refused(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(work, "code_version", lambda: "0.9+abc")
     with (
