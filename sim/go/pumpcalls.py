@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numba import int64, types, void
 
-from sim.go.mallocgc import STEP, heap_locked, hold, next_sample, pay
+from sim.go.mallocgc import STEP, hold, next_sample, pay
 from sim.go.mcentral import take_listed
 from sim.go.mgcmark import ASSISTING, work_for
-from sim.go.pump import COMPUTING, HAVE_NONE, HAVE_PAGES, INSERT, LISTED, SEGMENT, ops_at
+from sim.go.pump import COMPUTING, HAVE_NONE, HAVE_PAGES, INSERT, LISTED, SEGMENT, hold_heap, ops_at
 from sim.go.state import CENTRAL_WAIT, NEVER, goroutines, heap_type, p_time, procs, variables
 from sim.jit import bare, entry, jit
 from sim.ops import ALLOC, COMPUTE, DEAD, SHARED
@@ -29,11 +29,7 @@ _CENTRAL_PRICE = STEP["central"]
 @entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64))
 def with_heap_lock(h: Any, p: Any, waited: Any, tried: Any) -> Any:
     """One hold of mheap.lock for the allocation of P: (picoseconds to hold it, 1 if that was all it needs)."""
-    h = bare(h)
-    g = goroutines(h)[procs(h)[p].g]
-    held, complete = heap_locked(h, p, waited, tried != 0)
-    if complete:
-        g.stage = INSERT if h[0].mcentral_mutex and g.spanclass >= 2 else HAVE_PAGES
+    held, complete = hold_heap(bare(h), p, waited, tried != 0)
     return held, np.int64(complete)
 
 
