@@ -517,12 +517,12 @@ def step(h: Any, p: Any, now: Any) -> Any:
 @inlined
 def first(times: Any, nprocs: Any) -> Any:
     """The P that is due first, and when; P 0 at NEVER if none is. Behind the last P comes the collector."""
-    p = np.int64(0)
     time = times[0]
     for i in range(1, nprocs + 1):
-        if times[i] < time:
-            time = times[i]
-            p = np.int64(i)
+        time = min(time, times[i])
+    p = np.int64(0)
+    while times[p] != time:
+        p += 1
     return p, time
 
 

@@ -40,6 +40,7 @@ NO_PAGE = -1
 NEVER = 1 << 62
 NO_GOAL = (1 << 63) - 1  # no memory limit, or a goal of the scavenger that is met
 MAX_OCCUPIED = 8
+MAX_FRESH = 255  # of a span's ``fresh``
 
 # mspan.state
 SPAN_DEAD = 0
@@ -71,7 +72,9 @@ SPAN = np.dtype(
         ("spanclass", "u1"),
         ("state", "u1"),
         ("needzero", "u1"),  # memory was used before: a new object may have to be cleared
-        ("fresh", "u1"),  # some pages came from the system: not all may be resident
+        # 0 = memory stands behind all of it; else pages came from the system, and 1 + how many 4 KiB pages from its start
+        # on are known to be resident, up to 255
+        ("fresh", "u1"),
     ],
     align=True,
 )
