@@ -155,7 +155,9 @@ class World:
             self.gc.log.watch_lock(lock)
         if timeline is None:  # which is told of every hold
             self._heap_lock.keep_in(self.heap.tables)
-        self.pool_locks = [self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline, TimedLock) for i in range(NUM_STACK_ORDERS)]
+        self.pool_locks = [
+            self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline, TimedLock) for i in range(NUM_STACK_ORDERS)
+        ]
         self.stacks = Stacks(self)
         self.sched = Sched(self, self.cpus)
         self.timers = Timers(self)
