@@ -24,12 +24,11 @@ TINY_SIZE = 16
 @jit
 def span_class_of(h: Any, size: Any, noscan: Any) -> Any:
     """Span class of a request of size >= 1: tiny objects go to 5, large ones to 0 or 1. (malloc.go:mallocgc)"""
-    if noscan and size < TINY_SIZE:
+    if (size < TINY_SIZE) & (noscan != 0):
         return np.int64(TINY_SPAN_CLASS)
     if size > h[0].max_small_size:
         return np.int64(noscan)
-    if h[0].malloc_header and not noscan and size > MIN_SIZE_FOR_MALLOC_HEADER:
-        size += MALLOC_HEADER_SIZE
+    size += MALLOC_HEADER_SIZE * ((h[0].malloc_header != 0) & (noscan == 0) & (size > MIN_SIZE_FOR_MALLOC_HEADER))
     return size_class(size) * 2 + noscan
 
 

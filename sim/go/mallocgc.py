@@ -53,6 +53,7 @@ from sim.go.state import (
     HIT_KINDS,
     HIT_MARKING,
     LARGE,
+    MAX_FRESH,
     NEVER,
     NO_PAGE,
     NUM_CAUSES,
@@ -142,15 +143,26 @@ def pay_bytes(h: Any, p: Any, nbytes: Any, rate: Any) -> Any:
 
 
 @jit
-def touch(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
-    """Make bytes of a span resident: picoseconds of the page faults for system pages that were not."""
+def touch_some(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
+    """Make bytes of a span resident that may not be: as `touch`, with the span's word of what is behind its start."""
     small, huge = touch_pages(h, sp, offset, nbytes)
+    known = np.int64(sp.fresh)
+    if offset >> OS_PAGE_SHIFT < known:
+        sp.fresh = min(max(((offset + nbytes - 1) >> OS_PAGE_SHIFT) + 2, known), np.int64(MAX_FRESH))
     cost = np.int64(0)
     for _ in range(small):
         cost += pay(h, p, _FIRST_TOUCH)
     for _ in range(huge):
         cost += pay(h, p, _HUGE_TOUCH)
     return cost
+
+
+@inlined
+def touch(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
+    """Make bytes of a fresh span resident: picoseconds of the page faults for system pages that were not."""
+    if ((offset + nbytes - 1) >> OS_PAGE_SHIFT) + 1 < np.int64(sp.fresh):
+        return np.int64(0)
+    return touch_some(h, p, sp, offset, nbytes)
 
 
 @jit
@@ -344,15 +356,23 @@ def scanned_again(size: Any, ptr_bytes: Any, elemsize: Any) -> Any:
 
 @inlined
 def count_small(h: Any, p: Any, op: Any, spc: Any, sp: Any) -> None:
-    """Statistics of a small object that was placed: how many live, and what marking one will scan."""
+    """Statistics of a small object that was placed: how many live, and what marking one will scan.
+
+    Objects with and without pointers alternate unpredictably: both take the same path, the latter adding nothing.
+    """
     h[0].live_objects += 1
-    if op["flags"] & NOSCAN == 0:
-        long = h[0].malloc_header and sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER
-        mcaches(h)[p].scan_alloc += sp.elemsize if long else op.ptr_bytes
-        again = scanned_again(op.arg, op.ptr_bytes, sp.elemsize) if long else np.int64(0)
-        scan_bytes(h)[spc] += MALLOC_HEADER_SIZE * long + (op.arg + again if again > 0 else op.ptr_bytes)
-        scan_read(h)[spc] += op.ptr_bytes + again
-        scan_count(h)[spc] += 1
+    scan = np.int64(op["flags"] & NOSCAN == 0)
+    scanned = ptr_bytes = scan * op.ptr_bytes
+    read = ptr_bytes
+    if (scan != 0) & (h[0].malloc_header != 0) & (sp.elemsize > MIN_SIZE_FOR_MALLOC_HEADER):
+        again = scanned_again(op.arg, ptr_bytes, sp.elemsize)
+        scanned = MALLOC_HEADER_SIZE + (op.arg + again if again > 0 else ptr_bytes)
+        read += again
+        ptr_bytes = np.int64(sp.elemsize)
+    mcaches(h)[p].scan_alloc += ptr_bytes
+    scan_bytes(h)[spc] += scanned
+    scan_read(h)[spc] += read
+    scan_count(h)[spc] += scan
 
 
 @inlined

@@ -97,7 +97,11 @@ class Proc:
     def ahead(self) -> int:
         """Picoseconds its own clock is ahead of the world's: a segment or a compute in progress."""
         due = int(self.world.heap.arrays["p_time"][self.index])
-        return due - self.world.now if self._kind == PUMPED and due != NEVER else 0
+        return due - self.world.now if self._kind == PUMPED and due != NEVER and not self._holds_heap() else 0
+
+    def _holds_heap(self) -> bool:
+        """Whether it is in a hold of mheap.lock that compiled code granted."""
+        return self.world.heap.tables.scalar("heap_lock_holder") == self.index
 
     def times(self) -> dict[str, int]:
         """Picoseconds so far by kind: those of `KINDS`, malloc, compute and first_touch; they add up to the time.
@@ -108,6 +112,9 @@ class Proc:
         spent = dict(zip(KINDS, self._spent, strict=True))
         if self._kind != PUMPED:
             spent[KINDS[self._kind]] += self.world.now - self._since
+        spent["lock"] += int(self.fields["lock_time"])
+        if self._holds_heap():
+            spent["lock"] += self.world.now - self.world.heap.tables.scalar("heap_lock_since")
         spent |= {kind: int(self.fields[f"{name}_time"]) for kind, name in _PUMP_TIMES.items()}
         ahead = self.ahead()
         g = self.world.heap.arrays["goroutines"][self.fields["g"]]
@@ -405,6 +412,11 @@ class Proc:
             if reason == kernel.NEED_HEAP:
                 self.turn_to(LOCKED)
                 yield from self.heap_lock()
+            elif reason == kernel.FREE_HEAP:
+                self.turn_to(LOCKED)
+                yield from self._unlock(self.world.heap_lock, HEAP_WAIT)
+                if int(heap.arrays["goroutines"][g.id]["stage"]) == kernel.PAGES:
+                    yield from self.heap_lock(1)
             elif reason == kernel.NEED_CENTRAL:
                 self.turn_to(LOCKED)
                 yield from self._central_lock(g)
@@ -447,10 +459,13 @@ class Proc:
         row = self.world.heap.arrays["goroutines"][g.id]
         return int(row["stage"]) == kernel.CLEARING or int(row["assist_paid"]) == 2
 
-    def heap_lock(self) -> Step:
-        """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)"""
+    def heap_lock(self, tried: int = 0) -> Step:
+        """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)
+
+        ``tried``: 1 if it has held it before.
+        """
         env, lock, header = self.world.env, self.world.heap_lock, self.world.heap.header
-        tried = complete = 0
+        complete = 0
         while not complete:
             asked = self.world.now
             yield from lock.acquire(self.index, asked)

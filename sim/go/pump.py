@@ -24,6 +24,7 @@ import numpy as np
 from numba import int64, types
 
 from sim.engine.clock import OWNERS, RUN
+from sim.go.heaplock import end_hold, grant, is_free
 from sim.go.malloc import TINY_SIZE, span_class_of
 from sim.go.mallocgc import (
     assign,
@@ -32,6 +33,7 @@ from sim.go.mallocgc import (
     finish_malloc,
     got_pages,
     got_partial,
+    heap_locked,
     pages_without_lock,
     place_large,
     place_object,
@@ -108,6 +110,7 @@ GC_START = 9  # it is the one to start a collection
 PARK = 10  # its assist parks
 MARK_DONE = 11  # its assist found nothing left to mark
 COLLECTOR = 12  # no P's: the collector's own turn
+FREE_HEAP = 13  # its hold of mheap.lock is over, and somebody waits
 
 # log kinds
 LOG_OBJECT = 1  # address
@@ -398,6 +401,35 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
     return DONE
 
 
+@jit
+def hold_heap(h: Any, p: Any, waited: Any, tried: Any) -> Any:
+    """What one hold of mheap.lock does for the allocation of P: (picoseconds of it, whether that was all it needs)."""
+    g = goroutines(h)[procs(h)[p].g]
+    held, complete = heap_locked(h, p, waited, tried)
+    if complete:
+        g.stage = INSERT if h[0].mcentral_mutex and g.spanclass >= 2 else HAVE_PAGES
+    return held, complete
+
+
+@jit
+def begin_hold(h: Any, p: Any, now: Any, tried: Any) -> Any:
+    """P takes mheap.lock, which is free: its turn comes when it gives it back."""
+    grant(h, p, now)
+    held, _ = hold_heap(h, p, np.int64(0), tried)
+    p_time(h)[p] = now + held
+    return STAY
+
+
+@jit
+def after_hold(h: Any, p: Any, g: Any, now: Any) -> Any:
+    """P gives mheap.lock back: why Python is needed, STAY if it took it once more, or DONE."""
+    held, free = end_hold(h, now)
+    procs(h)[p].lock_time += held
+    if not free:
+        return FREE_HEAP
+    return begin_hold(h, p, now, True) if g.stage == PAGES else DONE
+
+
 @inlined
 def safepoint(h: Any, p: Any, now: Any) -> Any:
     """Whether something waits for this P at the end of its segment."""
@@ -420,6 +452,10 @@ def step(h: Any, p: Any, now: Any) -> Any:
     lag = np.int64(0)
     start = now
     h[0].now = now
+    if h[0].heap_lock_holder == p:
+        reason = after_hold(h, p, g, now)
+        if reason != DONE:
+            return reason
     if g.stage == MIDDLE:
         lag = pr.lag
         start = now - lag
@@ -481,12 +517,12 @@ def step(h: Any, p: Any, now: Any) -> Any:
 @inlined
 def first(times: Any, nprocs: Any) -> Any:
     """The P that is due first, and when; P 0 at NEVER if none is. Behind the last P comes the collector."""
-    p = np.int64(0)
     time = times[0]
     for i in range(1, nprocs + 1):
-        if times[i] < time:
-            time = times[i]
-            p = np.int64(i)
+        time = min(time, times[i])
+    p = np.int64(0)
+    while times[p] != time:
+        p += 1
     return p, time
 
 
@@ -504,6 +540,8 @@ def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
         if time > limit_time or (time == limit_time and RUN * OWNERS + p > limit_priority) or time == NEVER:
             return np.int64(STAY), p, time, p, time
         reason = step(h, p, time) if p < h[0].nprocs else COLLECTOR
+        if reason == NEED_HEAP and is_free(h):
+            reason = begin_hold(h, p, time, False)
         if reason == STAY and h[0].event_per_op and goroutines(h)[procs(h)[p].g].stage == MIDDLE:
             time = times[p]
             reason = OP_EVENT

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numba import int64, types, void
 
-from sim.go.mallocgc import STEP, heap_locked, hold, next_sample, pay
+from sim.go.mallocgc import STEP, hold, next_sample, pay
 from sim.go.mcentral import take_listed
 from sim.go.mgcmark import ASSISTING, work_for
-from sim.go.pump import COMPUTING, HAVE_NONE, HAVE_PAGES, INSERT, LISTED, SEGMENT, ops_at
+from sim.go.pump import COMPUTING, HAVE_NONE, HAVE_PAGES, INSERT, LISTED, SEGMENT, hold_heap, ops_at
 from sim.go.state import CENTRAL_WAIT, NEVER, goroutines, heap_type, p_time, procs, variables
-from sim.jit import bare, entry, jit
+from sim.jit import bare, entry, inlined, jit
 from sim.ops import ALLOC, COMPUTE, DEAD, SHARED
 
 MAX_SIZE = 1 << 40  # bytes of an allocation
@@ -29,11 +29,7 @@ _CENTRAL_PRICE = STEP["central"]
 @entry(types.UniTuple(int64, 2)(heap_type, int64, int64, int64))
 def with_heap_lock(h: Any, p: Any, waited: Any, tried: Any) -> Any:
     """One hold of mheap.lock for the allocation of P: (picoseconds to hold it, 1 if that was all it needs)."""
-    h = bare(h)
-    g = goroutines(h)[procs(h)[p].g]
-    held, complete = heap_locked(h, p, waited, tried != 0)
-    if complete:
-        g.stage = INSERT if h[0].mcentral_mutex and g.spanclass >= 2 else HAVE_PAGES
+    held, complete = hold_heap(bare(h), p, waited, tried != 0)
     return held, np.int64(complete)
 
 
@@ -95,6 +91,17 @@ def owe(h: Any, p: Any, cause: Any, picoseconds: Any) -> None:
     goroutines(h)[procs(h)[p].g].spent[cause] += picoseconds
 
 
+@inlined
+def is_wrong(op: Any, nshared: Any, nvars: Any) -> Any:
+    """Whether an operation may not be run; computed without a branch."""
+    kind, arg, obj = op.kind, op.arg, op.obj
+    n = nshared if op["flags"] & SHARED else nvars
+    in_order = (kind <= COMPUTE) & (arg >= 0) & (arg <= MAX_ARG) & ((kind == COMPUTE) | (obj < n))
+    allocates = (kind != ALLOC) | ((arg >= 1) & (arg <= MAX_SIZE) & (obj >= -1))
+    dies = (kind != DEAD) | (obj >= 0)
+    return not (in_order & allocates & dies)
+
+
 @entry(int64(heap_type, int64, int64, int64, int64, int64))
 def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any) -> Any:
     """Give a goroutine its next batch; -1, or the index of the first operation that may not be run."""
@@ -102,13 +109,7 @@ def begin(h: Any, goroutine: Any, address: Any, nops: Any, base: Any, nvars: Any
     ops = ops_at(address, nops)
     nshared = h[0].shared_variables_len
     for i in range(nops):
-        op = ops[i]
-        n = nshared if op["flags"] & SHARED else nvars
-        if op.kind > COMPUTE or op.arg < 0 or op.arg > MAX_ARG:
-            return np.int64(i)
-        if op.kind == ALLOC and (op.arg < 1 or op.arg > MAX_SIZE or op.obj < -1 or op.obj >= n):
-            return np.int64(i)
-        if op.kind == DEAD and (op.obj < 0 or op.obj >= n):
+        if is_wrong(ops[i], nshared, nvars):
             return np.int64(i)
     g = goroutines(h)[goroutine]
     g.ops = address

@@ -28,19 +28,8 @@ _CLASSES = (
 class_to_size = np.array([int(entry.split("/")[0]) for entry in _CLASSES.split()], dtype=np.int64)
 class_to_allocnpages = np.array([int(entry.split("/")[1]) for entry in _CLASSES.split()], dtype=np.int64)
 
-SMALL_SIZE_MAX = 1024  # requests up to 1016 look their class up by 8 bytes, larger ones by 128
-_LARGEST = 32768
-
-
-def _lookup(step: int, base: int, last: int) -> Any:
-    """Class of each request size ``base + i * step`` up to ``last``: the smallest class that holds it."""
-    sizes = np.arange(base, last + 1, step)
-    return np.searchsorted(class_to_size[1:], sizes, side="left").astype(np.uint8) + np.uint8(1)
-
-
-size_to_class8 = _lookup(8, 0, SMALL_SIZE_MAX)
-size_to_class8[0] = 0
-size_to_class128 = _lookup(128, SMALL_SIZE_MAX, _LARGEST)
+# by request size in units of 8 bytes: the smallest class that holds it; the runtime has a second table for large sizes
+size_to_class8 = np.searchsorted(class_to_size, np.arange(0, class_to_size[-1] + 1, 8)).astype(np.uint8)
 
 MALLOC_HEADER_SIZE = 8
 MIN_SIZE_FOR_MALLOC_HEADER = 512  # pointerful objects above it carry a header (go1.27)
@@ -51,9 +40,7 @@ assert len(class_to_size) == NUM_SIZE_CLASSES
 @jit
 def size_class(size: Any) -> Any:
     """The smallest size class whose slots hold ``size`` bytes, 1 <= size <= 32768. (malloc.go:mallocgcSmallNoscan)"""
-    if size <= SMALL_SIZE_MAX - 8:
-        return np.int64(size_to_class8[(size + 7) >> 3])
-    return np.int64(size_to_class128[(size - SMALL_SIZE_MAX + 127) >> 7])
+    return np.int64(size_to_class8[(size + 7) >> 3])
 
 
 @jit

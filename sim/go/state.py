@@ -40,6 +40,7 @@ NO_PAGE = -1
 NEVER = 1 << 62
 NO_GOAL = (1 << 63) - 1  # no memory limit, or a goal of the scavenger that is met
 MAX_OCCUPIED = 8
+MAX_FRESH = 255  # of a span's ``fresh``
 
 # mspan.state
 SPAN_DEAD = 0
@@ -71,7 +72,9 @@ SPAN = np.dtype(
         ("spanclass", "u1"),
         ("state", "u1"),
         ("needzero", "u1"),  # memory was used before: a new object may have to be cleared
-        ("fresh", "u1"),  # some pages came from the system: not all may be resident
+        # 0 = memory stands behind all of it; else pages came from the system, and 1 + how many 4 KiB pages from its start
+        # on are known to be resident, up to 255
+        ("fresh", "u1"),
     ],
     align=True,
 )
@@ -241,6 +244,7 @@ PROC = np.dtype(
         ("compute_seen", "i8"),  # what that was at the last malloc, -1 if the program wrote to the object after it
         ("touch_time", "i8"),  # first touches by the program
         ("assist_time", "i8"),  # marking inside mallocgc
+        ("lock_time", "i8"),  # holds of mheap.lock that compiled code granted
         ("mallocs", "i8"),
         ("segments", "i8"),
         ("limiter_event", "u1"),  # what it is at that the GC CPU limiter counts (mgclimit)
@@ -503,6 +507,12 @@ SCALARS = [
     ("stop", "u1"),  # stop-the-world wanted: no new segment begins
     ("event_per_op", "u1"),  # run-ahead off: every operation is an event of its own
     ("cpu_waiters", "i4"),  # threads waiting for a CPU
+    # mheap.lock (heaplock.py)
+    ("heap_lock_here", "u1"),  # compiled code keeps it: nobody waits
+    ("heap_lock_holder", "i8"),  # the P in a hold that compiled code granted, -1 = none
+    ("heap_lock_since", "i8"),  # when it began
+    ("heap_lock_acquisitions", "i8"),  # since Python counted them last
+    ("heap_lock_hold", "i8"),  # picoseconds of those that ended
     ("max_run_ahead", "i8"),  # picoseconds
     ("nprocs", "i8"),
     ("log_used", "i8"),
@@ -656,6 +666,7 @@ def new_tables() -> Tables:
     fields.nset_blocks = 1
     fields.free_words[:] = -1
     fields.search_addr = 1 << 35
+    fields.heap_lock_holder = -1
     fields.sweep_drained = 1  # no sweep before the first cycle (mgc.go:gcinit)
     fields.starting_stack_size = 2048
     fields.ngs = 1  # row 0 is nobody

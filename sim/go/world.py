@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import simpy
@@ -28,6 +28,7 @@ from sim.engine import clock
 from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
 from sim.go.goroutine import Body, Goroutine
+from sim.go.heaplock import HeapLock
 from sim.go.metrics import settle_hits
 from sim.go.mgc import Collector
 from sim.go.newstack import Stacks
@@ -51,6 +52,7 @@ from sim.metrics.timeline import Timeline
 from sim.units import US, throw
 
 MAX_RUN_AHEAD = 1 * US
+_L = TypeVar("_L", bound=TimedLock)
 # a refill may take mheap.lock with none of mcentral's held; a stack pool takes it inside its own (lockrank.go)
 _SCHED_RANK, _CENTRAL_RANK, _POOL_RANK, _HEAP_RANK = 5, 10, 15, 20
 
@@ -132,10 +134,10 @@ class World:
             start_profile(self.heap.header)
         self.lock_order = LockOrder()
         discipline = "spinbit" if facts.spinbit_mutex else "futex"
-        self.sched_lock = self._lock("sched.lock", _SCHED_RANK, discipline)
-        self.heap_lock = self._lock("mheap.lock", _HEAP_RANK, discipline)
+        self.sched_lock = self._lock("sched.lock", _SCHED_RANK, discipline, TimedLock)
+        self._heap_lock = self._lock("mheap.lock", _HEAP_RANK, discipline, HeapLock)
         self.central_locks = [
-            self._lock(f"mcentral[{i}].lock", _CENTRAL_RANK, discipline)
+            self._lock(f"mcentral[{i}].lock", _CENTRAL_RANK, discipline, TimedLock)
             for i in range(NUM_SPAN_CLASSES if facts.mcentral_mutex else 0)
         ]
         if heap_shape not in prices.mark:
@@ -151,9 +153,13 @@ class World:
         self.price_heap(0)
         self.cpus = gomaxprocs if cpus is None else cpus
         self.gc = Collector(self, gogc, memory_limit, globals_bytes, timeline)
-        for lock in (self.heap_lock, *self.central_locks):
+        for lock in (self._heap_lock, *self.central_locks):
             self.gc.log.watch_lock(lock)
-        self.pool_locks = [self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline) for i in range(NUM_STACK_ORDERS)]
+        if timeline is None:  # which is told of every hold
+            self._heap_lock.keep_in(self.heap.tables)
+        self.pool_locks = [
+            self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline, TimedLock) for i in range(NUM_STACK_ORDERS)
+        ]
         self.stacks = Stacks(self)
         self.sched = Sched(self, self.cpus)
         self.timers = Timers(self)
@@ -222,9 +228,15 @@ class World:
             kind = "large" if spc < 2 else "small" if small else "middle"
             arrays["mark_object"][spc], arrays["mark_byte"][spc] = (noscan, 0) if spc & 1 else scan[kind]
 
-    def _lock(self, name: str, rank: int, discipline: str) -> TimedLock:
+    def _lock(self, name: str, rank: int, discipline: str, kind: type[_L]) -> _L:
         below = self.stream(f"lock/{name}").below if discipline == "spinbit" else None
-        return TimedLock(self.env, name, rank, discipline, self.prices.lock, self.lock_order, below)
+        return kind(self.env, name, rank, discipline, self.prices.lock, self.lock_order, below)
+
+    @property
+    def heap_lock(self) -> HeapLock:
+        """mheap.lock as it is now."""
+        self._heap_lock.take_over()
+        return self._heap_lock
 
     @property
     def now(self) -> int:
