@@ -13,8 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from sim.go.runtime import Heap
+from sim.go.scalars import NUM_STACK_ORDERS
 from sim.go.stack import G0_STACK, GSIGNAL_STACK, STACK_GUARD, STACK_MIN
-from sim.go.state import ARENA_PAGES, NUM_STACK_ORDERS, PAGE_SHIFT, SPAN_MANUAL
+from sim.go.state import ARENA_PAGES, PAGE_SHIFT, SPAN_MANUAL
 from sim.units import throw
 
 STACK_SIZES = tuple(STACK_MIN << order for order in range(NUM_STACK_ORDERS))

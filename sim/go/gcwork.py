@@ -12,7 +12,6 @@ from numba import int64, types, void
 
 from sim.go import mgclimit, mgcpacer
 from sim.go.gfree import free_dead_stacks
-from sim.go.mallocgc import STEP
 from sim.go.mcache import prepare_for_sweep
 from sim.go.mgcmark import CREDIT_SLACK as CREDIT_SLACK  # noqa: PLC0414 - for its users in Python
 from sim.go.mgcmark import (
@@ -28,6 +27,7 @@ from sim.go.mgcmark import (
 from sim.go.mgcscavenge_index import next_gen
 from sim.go.mgcsweep import begin_sweep, finish_sweep, gc_pace_sweeper, sweep_done, sweep_one
 from sim.go.mpagecache import page_cache_flush
+from sim.go.pay import STEP
 from sim.go.pumpcalls import cut_assists
 from sim.go.stack import free_stack_spans, gc_compute_starting_stack_size, scan_stack
 from sim.go.stackcost import clear_stack_facts, stack_cost

@@ -17,73 +17,40 @@ from typing import Any
 
 import numpy as np
 
-from sim.costs import STEPS
-from sim.engine.rng import draw64, exponential
+from sim.engine.rng import exponential
 from sim.go.malloc import TINY_SIZE
-from sim.go.mcache import cache_fresh, update_heap_live
+from sim.go.mcache import update_heap_live
 from sim.go.mfixalloc import PTR_SIZE
-from sim.go.mgcmark import mark_new_object, note_work
-from sim.go.mgcscavenge import bytes_to_scavenge, scavenge
-from sim.go.mheap import (
-    OS_PAGE_SHIFT,
-    PAGE_CACHE_MAX_PAGES,
-    alloc_mspan_locked,
-    alloc_pages_locked,
-    arena_of,
-    finish_span,
-    refill_page_cache_locked,
-    touch_pages,
-)
-from sim.go.mpagecache import page_cache_alloc
+from sim.go.mgcmark import mark_new_object
 from sim.go.mspan import next_free_index, set_alive, set_dead, tiny_count
 from sim.go.mspanset import place_swept
+from sim.go.pay import STEP, pay, pay_bytes, touch, touch_header, touch_meta
 from sim.go.sizeclasses import MALLOC_HEADER_SIZE, MIN_SIZE_FOR_MALLOC_HEADER
 from sim.go.state import (
     ALL,
     FAST,
     FIRST_TOUCH,
-    FRESH,
-    GC_MARK,
     GC_OFF,
-    GROW,
-    HEAP_WAIT,
     HIT_APART,
     HIT_CLEARED,
     HIT_FRESH,
     HIT_KINDS,
     HIT_MARKING,
     LARGE,
-    MAX_FRESH,
-    NEVER,
-    NO_PAGE,
     NUM_CAUSES,
-    PAGE_CACHE,
-    PAGE_SEARCH,
     PAGE_SHIFT,
-    PARTIAL,
-    PRICE_FRESH,
-    PRICE_PARTIAL,
-    PRICE_STEPS,
     PROFILE,
-    SCAVENGE,
-    SPAN_IN_USE,
-    SWEEP,
     TINY,
     TINY_SPAN_CLASS,
-    WORK_SWEEP,
     ZEROING,
-    arenas,
     cause_max,
     cause_time,
-    cells,
     fast_calls,
     fast_price,
-    goroutines,
     histograms,
     hit_price,
     marking_price,
     mcaches,
-    p_time,
     prices,
     procs,
     scan_bytes,
@@ -97,129 +64,11 @@ from sim.go.state import (
 from sim.jit import inlined, jit
 from sim.metrics.histogram import BUCKETS, bucket_of
 from sim.ops import NEEDZERO, NOSCAN, SHARED, TOUCH
-from sim.words import ZERO, ones, shl64, shr64
 
-STEP = {name: PRICE_STEPS + i for i, name in enumerate(STEPS)}
 _TINY_PRICE = STEP["tiny"]
-_PAGE_CACHE_REFILL = STEP["page_cache_refill"]
-_PAGE_ALLOC = STEP["page_alloc"]
-_PAGE_LEVEL = STEP["page_level"]
-_MSPAN_REFILL = STEP["mspan_refill"]
-_GROW = STEP["grow"]
-_GROW_ARENA = STEP["grow_arena"]
-_FIRST_TOUCH = STEP["first_touch"]
-_READ_TOUCH = STEP["read_touch"]
-_COPY_TOUCH = STEP["copy_touch"]
-_HUGE_TOUCH = STEP["huge_touch"]
-_META_TOUCH = STEP["meta_touch"]
-_MADVISE = STEP["madvise"]
-_MADVISE_PAGE = STEP["madvise_page"]
-_TLB_SHOOTDOWN = STEP["tlb_shootdown"]
 _PROFILE_SAMPLE = STEP["profile_sample"]
-_LARGE = STEP["large"]
 
 CLEAR_CHUNK = 256 << 10  # bytes of a large object cleared between two preemption checks (memclrNoHeapPointersChunked)
-
-
-@jit
-def pay(h: Any, p: Any, row: Any) -> Any:
-    """The price of a step: its mean, or a draw from the P's own stream where it varies. Picoseconds."""
-    price = prices(h)[row]
-    if price.row < 0:
-        return price["mean"]
-    pr = procs(h)[p]
-    cell = np.int64(shr64(draw64(pr.draw_key, pr.draws), 54))
-    pr.draws += np.uint64(1)
-    return cells(h)[(price.row << 10) + cell]
-
-
-@jit
-def pay_bytes(h: Any, p: Any, nbytes: Any, rate: Any) -> Any:
-    """nbytes at a rate in femtoseconds a byte: whole picoseconds, the rest carried to the P's next such price."""
-    pr = procs(h)[p]
-    total = nbytes * rate + pr.rest
-    pr.rest = total % 1000
-    return total // 1000
-
-
-@jit
-def touch_some(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
-    """Make bytes of a span resident that may not be: as `touch`, with the span's word of what is behind its start."""
-    small, huge = touch_pages(h, sp, offset, nbytes)
-    known = np.int64(sp.fresh)
-    if offset >> OS_PAGE_SHIFT < known:
-        sp.fresh = min(max(((offset + nbytes - 1) >> OS_PAGE_SHIFT) + 2, known), np.int64(MAX_FRESH))
-    cost = np.int64(0)
-    for _ in range(small):
-        cost += pay(h, p, _FIRST_TOUCH)
-    for _ in range(huge):
-        cost += pay(h, p, _HUGE_TOUCH)
-    return cost
-
-
-@inlined
-def touch(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
-    """Make bytes of a fresh span resident: picoseconds of the page faults for system pages that were not."""
-    if ((offset + nbytes - 1) >> OS_PAGE_SHIFT) + 1 < np.int64(sp.fresh):
-        return np.int64(0)
-    return touch_some(h, p, sp, offset, nbytes)
-
-
-@jit
-def others_run(h: Any, p: Any) -> Any:
-    """Whether another P runs, on whose CPU the system has to have page table entries forgotten that it changes."""
-    if h[0].mark_workers > 0:
-        return True
-    for q in range(h[0].nprocs):
-        if q != p and p_time(h)[q] != NEVER:
-            return True
-    return False
-
-
-@jit
-def touch_header(h: Any, p: Any, sp: Any, offset: Any) -> Any:
-    """Picoseconds of the page faults, if any, of writing a type's address before an object. (mbitmap.go:heapSetTypeSmallHeader)
-
-    While marking the write barrier reads first what was there: two faults of the system, and the second interrupts the
-    CPUs of other Ps that run, since the page of zeros may be in use there.
-    """
-    if h[0].gc_phase != GC_MARK:
-        return touch(h, p, sp, offset, np.int64(MALLOC_HEADER_SIZE))
-    small, huge = touch_pages(h, sp, offset, np.int64(MALLOC_HEADER_SIZE))
-    cost = np.int64(0)
-    if huge:
-        cost += pay(h, p, _HUGE_TOUCH)
-    if small:
-        cost += pay(h, p, _READ_TOUCH) + pay(h, p, _COPY_TOUCH)
-        if others_run(h, p):
-            cost += pay(h, p, _TLB_SHOOTDOWN)
-    return cost
-
-
-@jit
-def is_resident(h: Any, sp: Any) -> Any:
-    """Whether memory stands behind all of a span: a span used before may have been given back without being written."""
-    first = sp.start_page << (PAGE_SHIFT - OS_PAGE_SHIFT)
-    end = first + (sp.npages << (PAGE_SHIFT - OS_PAGE_SHIFT))
-    while first < end:
-        n = min(end - first, 64 - (first & 63))
-        mask = shl64(ones(n), first & 63)
-        touched = arenas(h)[arena_of(h, first >> (PAGE_SHIFT - OS_PAGE_SHIFT))].touched
-        if touched[(first & 16383) >> 6] & mask != mask:
-            return False
-        first += n
-    return True
-
-
-@jit
-def touch_meta(h: Any, p: Any, g: Any) -> Any:
-    """Page faults on metadata that the last steps were first to use (mfixalloc.py counts them); picoseconds."""
-    cost = np.int64(0)
-    while h[0].fact_meta_pages > 0:
-        h[0].fact_meta_pages -= 1
-        cost += pay(h, p, _META_TOUCH)
-    g.spent[FIRST_TOUCH] += cost
-    return cost
 
 
 @inlined
@@ -439,109 +288,6 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
 
 
 @jit
-def pay_sweeps(h: Any, p: Any, g: Any) -> Any:
-    """Picoseconds of the sweeping that the last steps did. (mgcsweep.py adds them up)"""
-    cost = h[0].fact_sweep_time
-    h[0].fact_sweep_time = 0
-    g.owed_sweeps += cost
-    g.spent[SWEEP] += cost
-    return cost
-
-
-@jit
-def settle(h: Any, p: Any, g: Any) -> None:
-    """Sweeping and new metadata of the step that ends are this allocation's to pay, before another P reads the facts."""
-    g.owed += pay_sweeps(h, p, g) + touch_meta(h, p, g)
-
-
-@jit
-def pay_owed(h: Any, p: Any, g: Any) -> Any:
-    """Picoseconds of what was settled since the allocation began: they pass now, whatever was waited for in between."""
-    settle(h, p, g)
-    note_work(h, p, WORK_SWEEP, h[0].now, g.owed_sweeps)
-    g.owed_sweeps = 0
-    cost = g.owed
-    g.owed = 0
-    return cost
-
-
-@jit
-def got_partial(h: Any, p: Any, g: Any) -> Any:
-    """A refill found a span with room: cache it; picoseconds."""
-    cost = pay(h, p, PRICE_PARTIAL + np.int64(g.spanclass))
-    g.spent[PARTIAL] += cost
-    cost += pay_owed(h, p, g)  # spans swept on the way and their mark bits, a block for the span given back
-    procs(h)[p].malloc_time += cost
-    cache_fresh(h, p, np.int64(g.spanclass), np.int64(g.span))
-    return cost
-
-
-@jit
-def madvise_price(h: Any, p: Any, runs: Any, npages: Any) -> Any:
-    """Picoseconds of giving back so many runs with so many resident 4 KiB pages in all. (mem_linux.go:sysUnusedOS)
-
-    Each call interrupts the CPUs of other Ps that run.
-    """
-    cost = npages * prices(h)[_MADVISE_PAGE]["mean"]
-    for _ in range(runs):
-        cost += pay(h, p, _MADVISE)
-        if others_run(h, p):
-            cost += pay(h, p, _TLB_SHOOTDOWN)
-    return cost
-
-
-@jit
-def scavenge_for_span(h: Any, p: Any, scav: Any, growth: Any) -> Any:
-    """Give other memory back for a span that P got pages for; picoseconds. (mheap.go:allocSpan, from HaveSpan on)
-
-    ``scav``: scavenged pages among the span's; ``growth``: pages the heap grew by for it. For spans of objects and of
-    stacks alike. The runtime takes the heap lock twice a run and lets others allocate meanwhile; here all of it happens at
-    one instant, and the two holds cost their time without anybody queueing for them.
-    """
-    nbytes, force = bytes_to_scavenge(h, scav << PAGE_SHIFT, growth << PAGE_SHIFT)
-    if nbytes <= 0:
-        return np.int64(0)
-    h[0].fact_scav_runs = 0
-    h[0].fact_scav_pages = 0
-    h[0].scav_released_eager += scavenge(h, nbytes, force, True)
-    cost = madvise_price(h, p, h[0].fact_scav_runs, h[0].fact_scav_pages)
-    for _ in range(2 * h[0].fact_scav_runs):
-        cost += pay(h, p, _PAGE_ALLOC)
-    h[0].scavenge_assist_time += cost
-    return cost
-
-
-@jit
-def got_pages(h: Any, p: Any, g: Any) -> Any:
-    """Pages and a span record are there: make them a span; picoseconds. (mheap.go:allocSpan, mcentral.go:grow)
-
-    On memory nobody touched, mark bits or pointer bits at the span's end are its first touch (go1.27).
-    """
-    s = np.int64(g.span)
-    scavenging = scavenge_for_span(h, p, g.scav, g.growth)
-    g.spent[SCAVENGE] += scavenging
-    finish_span(h, s, g.page, g.npages, np.int64(g.spanclass), SPAN_IN_USE, g.scav)
-    sp = spans(h)[s]
-    if not sp.fresh and not is_resident(h, sp):
-        sp.fresh = 1
-    row = PRICE_FRESH + np.int64(g.spanclass) if g.spanclass >= 2 else _LARGE
-    cost = pay(h, p, row)
-    g.spent[FRESH if g.spanclass >= 2 else LARGE] += cost
-    cost += scavenging
-    used = sp.nelems * sp.elemsize
-    end = g.npages << PAGE_SHIFT
-    if sp.fresh and used < end and sp.elemsize <= MIN_SIZE_FOR_MALLOC_HEADER and h[0].inline_mark_bits:
-        faults = touch(h, p, sp, end - 128, np.int64(128))
-        g.spent[FIRST_TOUCH] += faults
-        cost += faults
-    if g.spanclass >= 2:
-        cache_fresh(h, p, np.int64(g.spanclass), s)
-    cost += pay_owed(h, p, g)
-    procs(h)[p].malloc_time += cost
-    return cost
-
-
-@jit
 def touch_cleared(h: Any, p: Any, g: Any, offset: Any, nbytes: Any) -> Any:
     """Page faults of clearing part of a large object where no memory stands behind all of it; picoseconds."""
     sp = spans(h)[np.int64(g.span)]
@@ -626,65 +372,3 @@ def touch_large(h: Any, p: Any, g: Any, op: Any) -> Any:
     faults = touch(h, p, sp, np.int64(0), op.arg)
     procs(h)[p].touch_time += faults
     return faults
-
-
-@jit
-def take_record(h: Any, p: Any, g: Any) -> None:
-    """A span record from the P's cache; no lock. (mheap.go:tryAllocMSpan)"""
-    g.span = alloc_mspan_locked(h, p)
-
-
-@jit
-def pages_without_lock(h: Any, p: Any, g: Any) -> Any:
-    """Pages and a record from the P's own caches; False when the heap lock is needed for either."""
-    c = mcaches(h)[p]
-    g.page = NO_PAGE
-    g.scav = 0
-    g.growth = 0
-    if g.npages < PAGE_CACHE_MAX_PAGES:
-        g.page, g.scav = page_cache_alloc(h, p, g.npages)
-    if g.page < 0 or c.mspancache_len == 0:
-        return False
-    take_record(h, p, g)
-    return True
-
-
-@jit
-def heap_locked(h: Any, p: Any, waited: Any, tried: Any) -> Any:
-    """What one hold of mheap.lock does for an allocation: (picoseconds held, whether it is complete). (mheap.go:allocSpan)
-
-    ``waited``: picoseconds the P waited for the lock; ``tried``: an earlier hold filled the page cache already.
-    """
-    g = goroutines(h)[procs(h)[p].g]
-    c = mcaches(h)[p]
-    g.spent[HEAP_WAIT] += waited
-    if g.page < 0 and g.npages < PAGE_CACHE_MAX_PAGES and c.pcache == ZERO and not tried:
-        walked = h[0].levels_walked
-        refill_page_cache_locked(h, p)
-        held = pay(h, p, _PAGE_CACHE_REFILL) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL]["mean"]
-        g.spent[PAGE_CACHE] += held
-        g.page, g.scav = page_cache_alloc(h, p, g.npages)
-        if g.page < 0 or c.mspancache_len == 0:
-            return held, False
-        take_record(h, p, g)
-        return held, True
-    held = np.int64(0)
-    if g.page < 0:
-        walked = h[0].levels_walked
-        h[0].fact_grown = 0
-        h[0].fact_arenas = 0
-        g.page, g.scav = alloc_pages_locked(h, g.npages)
-        g.growth = h[0].fact_grown
-        held += pay(h, p, _PAGE_ALLOC) + (h[0].levels_walked - walked) * prices(h)[_PAGE_LEVEL]["mean"]
-        g.spent[PAGE_SEARCH] += held
-        grown = pay(h, p, _GROW) if h[0].fact_grown > 0 else np.int64(0)
-        for _ in range(h[0].fact_arenas):
-            grown += pay(h, p, _GROW_ARENA)
-        g.spent[GROW] += grown
-        held += grown
-    if c.mspancache_len == 0:
-        records = pay(h, p, _MSPAN_REFILL)
-        g.spent[PAGE_SEARCH] += records
-        held += records
-    take_record(h, p, g)
-    return held + touch_meta(h, p, g), True

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.go.mallocgc import STEP
 from sim.go.mstats import CpuStats, GcStats, heap_stats, mem_stats, rss
+from sim.go.pay import STEP
 from sim.go.ptime import KINDS
 from sim.go.sizeclasses import class_to_size
 from sim.go.state import ALL, CAUSES, FAST, HIT_CLEARED, HIT_FRESH, HIT_KINDS, HIT_MARKING, TINY, ZEROING

@@ -31,16 +31,12 @@ from sim.go.mallocgc import (
     clear_chunk,
     combine_tiny,
     finish_malloc,
-    got_pages,
-    got_partial,
-    heap_locked,
-    pages_without_lock,
     place_large,
     place_object,
-    settle,
     tiny_offset,
     touch_large,
 )
+from sim.go.mallocspan import got_pages, got_partial, heap_locked, pages_without_lock, settle
 from sim.go.mcache import uncache_full
 from sim.go.mcentral import cache_span, pay_for_refill, ready_listed
 from sim.go.mgcmark import (

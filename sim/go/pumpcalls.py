@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numba import int64, types, void
 
-from sim.go.mallocgc import STEP, hold, next_sample, pay
+from sim.go.mallocgc import hold, next_sample
 from sim.go.mcentral import take_listed
 from sim.go.mgcmark import ASSISTING, work_for
+from sim.go.pay import STEP, pay
 from sim.go.pump import COMPUTING, HAVE_NONE, HAVE_PAGES, INSERT, LISTED, SEGMENT, hold_heap, ops_at
 from sim.go.state import CENTRAL_WAIT, NEVER, goroutines, heap_type, p_time, procs, variables
 from sim.jit import bare, entry, inlined, jit

@@ -10,10 +10,10 @@ from numba import int64, void
 
 from sim.go import mgclimit, mgcpacer, mheap
 from sim.go.params import VERSIONS, Facts, set_facts
+from sim.go.scalars import MAX_OCCUPIED
 from sim.go.state import (
     ARENA_PAGES,
     CHUNK_PAGES,
-    MAX_OCCUPIED,
     MSPAN_CACHE_LEN,
     NEVER,
     NUM_SPAN_CLASSES,

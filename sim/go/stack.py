@@ -36,10 +36,9 @@ import numpy as np
 
 from sim.go.mheap import alloc_span, free_span_locked, span_of_page, touch_pages
 from sim.go.mspan import words_alloc, words_free
+from sim.go.scalars import NUM_STACK_LARGE, NUM_STACK_ORDERS
 from sim.go.state import (
     GC_OFF,
-    NUM_STACK_LARGE,
-    NUM_STACK_ORDERS,
     PAGE_SHIFT,
     SPAN_MANUAL,
     goroutines,

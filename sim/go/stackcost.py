@@ -12,8 +12,9 @@ import numpy as np
 from numba import int64, types
 
 from sim.go.gfree import come_alive, die, enter_dead, get_dead, keeps_stack, new_row, take_stack
-from sim.go.mallocgc import STEP, pages_without_lock, pay, pay_bytes
+from sim.go.mallocspan import pages_without_lock
 from sim.go.mheap import finish_span, free_span_locked, room_is_short
+from sim.go.pay import STEP, pay, pay_bytes
 from sim.go.stack import (
     STACK_CACHE_SIZE,
     STACK_GUARD,

@@ -36,12 +36,12 @@ from sim.go.params import VERSIONS, Facts
 from sim.go.pumpcalls import start_profile
 from sim.go.roots import Roots
 from sim.go.runtime import Heap
+from sim.go.scalars import NUM_STACK_ORDERS
 from sim.go.sched import Sched
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER, class_to_size
 from sim.go.state import (
     NUM_CAUSES,
     NUM_SPAN_CLASSES,
-    NUM_STACK_ORDERS,
     PRICE_FRESH,
     PRICE_PARTIAL,
     PRICE_STEPS,

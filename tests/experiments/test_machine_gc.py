@@ -32,7 +32,7 @@ def table(rows, heaps=((256, 1),)):
 
 def prices(rows):
     """Of the one heap."""
-    return {shape: one for shape, (one,) in mark_prices(table(rows)).items()}
+    return {shape: one for shape, (one,) in mark_prices({"mark": table(rows)}).items()}
 
 
 def test_without_rows_of_their_own_shuffled_heaps_and_headers_are_priced_like_others():
@@ -64,10 +64,27 @@ def test_what_is_measured_gives_itself_again():
 
 def test_each_heap_with_all_its_rows_has_prices():
     rows = table(NS, [(4, 1), (256, 1), (256, 2)]).rows | table({"objs64": 7, "leaf64": 5}, [(32, 1)]).rows
-    found = mark_prices(Table("m.toml: mark", "s", "u", rows))
+    found = mark_prices({"mark": Table("m.toml: mark", "s", "u", rows)})
     assert [(one.procs, one.nbytes // MIB) for one in found["list"]] == [(1, 4), (1, 256), (2, 256)]
     assert [one.nbytes // MIB for one in of_procs(found["list"], 1)] == [4, 256]
     assert [one.nbytes // MIB for one in of_procs(found["list"], 64)] == [256]
+
+
+def test_beside_a_program_marking_takes_as_much_longer_as_it_did_there():
+    def readings(name, rows):
+        return Table(f"m.toml: {name}", "s", "u", {key: {column: Reading(*3 * (Fraction(one),))} for key, (column, one) in rows.items()})
+
+    alive = {(64, "scan", 256, 1): ("objects", 1000), (64, "noscan", 256, 1): ("objects", 500), (2048, "scan", 256, 1): ("objects", 10)}
+    alive |= {(64, "scan", 4, 1): ("objects", 10**6)}  # of another heap
+    mark = table(NS | SHUFFLED)
+    alone = 1000 * NS["objs64shuf"] + 500 * SHUFFLED["leaf64shuf"] + 10 * SHUFFLED["objs2048shuf"]
+    tables = {"mark": mark, "alive": readings("alive", alive), "marked": readings("marked", {(256, 1): ("cpu", Fraction(3 * alone, 2000))})}
+    found, before = mark_prices(tables), mark_prices({"mark": mark})
+    for shape, (one,) in found.items():
+        (other,) = before[shape]
+        for name in ("scan_object", "noscan_object", "small_byte", "large_byte", "middle_object", "middle_byte"):
+            assert getattr(one, name) == pytest.approx(1.5 * getattr(other, name), rel=1e-4), (shape, name)
+    assert mark_prices(tables | {"marked": readings("marked", {(4, 1): ("cpu", 7)})}) == before, "of another heap"
 
 
 def heap(mib):

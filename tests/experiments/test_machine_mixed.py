@@ -58,6 +58,15 @@ def test_calls_for_one_slot_are_no_hits_and_their_fresh_span_is_paid_apart():
     assert found == derived(without=[("hit", 8192, "scan", 4, 2)]), "a row of hits for one slot is nothing"
 
 
+def test_hits_while_the_collector_marks_are_as_timed_and_those_of_one_slot_as_others():
+    found = tables()
+    found["hit_marking"] = Table("m.toml: hit_marking", "s", "ns", {(64, "scan", 4, 2): row(20, 60, 90, 300, 70)})
+    marking = mixed(found, "scan", 4, 2, FRESH.get).marking
+    assert marking[64].mean == round(1000 * (0.99 * 70 + 0.01 * 300)) and marking[64].cells[512] == pytest.approx(60_000, rel=0.01)
+    assert marking[8192] == derived().hits[8192] and set(marking) == {64, 8192, 32768}
+    assert not derived().marking, "a file without such calls"
+
+
 def test_missing_rows_are_those_of_fewer_ps():
     found = derived(without=[("refilled", 32768, "scan", 4, 2), ("hit", 64, "scan", 4, 2)])
     assert found.borrowed == {64: 1, 32768: 1}

@@ -8,11 +8,11 @@ import pytest
 
 from sim.costs import HeapPrices, MarkPrices, Price, eighths
 from sim.go.metrics import latency_counts, settle_hits, shares
-from sim.go.state import ALL, FAST, HIT_APART, HIT_CLEARED, HIT_FRESH, HIT_KINDS, ZEROING
+from sim.go.state import ALL, FAST, HIT_APART, HIT_CLEARED, HIT_FRESH, HIT_KINDS, HIT_MARKING, ZEROING
 from sim.go.world import World
 from sim.jit import PLAIN
 from sim.metrics.histogram import bucket_of_int
-from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP
+from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, TOUCH
 from sim.units import NS
 from tests.go.prices import made_up_prices
 
@@ -104,6 +104,52 @@ def test_a_hit_after_other_work_has_a_price_of_its_own_and_is_as_long_as_one_of_
     expected[bucket_of_int(fast)] += apart[HIT_FRESH]
     assert np.abs(others[ALL] - expected)[: bucket_of_int(30 * NS) + 1].max() <= 1100 and counts[ZEROING].sum() > 0
     assert others[FAST].sum() == others[ALL].sum()
+
+
+def test_a_hit_while_the_collector_marks_has_a_price_of_its_own_whatever_was_before_it():
+    slow = tuple(Price(900 * NS) for _ in range(136))
+    world = a_world([replace(heap(4, 10), marking=slow)], [marking(4, 2000)])
+    marked = []
+
+    def watched(g):
+        ops = np.zeros(1000, OP)
+        ops[:] = (ALLOC, NEEDZERO | NOSCAN, 0, SIZE, 0)
+        for _ in range(400):
+            marks = bool(world.heap.fields.gc_blacken_enabled)
+            before = int(world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_MARKING])
+            yield g.run(ops, 1)
+            after = int(world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_MARKING])
+            if marks == bool(world.heap.fields.gc_blacken_enabled) and after >= before:
+                marked.append((marks, after - before))
+
+    def keep(g):
+        ops = np.zeros(40_000, OP)
+        ops[:] = (ALLOC, NEEDZERO | NOSCAN, NO_OBJ, SIZE, 0)
+        yield g.run(ops, 1)
+        yield from watched(g)
+
+    world.go(keep)
+    world.run()
+    assert {n > 900 for marks, n in marked if marks} == {True} and {n for marks, n in marked if not marks} == {0}
+    counts, _, _ = latency_counts(world)
+    assert counts[ALL][bucket_of_int(900 * NS)] >= sum(n for _, n in marked)
+
+
+def test_writing_to_the_object_is_other_work():
+    kinds = {}
+    for flag in (0, TOUCH):
+        world = a_world([heap(4, 10)])
+
+        def body(g, flag=flag):
+            ops = np.zeros(200_000, OP)
+            ops[:] = (ALLOC, NEEDZERO | NOSCAN | flag, 0, SIZE, 0)
+            yield g.run(ops, 1)
+
+        world.go(body)
+        world.run()
+        kinds[flag] = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC]
+    assert kinds[0][HIT_APART] == kinds[TOUCH][HIT_CLEARED] == 0
+    assert min(kinds[0][HIT_CLEARED], kinds[TOUCH][HIT_APART]) > 50_000
 
 
 def test_calls_are_shared_out_evenly():

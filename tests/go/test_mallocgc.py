@@ -16,7 +16,7 @@ from sim.costs import Price
 from sim.go.collect import collect_at_once
 from sim.go.runtime import Heap
 from sim.go.sizeclasses import class_to_size
-from sim.go.state import CAUSES
+from sim.go.state import CAUSES, HIT_KINDS
 from sim.go.world import World
 from sim.jit import PLAIN
 from sim.metrics.histogram import BUCKETS, bucket_top
@@ -130,6 +130,7 @@ class Oracle:
         if size <= self.facts.max_small_size:
             cleared = bool(span["needzero"]) and (needzero or tiny)
             self.place(spent, span, slot, did["source"] != HIT, tiny, cleared)
+            self.seen = None if flags & TOUCH else self.compute
         else:
             self.place_large(spent, span, size, noscan, bool(span["needzero"]) and needzero)
         if flags & TOUCH:
@@ -166,7 +167,6 @@ class Oracle:
         elif self.facts.malloc_header and not spc & 1 and size > 512:
             faults = self.touch(span, slot * size, 8)
         kind = (2 if self.compute != self.seen else 1) if cleared else 0
-        self.seen = self.compute
         if not refilled and not faults:
             self.fast[spc, kind] = self.fast.get((spc, kind), 0) + 1
             return
@@ -251,7 +251,7 @@ def check(world, oracle):
     """The histograms, rows and sums of the world are the oracle's."""
     arrays = world.heap.arrays
     assert world.heap.fields.tiny_calls == oracle.combined
-    calls = {divmod(i, 3): int(count) for i, count in enumerate(arrays["fast_calls"]) if count}
+    calls = {divmod(i, HIT_KINDS): int(count) for i, count in enumerate(arrays["fast_calls"]) if count}
     assert calls == oracle.fast
     for cause, name in enumerate(CAUSES):
         spent = [sum(m.values()) if name == "all" else m[name] for m in oracle.mallocs]

@@ -5,7 +5,7 @@ import pytest
 from numba import int64
 
 from sim.costs import STEPS
-from sim.go.mallocgc import touch_header
+from sim.go.pay import touch_header
 from sim.go.runtime import Heap
 from sim.go.state import GC_MARK, GC_OFF, NEVER, PRICE_STEPS, heap_type, spans
 from sim.jit import bare, entry
