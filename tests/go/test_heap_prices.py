@@ -73,7 +73,7 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
     assert found() == [10, 20, 10]
     world.price_heap(8 * MIB)  # a third of the way, in the logarithm
     assert found() == [30, 60, 20]
-    world.go(churn, 800_000, 200_000, 0)  # 12 MiB live
+    world.go(churn, 800_000, 130_000, 0)  # 8 MiB live
     world.run()
     begun = world.gc.log.cycles[-1].heap0
     third = Fraction(eighths(begun) - eighths(4 * MIB), 24)

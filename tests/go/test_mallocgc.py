@@ -16,7 +16,7 @@ from sim.costs import Price
 from sim.go.collect import collect_at_once
 from sim.go.runtime import Heap
 from sim.go.sizeclasses import class_to_size
-from sim.go.state import CAUSES, HIT_KINDS
+from sim.go.state import CAUSES, HIT_KINDS, HIT_MARKING
 from sim.go.world import World
 from sim.jit import PLAIN
 from sim.metrics.histogram import BUCKETS, bucket_top
@@ -293,7 +293,7 @@ def test_sums(version, runs_ahead):
     arrays, sched = world.heap.arrays, world.sched.procs[0]
     times, counts = arrays["cause_time"], arrays["histograms"].reshape(-1, BUCKETS)
     proc = arrays["procs"][0]
-    calls = arrays["fast_calls"].reshape(-1, 3)
+    calls = arrays["fast_calls"].reshape(-1, HIT_KINDS)[:, :HIT_MARKING]
     assert PLAIN or calls.sum(axis=0).all()
     fast = sum(int(n) * hit(prices, i, kind) for i, row in enumerate(calls) for kind, n in enumerate(row))
     tiny = int(world.heap.fields.tiny_calls)
