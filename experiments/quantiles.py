@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 
 from sim.costs import CELLS, Price
 
@@ -75,11 +76,19 @@ def _body(points: Points, bend: int) -> tuple[list[int], int]:
     cells = [points[0][1]] * ends[0]
     for (left, low), (right, high), end in zip(points, points[1:], ends[1:], strict=False):
         power = bend if left >= 500 else 1
-        width = (right - left) * 2 * CELLS
-        for k in range(len(cells), end):
-            place = (2 * k + 1) * 1000 - left * 2 * CELLS
-            cells.append(low + (high - low) * place**power // width**power)
+        places, width = _powers(left, right, len(cells), end, power)
+        cells += [low + (high - low) * place // width for place in places]
     return cells + [points[-1][1]] * (CELLS - ends[-1]), ends[-1]
+
+
+@cache
+def _powers(left: int, right: int, start: int, end: int, power: int) -> tuple[list[int], int]:
+    """How far cells from ``start`` to ``end`` are on their way between two quantiles, and the whole way, both to a power.
+
+    Kept, because few quantiles are measured and many rows have the same ones.
+    """
+    places = range((2 * start + 1) * 1000 - left * 2 * CELLS, (2 * end + 1) * 1000 - left * 2 * CELLS, 2000)
+    return [place**power for place in places], ((right - left) * 2 * CELLS) ** power
 
 
 def _lift(cells: list[int], tail: int, missing: int) -> Price:

@@ -150,7 +150,7 @@ def test_every_address_is_the_models(version):
         pass
 
     Chosen.version = version
-    examples, steps = (6, 30) if PLAIN else (25, 60)
+    examples, steps = (6, 30) if PLAIN else (12, 60)
     run_state_machine_as_test(
         Chosen,
         settings=settings(
