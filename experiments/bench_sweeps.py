@@ -1,11 +1,13 @@
 """What a sweep costs beyond its runs: ``python -m experiments.bench_sweeps [--replications N] [--set KEY=VALUE]``.
 
-The sweep `gc-settings` (80 points, 5 seeds) is made four times, and each time with its tables:
+The sweep `gc-settings` (80 points, 5 seeds) is made four times, three of them with its tables:
 
 - *bare*: `experiments.run.run`, run after run in this process, nothing kept; compiled and imported before.
+- *start*: a sweep of one run of a hundredth of a millisecond by one process: what any sweep takes once, to begin a worker
+  that imports the simulator, and to import what writes tables.
 - *1 process*, *2 processes*: `run_sweep` with so many workers, from nothing but the compiled code on disk. What one
-  process takes beyond bare, over the number of runs, is the overhead of a run: starting the worker, handing out
-  batches, keeping records, writing tables.
+  process takes beyond bare and start, over the number of runs, is the overhead of a run: handing out batches, making,
+  keeping and reading records, writing tables.
 - *Dask*: two worker processes of a scheduler on loopback, which were there before, but had not imported the simulator.
 
 CPU time is that of this process and of all that it started. How busy others kept the machine stands beside each line.
@@ -70,8 +72,10 @@ def by_processes(sweep: Sweep, directory: Path, jobs: int) -> Timed:
 
 def by_dask(sweep: Sweep, directory: Path) -> tuple[Timed, float]:
     """The sweep through a scheduler and workers on loopback: with their start and end, and the sweep's seconds alone."""
-    from distributed import Client, LocalCluster
-
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise InputError("distributed is not installed; pip install 'allocsim[cluster]'") from None
     one = {"n_workers": _WORKERS, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with (
         Timed() as found,
@@ -110,10 +114,14 @@ def measure(sweep: Sweep, folder: Path, say: Callable[[str], None]) -> bool:
     alone = bare(sweep)
     per_run = f"{1e3 * alone.cpu / runs:.1f} ms of CPU a run"
     say(_line("bare", alone, per_run))
+    least = replace(sweep, axes={"gogc": [100]}, replications=1, set={**sweep.set, "run.duration": "10us"})
+    start = by_processes(least, folder / "start", 1)
+    say(_line("start", start, "once for each sweep"))
     one = by_processes(sweep, folder / "one", 1)
-    wall, cpu = one.wall - alone.wall, one.cpu - alone.cpu
-    more = f"beyond bare {100 * wall / alone.wall:+.1f} % wall, {100 * cpu / alone.cpu:+.1f} % CPU"
-    say(_line("1 process", one, f"{more}: {1e3 * cpu / runs:.1f} ms of CPU a run"))
+    wall, cpu = one.wall - alone.wall - start.wall, one.cpu - alone.cpu - start.cpu
+    more = f"overhead of a run {100 * wall / alone.wall:+.1f} % wall, {100 * cpu / alone.cpu:+.1f} % CPU"
+    whole = f"with the start {100 * (one.wall / alone.wall - 1):+.1f} %, {100 * (one.cpu / alone.cpu - 1):+.1f} %"
+    say(_line("1 process", one, f"{more} ({1e3 * cpu / runs:.1f} ms); {whole}"))
     two = by_processes(sweep, folder / "two", _WORKERS)
     say(_line("2 processes", two, f"{two.wall / one.wall:.3f} of the wall time of one"))
     dask, seconds = by_dask(sweep, folder / "dask")

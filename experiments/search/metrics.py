@@ -26,6 +26,7 @@ from sim.units import SEC, format_size, format_time, parse_size, parse_time
 
 SHORT = {
     "peak-heap": "/sim/heap/peak:bytes",
+    "heap-peak": "/sim/heap/peak:bytes",  # what pictures call it
     "gc-cpu": "/sim/gc/cpu:share",
     "throughput": "/sim/throughput:mallocs-per-second",
 }
