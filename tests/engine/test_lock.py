@@ -246,7 +246,7 @@ def test_looks_that_cannot_find_the_lock_free_need_no_event(discipline):
     (lock, log), (told, same_log) = (churn(discipline, range(8), 7, told) for told in (False, True))
     assert log == same_log
     assert (lock.spins, lock.futex_sleeps, lock.futex_wakes) == (told.spins, told.futex_sleeps, told.futex_wakes)
-    assert next(told.env._eid) < 0.95 * next(lock.env._eid)
+    assert next(told.env._eid) < next(lock.env._eid)
 
 
 @pytest.mark.parametrize("discipline", ["fifo", "futex", "spinbit"])
