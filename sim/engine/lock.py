@@ -126,6 +126,8 @@ class TimedLock:
         self.total_wait = self.longest_wait = self.total_hold = 0
         self.spins = self.futex_sleeps = self.futex_wakes = 0
         self.held: Callable[[int, int, int], None] | None = None  # told of each hold: its begin, its end, whose
+        # the holder does not release it before, and then in a step of rank RUN or later; whoever takes it may say so
+        self.held_until = 0
         self._below = below
         self._rounds = (prices.procyield,) * _ACTIVE_SPINS + (prices.osyield,)
         self._since = 0  # the grant to the holder
@@ -184,6 +186,7 @@ class TimedLock:
         if self.held is not None:
             self.held(self._since, now, owner)
         self.holder = None
+        self.held_until = 0
         if not self.waiters and not self._sleeping:
             return self.prices.release
         sleeping, self._sleeping = self._sleeping, False
@@ -216,6 +219,20 @@ class TimedLock:
         wake(self.env, sleeper.event, priority(clock.LOCK, sleeper.owner), None, self.prices.handoff)
         return False
 
+    def _poll(self, turn: int) -> tuple[int, int]:
+        """The lock was found held: how long until the next look at it that could find something else, and its turn.
+
+        Looks until `held_until` cannot, that instant included: those who release come after those who look.
+        """
+        pause = self._rounds[turn]
+        first, turn = turn, turn + 1
+        left = self.held_until - clock.now(self.env)
+        while turn < len(self._rounds) and pause <= left:
+            pause += self._rounds[turn]
+            turn += 1
+        self.spins += turn - first
+        return pause, turn
+
     def _wait_futex(self, owner: int, order: EventPriority) -> Generator[simpy.Event, Any, None]:
         """Process step. Poll, then sleep, until taken. (go1.19 lock_futex.go:lock2)"""
         prices = self.prices
@@ -223,12 +240,13 @@ class TimedLock:
         self._sleeping = False  # the lost exchange wrote "locked"
         yield after(self.env, prices.acquire, order)
         while True:
-            for pause in self._rounds:
+            turn = 0
+            while turn < len(self._rounds):
                 if self.holder is None:
                     self.holder = owner
                     self._sleeping = sleeping
                     return
-                self.spins += 1
+                pause, turn = self._poll(turn)
                 yield after(self.env, pause, order)
             sleeping = self._sleeping = True
             if self.holder is None:
@@ -255,7 +273,11 @@ class TimedLock:
         while self.holder is not None:
             if not self._spinning:
                 self._spinning = we_spin = True
-            if (we_spin or at_tail) and turn < len(self._rounds):
+            if we_spin and turn < len(self._rounds):
+                pause, turn = self._poll(turn)
+                yield after(self.env, pause, order)
+                continue
+            if at_tail and turn < len(self._rounds):
                 self.spins += 1
                 yield after(self.env, self._rounds[turn], order)
                 turn += 1

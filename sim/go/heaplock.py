@@ -64,12 +64,13 @@ class HeapLock(TimedLock):
         if holder >= 0:
             self.releases -= 1
             self.holder, self._since = holder, tables.scalar("heap_lock_since")
+            self.held_until = int(tables.arrays["p_time"][holder])
             self.order.enter(holder, self)
 
     def acquire(self, owner: int, now: int) -> Step:
         """As any lock's, with the hold in progress if compiled code granted it."""
         self.take_over()
-        return (yield from super().acquire(owner, now))
+        return super().acquire(owner, now)
 
     def release(self, owner: int, now: int) -> int:
         """As any lock's; compiled code keeps the lock again if nobody waits for it."""

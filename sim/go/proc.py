@@ -471,6 +471,7 @@ class Proc:
             yield from lock.acquire(self.index, asked)
             held, complete = with_heap_lock(header, self.index, self.world.now - asked, tried)
             tried = 1
+            lock.held_until = self.world.now + int(held)
             yield after(env, int(held), self.order)
             yield from self._unlock(lock, HEAP_WAIT)
 
@@ -481,6 +482,7 @@ class Proc:
         asked = self.world.now
         yield from lock.acquire(self.index, asked)
         held = with_central_lock(heap.header, self.index, self.world.now - asked)
+        lock.held_until = self.world.now + int(held)
         yield after(env, int(held), self.order)
         yield from self._unlock(lock, CENTRAL_WAIT)
 

@@ -206,8 +206,11 @@ def test_spinbit_by_hand(case):
     assert (lock.spins, lock.futex_sleeps, below.left) == (spins, sleeps, [])
 
 
-def churn(discipline, owners, seed):
-    """Every owner takes and gives back 100 times at random; log of [(granted, owner, waited, held)]."""
+def churn(discipline, owners, seed, told=False):
+    """Every owner takes and gives back 100 times at random; log of [(granted, owner, waited, held)].
+
+    ``told``: the lock is told how long each holds it.
+    """
     env = simpy.Environment()
     lock = new_lock(discipline, env=env, below=Stream(seed, "wake").below if discipline == "spinbit" else None)
     log, inside = [], set()
@@ -223,7 +226,10 @@ def churn(discipline, owners, seed):
             got = env.now
             assert not inside
             inside.add(owner)
-            yield after(env, debt + stream.below(8) * 25, priority(RUN, owner))
+            hold = debt + stream.below(8) * 25
+            if told:
+                lock.held_until = env.now + hold
+            yield after(env, hold, priority(RUN, owner))
             inside.remove(owner)
             log.append((got, owner, got - clock, env.now - got))
             yield after(env, lock.release(owner, env.now), priority(RUN, owner))
@@ -233,6 +239,14 @@ def churn(discipline, owners, seed):
         env.process(thread(owner))
     env.run()
     return lock, log
+
+
+@pytest.mark.parametrize("discipline", ["futex", "spinbit"])
+def test_looks_that_cannot_find_the_lock_free_need_no_event(discipline):
+    (lock, log), (told, same_log) = (churn(discipline, range(8), 7, told) for told in (False, True))
+    assert log == same_log
+    assert (lock.spins, lock.futex_sleeps, lock.futex_wakes) == (told.spins, told.futex_sleeps, told.futex_wakes)
+    assert next(told.env._eid) < next(lock.env._eid)
 
 
 @pytest.mark.parametrize("discipline", ["fifo", "futex", "spinbit"])
