@@ -179,7 +179,7 @@ class Scavenger:
             return 0
         p.turn_to(SCAVENGING)
         cost = sched.pay("madvise") + backed * sched.pay("madvise_page")
-        cost += sched.pay("tlb_shootdown") if len(sched.procs) - len(sched.idle) > 1 else 0
+        cost += sched.pay("tlb_shootdown") if len(sched.procs) > 1 else 0
         yield after(self.world.env, cost, p.order)
         yield from self._lock(p)
         nbytes = int(end(header, p.index))

@@ -119,7 +119,7 @@ def got_partial(h: Any, p: Any, g: Any) -> Any:
 def madvise_price(h: Any, p: Any, runs: Any, npages: Any) -> Any:
     """Picoseconds of giving back so many runs with so many resident 4 KiB pages in all. (mem_linux.go:sysUnusedOS)
 
-    Each call interrupts the CPUs of other Ps that run.
+    Each call interrupts the CPUs of other Ps.
     """
     cost = npages * prices(h)[_MADVISE_PAGE]["mean"]
     for _ in range(runs):

@@ -14,7 +14,7 @@ from sim.costs import STEPS
 from sim.engine.rng import draw64
 from sim.go.mheap import OS_PAGE_SHIFT, touch_pages
 from sim.go.sizeclasses import MALLOC_HEADER_SIZE
-from sim.go.state import FIRST_TOUCH, GC_MARK, MAX_FRESH, NEVER, PRICE_STEPS, cells, p_time, prices, procs
+from sim.go.state import FIRST_TOUCH, GC_MARK, MAX_FRESH, PRICE_STEPS, cells, prices, procs
 from sim.jit import inlined, jit
 from sim.words import shr64
 
@@ -72,20 +72,12 @@ def touch(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
 
 
 @jit
-def others_run(h: Any, p: Any) -> Any:
-    """Whether another P runs, on whose CPU the system has to have page table entries forgotten that it changes."""
-    if h[0].mark_workers > 0:
-        return True
-    for q in range(h[0].nprocs):
-        if q != p and p_time(h)[q] != NEVER:
-            return True
-    return False
-
-
-@jit
 def shootdown(h: Any, p: Any) -> Any:
-    """Picoseconds of having them forgotten there."""
-    return pay(h, p, _TLB_SHOOTDOWN) if others_run(h, p) else np.int64(0)
+    """Picoseconds of interrupting the CPUs of other Ps, which are to forget page table entries that the system changes.
+
+    With more than one P somebody else is taken to run; that idle CPUs need no interrupt is left out.
+    """
+    return pay(h, p, _TLB_SHOOTDOWN) if h[0].nprocs > 1 else np.int64(0)
 
 
 @jit
@@ -93,7 +85,7 @@ def touch_header(h: Any, p: Any, sp: Any, offset: Any) -> Any:
     """Page faults, if any, of writing a type's address before an object. (mbitmap.go:heapSetTypeSmallHeader)
 
     While marking the write barrier reads first what was there: two faults of the system, and the second interrupts the
-    CPUs of other Ps that run, since the page of zeros may be in use there.
+    CPUs of other Ps (at least one of them marks, as a rule), since the page of zeros may be in use there.
     """
     if h[0].gc_phase != GC_MARK:
         return touch(h, p, sp, offset, np.int64(MALLOC_HEADER_SIZE))
