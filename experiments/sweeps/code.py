@@ -20,8 +20,8 @@ PARTS = (
     *(
         f"experiments/{name}.py"
         for name in (
-            *("cautions", "collector", "errors", "machine", "machine_file", "machine_gc", "quantiles", "result", "run"),
-            *("sweeps/code", "sweeps/record", "sweeps/work"),
+            *("cautions", "collector", "errors", "machine", "machine_file", "machine_gc", "machine_mixed", "quantiles", "result", "run"),
+            *("sweeps/code", "sweeps/points", "sweeps/record", "sweeps/spec", "sweeps/work"),
         )
     ),
 )

@@ -84,7 +84,7 @@ def pay_sweeps(h: Any, p: Any, g: Any) -> Any:
     """Picoseconds of the sweeping that the last steps did. (mgcsweep.py adds them up)"""
     cost = h[0].fact_sweep_time
     h[0].fact_sweep_time = 0
-    note_work(h, p, WORK_SWEEP, h[0].now, cost)
+    g.owed_sweeps += cost
     g.spent[SWEEP] += cost
     return cost
 
@@ -97,8 +97,10 @@ def settle(h: Any, p: Any, g: Any) -> None:
 
 @jit
 def pay_owed(h: Any, p: Any, g: Any) -> Any:
-    """Picoseconds of what was settled since the allocation began."""
+    """Picoseconds of what was settled since the allocation began: they pass now, whatever was waited for in between."""
     settle(h, p, g)
+    note_work(h, p, WORK_SWEEP, h[0].now, g.owed_sweeps)
+    g.owed_sweeps = 0
     cost = g.owed
     g.owed = 0
     return cost

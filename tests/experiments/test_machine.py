@@ -277,7 +277,7 @@ def test_first_touch_has_the_measured_quantiles(prices, machine):
 
 def test_prices_nobody_measured_are_listed_with_their_reason(prices, machine):
     steps = {"page_alloc", "mspan_refill", "madvise", "madvise_page", "tlb_shootdown", "profile_sample", "central"}
-    steps |= {"goroutine_exit", "switch", "steal", "wake_p", "os_switch", "preempt_signal"}
+    steps |= {"read_touch", "copy_touch", "goroutine_exit", "switch", "steal", "wake_p", "os_switch", "preempt_signal"}
     steps |= {"stack_pool", "stack_span", "assist", "flush_span", "mark_stack", "mark_specials"}
     for mine in prices.values():
         assert set(mine.assumed) == steps | {f"lock.{name}" for name in mine.lock.__slots__}

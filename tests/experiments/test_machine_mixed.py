@@ -121,18 +121,18 @@ def test_prices_add_up_to_the_loops_of_small_heaps(prices, version):
 @pytest.mark.parametrize("version", ["go1.19", "go1.27"])
 @pytest.mark.parametrize("kind", [0, 1])
 def test_larger_slots_and_larger_heaps_are_never_cheaper(prices, version, kind):
-    """But for noise of some percent. Slots that are alone in their spans are another line."""
+    """But for noise, up to a quarter of it between heaps that are measured minutes apart. Slots that are alone in their spans are another line."""
     several = [i for i in range(2, 68) if CLASS[int(class_to_size[i])][4 - kind if version == "go1.27" else 2] > 1]
     for heap in prices[version].heaps:
         means = [heap.hit[2 * i + kind].mean for i in several]
-        assert all(one > 0 for one in means) and all(b > 0.8 * a for a, b in itertools.pairwise(means)), heap.procs
+        assert all(one > 0 for one in means) and all(b > 0.7 * a for a, b in itertools.pairwise(means)), heap.procs
     by_procs = [[heap for heap in prices[version].heaps if heap.procs == procs] for procs in (1, 2)]
     for heaps in by_procs:
         for small, large in itertools.pairwise(heaps):
             for spc in range(4, 136):
-                assert large.hit[spc].mean > 0.8 * small.hit[spc].mean, (spc, small.nbytes, large.nbytes)
-                assert large.zero[spc] >= 0.8 * small.zero[spc], (spc, small.nbytes, large.nbytes)
-                assert large.refill_partial[spc].mean > 0.8 * small.refill_partial[spc].mean
+                assert large.hit[spc].mean > 0.7 * small.hit[spc].mean, (spc, small.nbytes, large.nbytes)
+                assert large.zero[spc] >= 0.7 * small.zero[spc], (spc, small.nbytes, large.nbytes)
+                assert large.refill_partial[spc].mean > 0.7 * small.refill_partial[spc].mean
 
 
 def test_what_stands_for_rows_that_are_missing_is_said(prices):

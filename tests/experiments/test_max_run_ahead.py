@@ -19,6 +19,7 @@ from scipy.stats import t
 import experiments.run
 from experiments.machine import load_machine
 from experiments.run import run
+from sim.costs import Price
 from sim.jit import PLAIN
 from sim.metrics.histogram import PERCENTILES
 from sim.units import NS, US
@@ -90,10 +91,19 @@ def test_a_bound_a_hundred_times_larger_would_be_found(whole):
     assert "throughput" in moved(before, after)
 
 
-def test_prices_of_the_fast_path_a_tenth_higher_would_be_found(whole, monkeypatch):
+def test_prices_of_hits_a_tenth_higher_would_be_found(whole, monkeypatch):
     def dearer(*which):
         prices = load_machine(*which)
-        return replace(prices, fast=tuple(price * 11 // 10 for price in prices.fast))
+        return replace(prices, fast=more(prices.fast), heaps=[dearer_hits(heap) for heap in prices.heaps])
+
+    def dearer_hits(heap):
+        hits, marking = (
+            tuple(Price(one.mean * 11 // 10, one.cells and more(one.cells)) for one in calls) for calls in (heap.hit, heap.marking)
+        )
+        return replace(heap, hit=hits, marking=marking, zero=more(heap.zero))
+
+    def more(prices):
+        return tuple(price * 11 // 10 for price in prices)
 
     monkeypatch.setattr(experiments.run, "load_machine", dearer)
     before, _ = whole["batch-worker"]

@@ -39,7 +39,7 @@ def machine():
         add(found, one)
     versions = {version: "Go" for version in ("go1.19", "go1.27")}
     facts = About(
-        "guest", "2026-11-29", "a guest", 2, "madvise", "TSC", 0.769, [], dict.fromkeys(LIMITS, 0.5), versions
+        "guest", "2026-11-29", "a guest", 2, False, "madvise", "TSC", 0.769, 256, [], dict.fromkeys(LIMITS, 0.5), versions
     )
     return parse_machine(write(facts, found, read_machine("epyc-2core")), "guest")
 
