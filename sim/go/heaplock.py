@@ -1,9 +1,9 @@
 """mheap.lock in two keepers' hands: compiled code keeps it while nobody waits, Python's `TimedLock` else.
 
-Most holds find the lock free and end before anybody else asks for it. Those need no event: the pump grants the lock, and
-the end of the hold is the next turn of the P (pump.py). As soon as somebody else touches the lock it is Python's, with
-the hold in progress, by the lock's own discipline, until a release leaves nobody who waits. Who keeps it changes nothing
-but our own time: the end of a hold has the same time and the same place among others at that instant.
+Most holds find the lock free and end before anybody else asks for it. Those need no event: the pump grants the lock,
+and the end of the hold is the next turn of the P (pump.py). As soon as somebody else touches the lock it is Python's,
+with the hold in progress, by the lock's own discipline, until a release leaves nobody who waits. Who keeps it changes
+nothing but our own time: the end of a hold has the same time and the same place among others at that instant.
 """
 
 from __future__ import annotations

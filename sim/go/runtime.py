@@ -89,7 +89,6 @@ class Heap:
             "set_blocks": fields.nset_blocks + 8 * NUM_SPAN_CLASSES,
         }
         for name, need in wanted.items():
-            if need > len(self.arrays[name]):  # untouched memory costs nothing, copying does
-                lengths.allocate(name, max(int(need), 4 * len(self.arrays[name])))
+            lengths.at_least(name, int(need))
         if len(self.tables.arrays["page_span"]) < len(self.tables.arrays["arenas"]) * ARENA_PAGES:
             lengths.allocate("page_span", len(self.tables.arrays["arenas"]) * ARENA_PAGES)

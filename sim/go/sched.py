@@ -64,7 +64,9 @@ class Driver:
     def drive(self) -> None:
         """Run the pump up to the next event of the world, or until a P needs Python: it goes on at once."""
         self.events += 1
-        answer = map(int, kernel.pump(self.header, *self.env.limit()))  # numpy integers in plain mode
+        answer = kernel.pump(self.header, *self.env.limit())
+        if type(answer[0]) is not int:  # numpy integers in plain mode
+            answer = tuple(map(int, answer))
         reason, index, time, next_index, next_time = answer
         self._next(next_index, next_time)
         if reason == kernel.STAY:
