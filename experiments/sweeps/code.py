@@ -10,6 +10,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from experiments.errors import InputError
 from sim import __version__
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -41,3 +42,11 @@ def code_version(root: Path = _ROOT) -> str:
                 content = path.read_bytes()
                 digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
     return f"{__version__}+{digest.hexdigest()[:16]}"
+
+
+def file_digest(path: str) -> str:
+    """A digest of what a file holds; InputError if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name a file that can") from None

@@ -11,13 +11,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from experiments.errors import InputError
 from experiments.machine_file import read_machine
 from experiments.result import toml_value
-from experiments.sweeps.code import code_version
+from experiments.sweeps.code import code_version, file_digest
 from experiments.sweeps.record import SCHEMA
 from experiments.sweeps.spec import DRAWN, MAX_RUNS, Range, Sweep, Value, limits
 from workloads.scenario import Scenario, ScenarioError, full_key, load, make_absolute
@@ -197,10 +195,7 @@ class _Files:
 
     def _digest(self, path: str) -> str:
         if path not in self._digests:
-            try:
-                self._digests[path] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-            except OSError as error:
-                raise InputError(f"{path}: cannot be read ({error.strerror}); name a file that can") from None
+            self._digests[path] = file_digest(path)
         return self._digests[path]
 
     def content(self, scenario: Scenario) -> str:
@@ -219,11 +214,6 @@ def files_of(scenario: Scenario) -> list[str]:
     """The files that a scenario names, which each run of it reads."""
     named = scenario.machine, getattr(scenario.workload, "trace", "")
     return [path for path in named if "/" in path]
-
-
-def key_of(scenario: Scenario) -> str:
-    """What a run is recorded under, by what files hold now."""
-    return _key(_Files().content(scenario), scenario.seed)
 
 
 def _key(content: str, seed: int) -> str:

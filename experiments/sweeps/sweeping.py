@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ from experiments.output import write_whole
 from experiments.progress import announce_compile
 from experiments.result import host, json_text
 from experiments.sweeps import store, tables
-from experiments.sweeps.points import Run, points_of
+from experiments.sweeps.code import file_digest
+from experiments.sweeps.points import Run, files_of, points_of
 from experiments.sweeps.pool import Crew, Given, Processes, Work
 from experiments.sweeps.spec import Sweep
 from experiments.sweeps.store import Results
@@ -125,9 +127,11 @@ def make_missing(
 def _missing(results: Results, scenarios: Sequence[Scenario], warn: Callable[[str], None]) -> Iterator[Task]:
     """The runs without a record of what came out, each once, in order."""
     seen = set()
+    digest = cache(file_digest)
     for run in results.runs:
         if run.key not in seen and not _made(results, run, warn):
-            yield Task(run.key, replace(scenarios[run.point], seed=run.seed))
+            scenario = replace(scenarios[run.point], seed=run.seed)
+            yield Task(run.key, scenario, tuple((path, digest(path)) for path in files_of(scenario)))
         seen.add(run.key)
 
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from experiments.errors import InputError
-from experiments.sweeps.code import code_version
-from experiments.sweeps.points import files_of, key_of
+from experiments.sweeps.code import code_version, file_digest
 from experiments.sweeps.record import Record, encode, record_of
 from sim.units import Throw
 
@@ -29,10 +28,11 @@ _TURN = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run to be made, recorded under ``key``."""
+    """A run to be made, recorded under ``key``. ``files``: what the scenario names, and digests of what they hold."""
 
     key: str
     scenario: Scenario
+    files: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ def execute(code: str, tasks: Sequence[Task]) -> list[Done]:
 def _one(code: str, task: Task) -> Done:
     begun = time.perf_counter()
     record = _record(code, task)
-    named = files_of(task.scenario)
-    if named and key_of(task.scenario) != task.key:
-        what = "was changed while the sweep ran, or is another on this worker"
-        raise InputError(f"{' or '.join(named)}: {what}; put back what it was, or run the sweep in a new directory")
+    for path, digest in task.files:
+        if file_digest(path) != digest:
+            what = "was changed while the sweep ran, or is another on this worker"
+            raise InputError(f"{path}: {what}; put back what it was, or run the sweep in a new directory")
     return Done(task.key, encode(record), record.error is not None, time.perf_counter() - begun)
 
 
