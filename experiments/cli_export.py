@@ -32,11 +32,11 @@ _TIMELINE = "timeline.pftrace"
 @click.option("-o", "--output", metavar="FILE", help="Where to write [default: stdout].")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def export(directories: tuple[str, ...], form: str, cause: str | None, output: str | None, force: bool) -> None:
-    """Write results that `allocsim run -o DIR` kept in a format that other tools read.
+    """Write results that `allocsim run -o DIR` kept, or the runs of a sweep, in a format that other tools read.
 
-    benchstat: Go benchmark text, each DIR a sample; `benchstat -col gogc FILE` compares settings. hgrm: a percentile
-    distribution of HdrHistogram, all DIRs merged. hlog: its interval log, a tag per cause. openmetrics: a snapshot of
-    one DIR under client_golang's names. csv: a row per DIR. perfetto: the timeline of one DIR.
+    benchstat: Go benchmark text, each run a sample; `benchstat -col gogc FILE` compares settings. hgrm: a percentile
+    distribution of HdrHistogram, all runs merged. hlog: its interval log, a tag per cause. openmetrics: a snapshot of
+    one result under client_golang's names. csv: a row per run. perfetto: the timeline of one result.
     """
     if form in ("openmetrics", "perfetto") and len(directories) > 1:
         raise InputError(f"{directories[1]}: {form} is of one result alone; export each by itself")
@@ -53,8 +53,13 @@ def export(directories: tuple[str, ...], form: str, cause: str | None, output: s
         assert target is not None
         _copy_timeline(directories[0], target)
         return
-    runs = [_read(one) for one in directories]
-    chosen = _chosen(directories, runs, "all" if form == "hgrm" and cause is None else cause)
+    from experiments.export.stored import runs_in
+
+    runs = [(one, run) for one in directories for run in runs_in(one)]
+    if form == "openmetrics" and len(runs) > 1:
+        what = f"holds {len(runs)} runs of a sweep, and openmetrics is of one result alone"
+        raise InputError(f"{directories[0]}: {what}; name one that `allocsim run -o` wrote")
+    chosen = _chosen(runs, "all" if form == "hgrm" and cause is None else cause)
     try:
         text = "".join(f"{line}\n" for line in _FORMATS[form](chosen))
     except ValueError as error:  # buckets that no run of ours has
@@ -70,26 +75,17 @@ def _files(directories: Sequence[str]) -> list[Path]:
     return [path for one in directories if "\0" not in one and Path(one).is_dir() for path in Path(one).iterdir()]
 
 
-def _read(name: str) -> Exported:
-    """What a directory holds; InputError where that is no result."""
-    from experiments.export.exported import Exported
-    from experiments.result import read, read_histograms
-
-    summary = read(name).summary
-    return Exported(summary["scenario"], summary["config"], summary["metrics"], read_histograms(name))
-
-
-def _chosen(names: Sequence[str], runs: Sequence[Exported], cause: str | None) -> list[Exported]:
-    """The runs with the histogram of one cause, or with all; InputError where one did not count it."""
+def _chosen(runs: Sequence[tuple[str, Exported]], cause: str | None) -> list[Exported]:
+    """The runs, each by where it stands, with the histogram of one cause, or with all; InputError if one lacks it."""
     from dataclasses import replace
 
     if cause is None:
-        return list(runs)
-    for name, run in zip(names, runs, strict=True):
+        return [run for _, run in runs]
+    for name, run in runs:
         if not run.histograms.get(cause):
             known = ", ".join(run.histograms) or "none at all"
             raise InputError(f"{name}: has no latencies of cause {cause}; it has {known}")
-    return [replace(run, histograms={cause: run.histograms[cause]}) for run in runs]
+    return [replace(run, histograms={cause: run.histograms[cause]}) for _, run in runs]
 
 
 def _benchmark(runs: Sequence[Exported]) -> Iterable[str]:

@@ -133,10 +133,7 @@ def _value(metric: Metric, record: Record, row: Mapping[str, Any]) -> Any:
 
 
 def _histogram(one: Latency) -> npt.NDArray[np.int64]:
-    from sim.metrics.histogram import bucket_top
-
-    rows = [(bucket_top(i - 1) + 1 if i else 0, bucket_top(i), n) for i, n in zip(one.buckets, one.counts, strict=True)]
-    return np.array(rows, np.int64).reshape(-1, 3)
+    return np.array(one.rows(), np.int64).reshape(-1, 3)
 
 
 # Axes

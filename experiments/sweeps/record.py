@@ -42,6 +42,13 @@ class Latency:
         """How many values it counts."""
         return sum(self.counts)
 
+    def rows(self) -> list[tuple[int, int, int]]:
+        """The buckets that hold something: lowest and highest value in picoseconds, both of the bucket, and count."""
+        from sim.metrics.histogram import bucket_top
+
+        tops = [(bucket_top(i - 1) + 1 if i else 0, bucket_top(i)) for i in self.buckets]
+        return [(low, high, count) for (low, high), count in zip(tops, self.counts, strict=True)]
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

@@ -13,6 +13,7 @@ import pytest
 
 from experiments import cli
 from experiments.errors import InputError
+from experiments.result import free_directory, store
 from experiments.run import run as run_scenario
 from experiments.sweeps import Sweep, read, run_sweep, work
 from experiments.sweeps.spec import read_sweep
@@ -226,6 +227,40 @@ def test_a_record_says_what_the_run_said(folder):
             bucket: count for bucket, count in enumerate(expected.counts[name].tolist()) if count
         }
     assert len(record.cycles) == len(expected.cycles)
+
+
+def test_exports_take_the_runs_of_a_sweep(folder, capfd, monkeypatch):
+    """Each like the result of that run, exported by itself."""
+    monkeypatch.chdir(folder)
+
+    def export(name, form):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["export", name, "--format", form])
+        return (ended.value.code, *capfd.readouterr())
+
+    expected = run_scenario(load(folder / "small.toml", ["gogc=off", "gomaxprocs=1"], seed=3))
+    alone = folder / "alone"
+    store(free_directory(str(alone)), expected, {})
+    one = next(csv.DictReader(export("alone", "csv")[1].splitlines()))
+    rows = list(csv.DictReader(export("d", "csv")[1].splitlines()))
+    assert [(row["gogc"], row["gomaxprocs"], row["seed"]) for row in rows] == [
+        (gogc, procs, str(seed)) for gogc in ("50", "off") for procs in "12" for seed in range(1, 7)
+    ]
+    (same,) = (row for row in rows if (row["gogc"], row["gomaxprocs"], row["seed"]) == ("off", "1", "3"))
+    figures = {name: value for name, value in same.items() if value and name != "scenario"}
+    assert figures == {name: one[name] for name in figures}
+    assert len(figures) > 50
+
+    def benchmarks(name):
+        blocks = export(name, "benchstat")[1].split("\n\n")[1:]
+        return [[line for line in block.splitlines() if line.startswith("Benchmark")] for block in blocks]
+
+    assert benchmarks("d")[2 * 6 + 2] == benchmarks("alone")[0]
+    assert len(benchmarks("d")) == RUNS
+    assert export("d", "openmetrics")[::2] == (
+        2,
+        "allocsim: d: holds 24 runs of a sweep, and openmetrics is of one result alone; name one that `allocsim run -o` wrote\n",
+    )
 
 
 def test_a_failing_point_leaves_its_error_and_is_tried_again(folder, capfd, monkeypatch):
