@@ -124,10 +124,17 @@ func main() {
 	service := flag.Bool("service", false, "the stream is a service's requests")
 	counts := flag.String("counts", "", "file for the histograms")
 	quiet := flag.Duration("noise", 0, "measure the machine's interruptions on each CPU for so long, and nothing else")
+	pages := flag.Int("pages", 0, "measure how long writes to so many pages take, the first time and after, and nothing else")
+	pass := flag.Duration("pass", 0, "time between two writes to a page")
+	during := flag.Duration("for", 0, "write to pages again for so long")
 	flag.Parse()
 	clock = newClock()
 	if *quiet > 0 {
 		check(json.NewEncoder(os.Stdout).Encode(noise(*quiet)))
+		return
+	}
+	if *pages > 0 {
+		check(json.NewEncoder(os.Stdout).Encode(withheld(*pages, *pass, *during)))
 		return
 	}
 	var run func()
