@@ -29,12 +29,13 @@ from statistics import median
 from typing import Any
 
 from experiments.calibrate_host import back, memory
+from experiments.machine import load_machine
 from experiments.machine_file import read_machine
 from experiments.run import Result
 from experiments.toolchain import Toolchain
 from experiments.validate_figures import BY_NAME, Line, Row, Seen, compare, directions, figures, totals
 from experiments.validate_host import Loop, as_calibrated, calibrating, drift, loops, probe, speeds
-from experiments.validate_memory import Withheld, longer, measure_withheld, pages_of, withheld
+from experiments.validate_memory import Withheld, longer, measure_withheld, pages_of, unpriced, withheld
 from experiments.validate_memory import together as all_withheld
 from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails, together
 from experiments.validate_stream import Program, check, kinds_of, write
@@ -192,12 +193,11 @@ def _as_seen(ours: Seen, result: Result, real: Real) -> tuple[Row, dict[str, flo
     """Mallocs and all figures of what was simulated, as the machine's interruptions and the memory that it lacked would have
     shown them; and of those pages, how many there were."""
     scenario, noise, missing = real.scenario, together(real.noise), all_withheld(real.withheld)
-    pages = pages_of(result)
-    malloc = interrupted(
-        withheld(ours.malloc, result.counts, pages, missing, scenario.seed), noise, scenario.seed
-    )
-    first_touch = ours.first_touch + pages.fresh_by_program * missing.fresh.mean
-    found = figures(replace(ours, malloc=malloc, first_touch=first_touch))
+    first_touch = load_machine(scenario.machine, scenario.version).steps["first_touch"]
+    pages = pages_of(result, unpriced(missing.fresh, first_touch))
+    malloc = interrupted(withheld(ours.malloc, result.counts, pages, missing, scenario.seed), noise, scenario.seed)
+    touched = ours.first_touch + pages.fresh_by_program * missing.fresh.mean
+    found = figures(replace(ours, malloc=malloc, first_touch=touched))
     if isinstance(scenario.workload, Workers):
         at_once = min(scenario.workload.goroutines, scenario.gomaxprocs)
         found["throughput"] *= ours.wall / longer(ours.wall, pages, missing, noise.share, at_once)

@@ -13,7 +13,8 @@ Simulated calls meet as many as the pages they are the first to write to (`Pages
   calls are long, and adds nothing to sums.
 
 An allocation is taken to write to each page of what it allocates, and to no less than two pages for each span that was
-refilled, once. Left out: pages of the runtime's own tables, and what the program itself finds missing of used memory.
+refilled, once. Where the price of a first touch has long ones in it, as many are taken off. Left out: pages of the
+runtime's own tables, and what the program itself finds missing of used memory.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ from sim.metrics.histogram import bucket_of_int, bucket_top
 
 if TYPE_CHECKING:
     from experiments.run import Result
+    from sim.costs import Price
 
 MEMORY_MS = 600
 """How long the loop writes to pages that it wrote to before, or twice to each."""
 _LONGEST_PASS = 0.5  # seconds between two writes to a page, so that a look takes no longer than two
+_LONG = 20_000_000  # picoseconds beyond the usual, as longFault of memory.go
 _PAGE = 4096
 _SPAN = 8192  # bytes of the smallest
 
@@ -113,15 +116,24 @@ class Pages:
     fresh_by_program: float
 
 
-def pages_of(result: Result) -> Pages:
-    """What a simulated run wrote to."""
+def unpriced(fresh: Writes, first_touch: Price) -> float:
+    """The share of what long first writes take that the price of a first touch has not: some were long as it was measured."""
+    usual, cells = first_touch.mean, first_touch.cells or ()
+    if cells:
+        usual = cells[len(cells) // 2]
+    priced = sum(cell - usual for cell in cells if cell - usual > _LONG) / 1000 / max(1, len(cells))
+    return max(0.0, 1 - priced / fresh.mean) if fresh.mean else 0.0
+
+
+def pages_of(result: Result, unpriced_share: float) -> Pages:
+    """What a simulated run wrote to; of fresh pages, the share whose price is without long writes."""
     metrics, latency = result.metrics, result.latency
     refills = sum(latency[cause].count for cause in ("refill_partial", "refill_fresh"))
     mallocs = latency["all"].count
     written = max(result.memstats["TotalAlloc"] / _PAGE, min(refills * _SPAN / _PAGE, mallocs))
     marked = sum(cycle.heap2 for cycle in result.cycles) / _PAGE
     marking = sum(one.assist_time + one.dedicated_time + one.fractional_time + one.idle_time for one in result.cycles)
-    fresh = metrics["/sim/heap/resident:bytes"] / _PAGE
+    fresh = unpriced_share * metrics["/sim/heap/resident:bytes"] / _PAGE
     program, malloc = metrics["/sim/time/first-touch-by-program:cpu-seconds"], latency["first_touch"].total / 1e12
     by_program = program / (program + malloc) if program + malloc else 0.0
     return Pages(
