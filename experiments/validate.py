@@ -125,10 +125,14 @@ class Real:
         self.probes.append(probe(self.calibrate, self.loops))
         self.noise.append(measure_noise(self.built))
         if self.runs:
-            seen, _, told = self.runs[-1]
-            self._back()
-            turn = seen.wall / 1e9 / max(1, seen.memstats["NumGC"] - seen.before["NumGC"])
-            self.withheld.append(measure_withheld(self.built, told["memstats"]["NextGC"], turn))
+            self.withheld.append(self._withheld(self.runs[-1][0]))
+
+    def _withheld(self, seen: Seen) -> Withheld:
+        """Which memory the host lacks: of a heap as large as a run's goal, or as it grew, in the time between two cycles."""
+        self._back()
+        heap = min(seen.memstats["NextGC"], seen.memstats["HeapSys"], memory("MemAvailable") << 8)
+        turn = seen.wall / 1e9 / max(1, seen.memstats["NumGC"] - seen.before["NumGC"])
+        return measure_withheld(self.built, heap, turn)
 
     def repeat(self, written: Program) -> None:
         """A look at the host, and a repetition."""

@@ -118,11 +118,12 @@ class Pages:
 
 def unpriced(fresh: Writes, first_touch: Price) -> float:
     """The share of what long first writes take that the price of a first touch has not: some were long as it was measured."""
-    usual, cells = first_touch.mean, first_touch.cells or ()
-    if cells:
-        usual = cells[len(cells) // 2]
-    priced = sum(cell - usual for cell in cells if cell - usual > _LONG) / 1000 / max(1, len(cells))
-    return max(0.0, 1 - priced / fresh.mean) if fresh.mean else 0.0
+    if not fresh.mean:
+        return 0.0
+    cells = first_touch.cells or (first_touch.mean,)
+    beyond = [cell - cells[len(cells) // 2] for cell in cells]
+    priced = sum(long for long in beyond if long > _LONG) / 1000 / len(cells)
+    return max(0.0, 1 - priced / fresh.mean)
 
 
 def pages_of(result: Result, unpriced_share: float) -> Pages:

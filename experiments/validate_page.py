@@ -142,7 +142,9 @@ def _host(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
         said = "as calibrated" if as_calibrated(version) else "drifted" if speeds else "not known"
         share = f"{100 * noise['share']:.2f}"
         missing = [_missing(version["withheld"][name]) for name in ("fresh", "old")]
-        table.append((workload["name"], f"go{version['toolchain']}", *ratios, *rates, share, *missing[0], *missing[1], said))
+        table.append(
+            (workload["name"], f"go{version['toolchain']}", *ratios, *rates, share, *missing[0], *missing[1], said)
+        )
     return table
 
 
