@@ -204,7 +204,8 @@ def _as_seen(ours: Seen, result: Result, real: Real) -> tuple[Row, dict[str, flo
     found = figures(replace(ours, malloc=malloc, first_touch=touched))
     if isinstance(scenario.workload, Workers):
         at_once = min(scenario.workload.goroutines, scenario.gomaxprocs)
-        found["throughput"] *= ours.wall / longer(ours.wall, pages, missing, noise.share, at_once)
+        computing = 1e9 * result.metrics["/sim/time/compute:cpu-seconds"]
+        found["throughput"] *= ours.wall / longer(ours.wall, computing, pages, missing, noise.share, at_once)
     return malloc, found, missing.to_dict() | {"met": asdict(pages)}
 
 

@@ -188,8 +188,11 @@ def _taken(counts: Any, wanted: Any) -> Any:
     return found
 
 
-def longer(wall: float, pages: Pages, found: Withheld, interrupted: float, at_once: int) -> float:
+def longer(wall: float, computing: float, pages: Pages, found: Withheld, interrupted: float, at_once: int) -> float:
     """How many nanoseconds a run of so many takes where pages are missing and CPUs are interrupted for a share of their
-    time. So many of its goroutines run at once, and wait for pages alike."""
+    time. So many of its goroutines run at once, and wait for pages alike.
+
+    Only what they compute is taken to be interrupted; what the runtime does is priced by loops that were interrupted too.
+    """
     waits = pages.cleared * found.old.mean + (pages.fresh + pages.fresh_by_program) * found.fresh.mean
-    return (wall + waits / at_once) / (1 - interrupted)
+    return wall + (waits + computing * interrupted / (1 - interrupted)) / at_once
