@@ -7,7 +7,8 @@ that a machine's prices are measured with, and no price may be chosen by what co
 Every real run is repeated, the versions in turn so that a drift of the machine meets all alike; each repetition is two
 runs, one of which prints its cycles (validate_figures.py). The real figure is the median. Before each repetition and
 after the last, loops of the calibration are run again, which tells how fast the host is relative to it
-(validate_host.py), and what interrupts the CPUs is measured. Errors are summed up over all workloads, and over those
+(validate_host.py), and what interrupts the CPUs is measured; after each repetition, which memory the host of a virtual
+machine takes away too (validate_memory.py). Errors are summed up over all workloads, and over those
 beside which the host was as calibrated; simulated figures are never scaled.
 
 Left out of the model, and so part of the errors: write barriers, what else runs on the machine (its interruptions are
@@ -28,18 +29,24 @@ from statistics import median
 from typing import Any
 
 from experiments.calibrate_host import back, memory
+from experiments.machine import load_machine
 from experiments.machine_file import read_machine
+from experiments.run import Result
 from experiments.toolchain import Toolchain
-from experiments.validate_figures import BY_NAME, Line, Seen, compare, directions, figures, totals
+from experiments.validate_figures import BY_NAME, Line, Row, Seen, compare, directions, figures, totals
 from experiments.validate_host import Loop, as_calibrated, calibrating, drift, loops, probe, speeds
+from experiments.validate_memory import Withheld, longer, measure_withheld, pages_of, unpriced, withheld
+from experiments.validate_memory import together as all_withheld
 from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails, together
 from experiments.validate_stream import Program, check, kinds_of, write
 from experiments.validate_workloads import Workload
 from sim import __version__
 from workloads.scenario import Scenario
-from workloads.spec import Recorded
+from workloads.spec import Recorded, Workers
 
-SCHEMA = 2
+SCHEMA = 3
+_WITH_NOISE = ("malloc ", "throughput", "first touch")
+"""Quantities that are told with what interrupts the CPUs and which memory is missing."""
 
 Watch = Callable[[float, str], None]
 
@@ -105,6 +112,7 @@ class Real:
     loops: Sequence[Loop] = field(init=False)
     runs: list[tuple[Seen, Seen, Mapping[str, Any]]] = field(default_factory=list)
     noise: list[Noise] = field(default_factory=list)
+    withheld: list[Withheld] = field(default_factory=list)
     probes: list[Mapping[str, float]] = field(default_factory=list)
     size: int = 1 << 30  # bytes that the program has of the system, as its last run told
 
@@ -113,9 +121,18 @@ class Real:
         self.loops = loops(read_machine(one.machine), one.version, one.gomaxprocs, one.heap_shape)
 
     def look(self) -> None:
-        """How fast the host is relative to its calibration, and what interrupts it."""
+        """How fast the host is relative to its calibration, what interrupts it, and after a run which memory it lacks."""
         self.probes.append(probe(self.calibrate, self.loops))
         self.noise.append(measure_noise(self.built))
+        if self.runs:
+            self.withheld.append(self._withheld(self.runs[-1][0]))
+
+    def _withheld(self, seen: Seen) -> Withheld:
+        """Which memory the host lacks: of a heap as large as a run's goal, or as it grew, in the time between two cycles."""
+        self._back()
+        heap = min(seen.memstats["NextGC"], seen.memstats["HeapSys"], memory("MemAvailable") << 8)
+        turn = seen.wall / 1e9 / max(1, seen.memstats["NumGC"] - seen.before["NumGC"])
+        return measure_withheld(self.built, heap, turn)
 
     def repeat(self, written: Program) -> None:
         """A look at the host, and a repetition."""
@@ -125,10 +142,14 @@ class Real:
 
     def _run(self, written: Program, traced: bool) -> tuple[Seen, Mapping[str, Any]]:
         """A run on memory that the host stands behind."""
-        back(min(self.size, memory("MemAvailable") << 8) >> 20)  # at most a quarter of what is free
+        self._back()
         seen, told = run_real(self.built, self.scenario, written, traced)
         self.size = told["memstats"]["Sys"]
         return seen, told
+
+    def _back(self) -> None:
+        """Have the host stand behind as much memory as a run needs, and at most a quarter of what is free."""
+        back(min(self.size, memory("MemAvailable") << 8) >> 20)
 
 
 def _scenario(workload: Workload, go: Toolchain, machine: str | None) -> Scenario:
@@ -140,22 +161,23 @@ def _scenario(workload: Workload, go: Toolchain, machine: str | None) -> Scenari
 
 def _compared(go: Toolchain, written: Program, real: Real) -> dict[str, Any]:
     """What one version of a workload showed."""
-    scenario, runs, noise = real.scenario, real.runs, together(real.noise)
+    scenario, runs = real.scenario, real.runs
     ours, result = simulate(scenario, written)
     alone = figures(ours)
-    ours = replace(ours, malloc=interrupted(ours.malloc, noise, scenario.seed))
-    table = compare([figures(one) for one, _, _ in runs], [figures(one) for _, one, _ in runs], figures(ours))
+    malloc, seen, missing = _as_seen(ours, result, real)
+    table = compare([figures(one) for one, _, _ in runs], [figures(one) for _, one, _ in runs], seen)
     told = [told for _, _, told in runs]
     return {
         "version": scenario.version,
         "toolchain": go.version,
         "machine": result.machine,
-        "without_noise": {name: value for name, value in alone.items() if name.startswith("malloc ")},
+        "without_noise": {name: value for name, value in alone.items() if name.startswith(_WITH_NOISE)},
         "mallocs": written.mallocs,
         "table": [_row(line) for line in table],
         "host": [asdict(one) for one in speeds(real.loops, real.probes)],
-        "noise": noise.to_dict(),
-        "tails": tails([one.malloc for one, _, _ in runs], result, ours.malloc),
+        "noise": together(real.noise).to_dict(),
+        "withheld": missing,
+        "tails": tails([one.malloc for one, _, _ in runs], result, malloc),
         "latency_by_cause": result.to_dict()["latency"],
         "assumed_prices": result.assumed,
         "real": {
@@ -169,6 +191,22 @@ def _compared(go: Toolchain, written: Program, real: Real) -> dict[str, Any]:
             "metrics": told[0]["metrics"],
         },
     }
+
+
+def _as_seen(ours: Seen, result: Result, real: Real) -> tuple[Row, dict[str, float], dict[str, Any]]:
+    """Mallocs and all figures of what was simulated, as the machine's interruptions and the memory that it lacked would have
+    shown them; and of those pages, how many there were."""
+    scenario, noise, missing = real.scenario, together(real.noise), all_withheld(real.withheld)
+    first_touch = load_machine(scenario.machine, scenario.version).steps["first_touch"]
+    pages = pages_of(result, unpriced(missing.fresh, first_touch))
+    malloc = interrupted(withheld(ours.malloc, result.counts, pages, missing, scenario.seed), noise, scenario.seed)
+    touched = ours.first_touch + pages.fresh_by_program * missing.fresh.mean
+    found = figures(replace(ours, malloc=malloc, first_touch=touched))
+    if isinstance(scenario.workload, Workers):
+        at_once = min(scenario.workload.goroutines, scenario.gomaxprocs)
+        computing = 1e9 * result.metrics["/sim/time/compute:cpu-seconds"]
+        found["throughput"] *= ours.wall / longer(ours.wall, computing, pages, missing, noise.share, at_once)
+    return malloc, found, missing.to_dict() | {"met": asdict(pages)}
 
 
 def summed(versions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -23,8 +23,10 @@ done and what is left out, `experiments/validate_figures.py` what each figure is
 
     allocsim validate {command}
 
-Simulated latencies are told with the interruptions of the machine at the time, which a loop that only reads the clock
-showed beside each workload. Everything else is as simulated. How fast the host was relative to its calibration, loops of
+Simulated latencies of malloc, throughput and first touches are told with the interruptions of the machine at the time,
+which a loop that only reads the clock showed beside each workload, and with memory that the host of a virtual machine had
+taken away, which a loop showed that writes to as many pages as the heap has (`experiments/validate_memory.py`).
+Everything else is as simulated. How fast the host was relative to its calibration, loops of
 `allocsim calibrate` told that were run again before and after each real run (`experiments/validate_host.py`); nothing
 that is simulated is changed by it. Errors are summed up twice: over all workloads, and over those beside which the host
 was as calibrated. Real figures are the median of {repeat} runs, with the least and the most of them; *beyond*: the simulated figure lies
@@ -106,13 +108,18 @@ def _tails(version: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return table
 
 
-_SHOWN = tuple(f"malloc {name}" for name in ("p99", "p99.9", "p99.99", "max"))
+_SHOWN = (*(f"malloc {name}" for name in ("p99", "p99.9", "p99.99", "max", "mean")), "throughput", "first touch")
 
 
 def _notes(version: Mapping[str, Any]) -> Iterator[str]:
-    alone, real = version["without_noise"], version["real"]
-    told = ", ".join(f"{name.removeprefix('malloc ')} {number(alone[name])}" for name in _SHOWN if name in alone)
-    yield f"Simulated latencies are as the machine's interruptions show them; without those, in ns: {told}."
+    alone, real, missing = version["without_noise"], version["real"], version["withheld"]
+    told = ", ".join(f"{name} {number(alone[name])}" for name in _SHOWN if name in alone)
+    yield f"What is simulated is told with the machine's interruptions and the memory that it lacked; without those: {told}."
+    met = missing["met"]
+    yield (
+        f"First to write: mallocs to {number(met['cleared'])} used pages and {number(met['fresh'])} fresh ones, "
+        f"the program to {number(met['fresh_by_program'])} fresh ones; assists marked {number(met['assisted'])}."
+    )
     if real["unpaid_driver_ms"] > 10 * real["wall_s"]:
         yield f"The program's own work took {number(real['unpaid_driver_ms'])} ms more than there was think time for."
     late = real["late_us"]
@@ -125,7 +132,8 @@ def _host(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Beside each workload: times of the calibration's loops relative to it, and what interrupted the CPUs."""
     aspects = list(answer["drift"]["aspects"])
     interruptions = ("interruptions a second and CPU", "p50, us", "p99, us", "% of the time")
-    table: list[tuple[str, ...]] = [("workload", "toolchain", *aspects, *interruptions, "host")]
+    withheld = ("fresh pages missing, %", "p50, us", "old pages missing, %", "p50, us")
+    table: list[tuple[str, ...]] = [("workload", "toolchain", *aspects, *interruptions, *withheld, "host")]
     for workload, version in _versions(answer):
         speeds = {one["aspect"]: one for one in version["host"]}
         ratios = (_ratio(speeds.get(aspect)) for aspect in aspects)
@@ -133,7 +141,10 @@ def _host(answer: Mapping[str, Any]) -> list[tuple[str, ...]]:
         rates = (number(noise[name]) for name in ("a_second", "p50_us", "p99_us"))
         said = "as calibrated" if as_calibrated(version) else "drifted" if speeds else "not known"
         share = f"{100 * noise['share']:.2f}"
-        table.append((workload["name"], f"go{version['toolchain']}", *ratios, *rates, share, said))
+        missing = [_missing(version["withheld"][name]) for name in ("fresh", "old")]
+        table.append(
+            (workload["name"], f"go{version['toolchain']}", *ratios, *rates, share, *missing[0], *missing[1], said)
+        )
     return table
 
 
@@ -142,6 +153,11 @@ def _ratio(speed: Mapping[str, float] | None) -> str:
     if speed is None:
         return "-"
     return f"{speed['ratio']:.2f} [{speed['low']:.2f}, {speed['high']:.2f}]"
+
+
+def _missing(writes: Mapping[str, float]) -> tuple[str, str]:
+    """How many writes to pages were long, and how long."""
+    return number(100 * writes["share"]), number(writes["p50_us"])
 
 
 def _calibrated(answer: Mapping[str, Any]) -> Iterator[str]:
@@ -209,7 +225,8 @@ def page(answer: Mapping[str, Any], command: str) -> str:
         "",
         (
             "Times of loops relative to what the machine file says of the same loops: median of the probes beside a "
-            "workload, least and most of them; and what interrupted a CPU for more than 1 us."
+            "workload, least and most of them; what interrupted a CPU for more than 1 us; and how many writes to pages took "
+            "more than 20 us longer than usual, which is what the host takes to bring one."
         ),
         "",
         *_markdown(_host(answer)),

@@ -136,13 +136,17 @@ class Noise:
         """How many a second and CPU."""
         return len(self.gaps_ns) / self.seconds
 
+    @property
+    def share(self) -> float:
+        """Of the time."""
+        return float(self.gaps_ns.sum()) / 1e9 / self.seconds
+
     def to_dict(self) -> dict[str, float]:
         """Its figures."""
         gaps = self.gaps_ns if len(self.gaps_ns) else np.zeros(1)
         p50, p99 = (float(np.quantile(gaps, q, method="inverted_cdf")) / 1000 for q in (0.5, 0.99))
-        share = float(gaps.sum()) / 1e9 / self.seconds
         rate = {"seconds": self.seconds, "a_second": self.a_second}
-        return rate | {"p50_us": p50, "p99_us": p99, "max_us": float(gaps.max()) / 1000, "share": share}
+        return rate | {"p50_us": p50, "p99_us": p99, "max_us": float(gaps.max()) / 1000, "share": self.share}
 
 
 def together(noises: Sequence[Noise]) -> Noise:

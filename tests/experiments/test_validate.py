@@ -1,5 +1,6 @@
 """Real against simulated: the generated program does what its stream says, and the table's arithmetic is right."""
 
+import time
 from collections import Counter
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from experiments.errors import InputError
 from experiments.toolchain import NoGo, toolchain
 from experiments.validate_figures import Line, Row, Seen, compare, directions, figures, read_cycles, totals
 from experiments.validate_host import drift
+from experiments.validate_memory import measure_withheld
 from experiments.validate_run import Noise, interrupted, replayer, run_real, simulate, tails, together
 from experiments.validate_stream import check, go_source, kinds_of, preorder, write
 from experiments.validate_workloads import WORKLOADS
@@ -180,6 +182,17 @@ def test_histogram_has_our_layout(built, tmp_path):
     assert bucket_of_int(seen.malloc.maximum) == np.flatnonzero(counts)[-1]
 
 
+def test_writes_to_a_heap_are_all_seen_and_take_their_time(built):
+    """How many of them are long is the host's affair; a turn takes no less than is asked for."""
+    program, _, _ = built
+    begun = time.monotonic()
+    found = measure_withheld(program, 300 * 4096 + 5, 0.2)
+    assert time.monotonic() - begun > 3 * 0.2
+    assert found.fresh.pages == 300 and found.old.pages % 300 == 0
+    assert found.old.pages >= 2 * 300
+    assert all(0 <= one.share <= 1 and (one.long_ns > 0).all() for one in (found.fresh, found.old))
+
+
 def test_trees_end_with_the_path_of_the_last_round(built, tmp_path):
     program, kinds, _ = built
     found = scenario(tmp_path, TREES)
@@ -309,7 +322,14 @@ def a_run(values, **others):
         "PauseTotalNs": 60_000,
     }
     before = {"NumGC": 1, "TotalAlloc": 1 << 20, "PauseTotalNs": 10_000}
-    given = {"cycles": None, "begun": 200_000_000, "wall": 1_000_000_000, "procs": 2, "first_touch": 2e6, "pause_max": 30_000} | others
+    given = {
+        "cycles": None,
+        "begun": 200_000_000,
+        "wall": 1_000_000_000,
+        "procs": 2,
+        "first_touch": 2e6,
+        "pause_max": 30_000,
+    } | others
     return Seen(Row(counts, sum(values), max(values)), memstats=memstats, before=before, **given)
 
 
@@ -377,6 +397,9 @@ def answer():
     real = {"unpaid_driver_ms": 0.0, "wall_s": 1.0, "late_us": {"p50": 1.0, "p99": 2.0, "max": 30.0}}
     version = {"toolchain": "1.27.3", "machine": "m", "real": real, "tails": [tail], "without_noise": {}}
     version["table"] = [row | {"error": 0.1, "beyond": True}]
+    missing = {"pages": 1000, "share": 0.0125, "p50_us": 130.0, "p99_us": 180.0}
+    met = {"cleared": 12_345.0, "assisted": 600.0, "fresh": 70.0, "fresh_by_program": 8.0}
+    version["withheld"] = {"fresh": missing, "old": missing | {"share": 0.0005}, "met": met}
     version["noise"] = {"a_second": 10.0, "p50_us": 2.0, "p99_us": 5.0, "max_us": 9.0, "share": 0.001}
     spread = {"low": 1.2, "high": 1.5, "calibrated_low": 0.95, "calibrated_high": 1.02}
     version["host"] = [{"aspect": "marking", "loop": "mark -mib=32", "ratio": 1.34} | spread]
@@ -400,7 +423,12 @@ def test_page_is_written_with_its_figures(tmp_path):
     assert "| 1 us | 12.5 | 12.0 | 13.0 | 10.0 | 11.0 | assist 7.00 |" in text
     assert "\n**THE HOST WAS NOT AS CALIBRATED: the host took 1.34 times" in text
     assert "| malloc p50 | 1 | 10.0 % | 10.0 % | 1 of 1 | 0 | - |" in text
-    assert "| w | go1.27.3 | 1.34 [1.20, 1.50] | 10.0 | 2.00 | 5.00 | 0.10 | drifted |" in text
+    assert (
+        "| w | go1.27.3 | 1.34 [1.20, 1.50] | 10.0 | 2.00 | 5.00 | 0.10 | 1.25 | 130 | 0.05 | 130 | drifted |" in text
+    )
+    assert (
+        "mallocs to 12345 used pages and 70.0 fresh ones, the program to 8.00 fresh ones; assists marked 600." in text
+    )
     assert "- marking: `mark -mib=32`; processes of the calibration itself read go1.27.3 0.95 to 1.02 times" in text
     assert "| cycles | 2 | 1 | w x2.00, x0.5 |" in text
     assert "allocsim validate -o errors.md" in text

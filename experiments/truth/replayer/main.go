@@ -27,7 +27,8 @@ import (
 
 var started = time.Now()
 
-// words maps a file of 64-bit words, all of it read before it returns.
+// words maps a file of 64-bit words, all of it read before it returns: once from each page too, since a page that the
+// system maps may be one that the host of a virtual machine still has to bring.
 func words(name string) []uint64 {
 	file, err := os.Open(name)
 	check(err)
@@ -36,8 +37,14 @@ func words(name string) []uint64 {
 	data, err := syscall.Mmap(int(file.Fd()), 0, int(info.Size()), syscall.PROT_READ, syscall.MAP_PRIVATE|syscall.MAP_POPULATE)
 	check(err)
 	check(file.Close())
-	return unsafe.Slice((*uint64)(unsafe.Pointer(&data[0])), len(data)/8)
+	all := unsafe.Slice((*uint64)(unsafe.Pointer(&data[0])), len(data)/8)
+	for i := 0; i < len(all); i += page / 8 {
+		lastRead = all[i]
+	}
+	return all
 }
+
+var lastRead uint64 // keeps the reads
 
 // offHeap gives n zeroed words that the collector does not know, already in memory.
 func offHeap(n int) []uint64 {
@@ -124,10 +131,17 @@ func main() {
 	service := flag.Bool("service", false, "the stream is a service's requests")
 	counts := flag.String("counts", "", "file for the histograms")
 	quiet := flag.Duration("noise", 0, "measure the machine's interruptions on each CPU for so long, and nothing else")
+	pages := flag.Int("pages", 0, "measure how long writes to so many pages take, the first time and after, and nothing else")
+	pass := flag.Duration("pass", 0, "time between two writes to a page")
+	during := flag.Duration("for", 0, "write to pages again for so long")
 	flag.Parse()
 	clock = newClock()
 	if *quiet > 0 {
 		check(json.NewEncoder(os.Stdout).Encode(noise(*quiet)))
+		return
+	}
+	if *pages > 0 {
+		check(json.NewEncoder(os.Stdout).Encode(withheld(*pages, *pass, *during)))
 		return
 	}
 	var run func()
