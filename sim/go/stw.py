@@ -3,8 +3,9 @@
 Who stops the world holds sched.lock while it asks: a system call for every P that runs a goroutine or a mark worker, one
 after the other, sends a signal. Ps without work count as stopped. All others stop at their next safepoint: computes and
 assists in progress there and then (function prologues, and the signal), what allocates at the end of its segment
-(pump.py), a mark worker at once. Each gives itself up under sched.lock, so that those who come sooner than the last
-signal wait for it, polling and then asleep; the last one wakes the stopper, which sleeps. `for_each_p` goes the same way,
+(pump.py), a mark worker at once. Each gives itself up under sched.lock. Who comes for that sooner than its own signal,
+which finds the lock taken until then and sleeps, looks again when the signal interrupts its sleep; from then on it polls
+and sleeps as long as others are signalled. The last one wakes the stopper, which sleeps. `for_each_p` goes the same way,
 but each P goes on at once when it has been there.
 
 When the world goes on its starter wakes the Ps that have something to do one by one, at the price of a call each, and at
@@ -56,6 +57,7 @@ class Stopping:
         self._note: simpy.Event | None = None  # what it sleeps on, once it does
         self._asleep_at = 0
         self._stopped = 0
+        self._signalled: dict[int, int] = {}  # when the signal reaches each P that is sent one
 
     def pay(self, step: str) -> int:
         """A price of the scheduler: its mean, as it is now."""
@@ -120,7 +122,10 @@ class Stopping:
         yield from self._give_back(p)
 
     def _take_lock(self, p: Proc) -> Step:
-        """Process step: take sched.lock."""
+        """Process step: take sched.lock, not before the signal that was sent under it is there."""
+        early = self._signalled.pop(p.index, 0) - self.world.now
+        if early > 0:
+            yield after(self.world.env, early, p.order)
         taking = yield from self.lock.acquire(p.index, self.world.now)
         yield after(self.world.env, taking, p.order)
 
@@ -192,11 +197,13 @@ class Stopping:
 
     def _preempt_all(self, by: Proc | None) -> int:
         """Computes and assists in progress come to a safepoint now; picoseconds of the signals. (preemptall, preemptM)"""
-        running = sum(p is not by and p.kind not in _UNSIGNALLED for p in self.procs)
+        running = [p.index for p in self.procs if p is not by and p.kind not in _UNSIGNALLED]
+        call = self.pay("preempt_signal") if by is not None else 0
+        self._signalled = {index: self.world.now + call * n for n, index in enumerate(running, 1)}
         preempt_all(self.world.heap.header, self.world.now)
         self.driver.rearm()
         self._tell()
-        return running * self.pay("preempt_signal") if by is not None else 0
+        return len(running) * call
 
     def _await_all(self, by: Proc | None, signals: int, idle: Step | None = None) -> Step:
         """Process step: signal, give sched.lock back, and sleep until the last P wakes this one. (notetsleep)"""

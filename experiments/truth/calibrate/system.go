@@ -174,50 +174,88 @@ func sleeping(cpu int) {
 	}
 }
 
+// slept are the times that threads have been asleep for when they are woken, by the names of the rows: how soon their
+// CPU runs them depends on how deep it has gone to rest. All of the longer ones together last so many nanoseconds.
+var slept = []struct {
+	name  string
+	least float64 // nanoseconds
+}{{"_20us", 20_000}, {"", asleep}, {"_1ms", 1_000_000}, {"_10ms", 10_000_000}}
+
+const together = 1_000_000_000
+
 // waking measures, with the threads on two CPUs, the call that wakes and from its end until the other thread runs.
 func waking(cpu, other int) {
-	n := uint32(*rounds)
-	s, calls, latencies := new(sleeper), new(sample), new(sample)
+	s := new(sleeper)
+	n := make([]int, len(slept))
+	all := 0
+	for i, one := range slept {
+		n[i] = *rounds
+		if most := int(together / one.least); n[i] > most {
+			n[i] = most
+		}
+		all += n[i]
+	}
 	go func() {
 		pin(other)
-		s.run(int(n))
+		s.run(all)
 	}()
 	pin(cpu)
-	for i := uint32(1); i <= n; i++ {
-		for atomic.LoadUint32(&s.turn) < i {
+	turn := uint32(0)
+	for i, one := range slept {
+		calls, latencies := new(sample), new(sample)
+		for k := 0; k < n[i]; k++ {
+			turn++
+			call, latency := s.woken(turn, one.least)
+			calls.add(call)
+			latencies.add(latency)
 		}
-		for begin := tsc.Now(); float64(tsc.Now()-begin) < asleep*perNs; {
+		row("lock", []any{"futex_wake" + one.name}, map[string]float64{"ns": calls.quantile(0.5)})
+		row("lock", []any{"wake_latency" + one.name}, map[string]float64{"ns": latencies.quantile(0.5)})
+		if one.least == asleep {
+			row("steps", []any{"wake_p"}, map[string]float64{"ns": calls.quantile(0.5) + latencies.quantile(0.5)})
 		}
-		atomic.StoreUint64(&s.ran, 0)
-		atomic.StoreUint32(&s.word, 1)
-		begin := tsc.Now()
-		futexCall(&s.word, futexWake, 1)
-		end := tsc.Now()
-		calls.add(uint32(end - begin))
-		ran := uint64(0)
-		for ran == 0 {
-			ran = atomic.LoadUint64(&s.ran)
-		}
-		if ran < end {
-			ran = end
-		}
-		latencies.add(uint32(ran - end + overhead))
 	}
-	row("lock", []any{"futex_wake"}, map[string]float64{"ns": calls.quantile(0.5)})
-	row("lock", []any{"wake_latency"}, map[string]float64{"ns": latencies.quantile(0.5)})
-	row("steps", []any{"wake_p"}, map[string]float64{"ns": calls.quantile(0.5) + latencies.quantile(0.5)})
+}
+
+// woken wakes the thread in its turn when it has been asleep so long: the ticks of the call, and from its end until the
+// thread runs.
+func (s *sleeper) woken(turn uint32, least float64) (uint32, uint32) {
+	for atomic.LoadUint32(&s.turn) < turn {
+	}
+	for begin := tsc.Now(); float64(tsc.Now()-begin) < least*perNs; {
+	}
+	atomic.StoreUint64(&s.ran, 0)
+	atomic.StoreUint32(&s.word, 1)
+	begin := tsc.Now()
+	futexCall(&s.word, futexWake, 1)
+	end := tsc.Now()
+	ran := uint64(0)
+	for ran == 0 {
+		ran = atomic.LoadUint64(&s.ran)
+	}
+	if ran < end {
+		ran = end
+	}
+	return uint32(end - begin), uint32(ran - end + overhead)
 }
 
 // signalling measures, with the threads on two CPUs, the call that signals a running thread as the runtime does to
-// preempt it. A clock that goes only while that thread runs tells that it does.
+// preempt it, and from its end until that thread has been through the handler. A clock that goes only while that thread
+// runs tells that it does, and when it goes on after a gap.
 func signalling(cpu, other int) {
-	var thread, ticking uint64
-	calls := new(sample)
+	const gap = 1000 // nanoseconds that the clock is not away for by itself
+	var thread, ticking, back uint64
+	calls, latencies := new(sample), new(sample)
 	go func() {
 		pin(other)
 		atomic.StoreUint64(&thread, uint64(syscall.Gettid()))
-		for {
-			atomic.AddUint64(&ticking, 1)
+		for last := tsc.Now(); ; {
+			now := tsc.Now()
+			if float64(now-last) > gap*perNs {
+				atomic.StoreUint64(&back, now)
+			}
+			last = now
+			atomic.StoreUint64(&ticking, now)
 		}
 	}()
 	pin(cpu)
@@ -229,9 +267,18 @@ func signalling(cpu, other int) {
 		}
 		begin := tsc.Now()
 		syscall.RawSyscall(syscall.SYS_TGKILL, process, uintptr(atomic.LoadUint64(&thread)), uintptr(syscall.SIGURG))
-		calls.add(uint32(tsc.Now() - begin))
+		end := tsc.Now()
+		calls.add(uint32(end - begin))
+		for atomic.LoadUint64(&back) < begin && float64(tsc.Now()-end) < asleep*perNs {
+		}
+		if ran := atomic.LoadUint64(&back); ran > end {
+			latencies.add(uint32(ran - end + overhead))
+		} else {
+			latencies.add(0)
+		}
 	}
 	row("steps", []any{"preempt_signal"}, map[string]float64{"ns": calls.quantile(0.5)})
+	row("lock", []any{"signal_latency"}, map[string]float64{"ns": latencies.quantile(0.5)})
 }
 
 // twice measures the two faults of pages that are read before they are written: the system's page of zeros is mapped,
