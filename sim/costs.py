@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol, TypeVar
 
-from sim.units import throw
+from sim.units import MS, US, throw
 
 CELLS = 1024
 
@@ -84,12 +84,38 @@ class LockPrices:
     futex_wake: int  # the futex wake call, paid by the releaser
     wake_latency: int  # from the end of that call until the woken thread runs
     handoff: int  # fifo only: from the release until the next owner runs
+    signal_latency: int  # from the end of the call that signals a running thread until it has been through the handler
+    # the two of a wake where the thread has been asleep for longer or shorter than a tenth of a millisecond
+    futex_wake_20us: int
+    wake_latency_20us: int
+    futex_wake_1ms: int
+    wake_latency_1ms: int
+    futex_wake_10ms: int
+    wake_latency_10ms: int
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
             price = getattr(self, name)
             if type(price) is not int or price < 0:
                 throw(f"lock price {name} is {price!r}, not an int >= 0 of picoseconds")
+
+    def waking(self, asleep: int) -> tuple[int, int]:
+        """(futex_wake, wake_latency) of a thread asleep for so many picoseconds: its CPU has gone to rest more or less deep.
+
+        Between the times that were measured on straight lines, beyond them as at the last one.
+        """
+        low, *rest = (
+            (20 * US, self.futex_wake_20us, self.wake_latency_20us),
+            (100 * US, self.futex_wake, self.wake_latency),
+            (MS, self.futex_wake_1ms, self.wake_latency_1ms),
+            (10 * MS, self.futex_wake_10ms, self.wake_latency_10ms),
+        )
+        for high in rest:
+            if asleep < high[0]:
+                part, whole = max(asleep - low[0], 0), high[0] - low[0]
+                return low[1] + (high[1] - low[1]) * part // whole, low[2] + (high[2] - low[2]) * part // whole
+            low = high
+        return low[1], low[2]
 
 
 @dataclass(frozen=True, slots=True)

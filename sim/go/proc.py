@@ -63,6 +63,7 @@ class Proc:
         self.back: simpy.Event | None = None  # the pump gives the P back by it
         self.wakeup: simpy.Event | None = None  # it is idle and waits for this
         self.parked: simpy.Event | None = None  # it stopped with the world and waits for this
+        self.asleep_since = world.now  # its thread, if it is asleep
         self.held = False  # and has a goroutine in the middle of a step
         self.worker = NOT_WORKER  # the kind of mark worker that it was given when the world went on
         self.debt = 0  # picoseconds of wake calls that it has yet to spend
@@ -272,6 +273,7 @@ class Proc:
         self._spin(False)
         self.turn_to(IDLE)
         self.wakeup = simpy.Event(env)
+        self.asleep_since = self.world.now
         sched.idle.append(self)
         self.world.timers.left_idle()
         header = self.world.heap.header
@@ -311,6 +313,7 @@ class Proc:
         self.held = held
         self.parked = called = simpy.Event(self.world.env)
         yield from sched.report_stopped(self)
+        self.asleep_since = self.world.now
         sched.cpus.release(self)
         yield called
         self.parked = None

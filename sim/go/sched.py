@@ -219,11 +219,14 @@ class Sched(Stopping):
         """Wake an idle P to look for work, unless one is looking already; the call takes ``by`` time. (wakep, startm)"""
         if self.stopping or not self.idle or self.spinning:
             return
-        if by is not None:
-            by.debt += self.world.prices.lock.futex_wake
         p = self.idle.pop()
+        prices = self.world.prices.lock
+        call, latency = prices.waking(self.world.now - p.asleep_since)
+        if by is not None:
+            by.debt += call
         p.spinning = True
         self.spinning = 1
         assert p.wakeup is not None
-        wake(self.world.env, p.wakeup, p.order, None, self.pay("wake_p"))
+        longer = call + latency - prices.futex_wake - prices.wake_latency  # than a thread of the price's sleep
+        wake(self.world.env, p.wakeup, p.order, None, max(self.pay("wake_p") + longer, 0))
         p.wakeup = None

@@ -57,7 +57,7 @@ class Stopping:
         self._note: simpy.Event | None = None  # what it sleeps on, once it does
         self._asleep_at = 0
         self._stopped = 0
-        self._signalled: dict[int, int] = {}  # when the signal reaches each P that is sent one
+        self._signalled: dict[int, int] = {}  # when each P that is sent a signal has had it
 
     def pay(self, step: str) -> int:
         """A price of the scheduler: its mean, as it is now."""
@@ -122,7 +122,7 @@ class Stopping:
         yield from self._give_back(p)
 
     def _take_lock(self, p: Proc) -> Step:
-        """Process step: take sched.lock, not before the signal that was sent under it is there."""
+        """Process step: take sched.lock, not before the signal that is sent under it has been handled."""
         early = self._signalled.pop(p.index, 0) - self.world.now
         if early > 0:
             yield after(self.world.env, early, p.order)
@@ -138,7 +138,7 @@ class Stopping:
         """Wake who waits for every P if none is missing; picoseconds of the call. (notewakeup)"""
         if self._note is None or self._note.triggered or not self._are_all_there():
             return 0
-        env, prices = self.world.env, self.world.prices.lock
+        env = self.world.env
         if self._by is None:
             wake(env, self._note, priority(RUN, len(self.procs)))
             return 0
@@ -146,8 +146,9 @@ class Stopping:
         if falling_asleep > 0:  # the note has changed when it gets there
             wake(env, self._note, self._by.order, None, falling_asleep)
             return 0
-        wake(env, self._note, self._by.order, None, prices.futex_wake + prices.wake_latency)
-        return prices.futex_wake
+        call, latency = self.world.prices.lock.waking(-falling_asleep)
+        wake(env, self._note, self._by.order, None, call + latency)
+        return call
 
     def _are_all_there(self) -> bool:
         own = int(self._by is not None)
@@ -198,8 +199,8 @@ class Stopping:
     def _preempt_all(self, by: Proc | None) -> int:
         """Computes and assists in progress come to a safepoint now; picoseconds of the signals. (preemptall, preemptM)"""
         running = [p.index for p in self.procs if p is not by and p.kind not in _UNSIGNALLED]
-        call = self.pay("preempt_signal") if by is not None else 0
-        self._signalled = {index: self.world.now + call * n for n, index in enumerate(running, 1)}
+        call, latency = (self.pay("preempt_signal"), self.world.prices.lock.signal_latency) if by is not None else (0, 0)
+        self._signalled = {index: self.world.now + call * n + latency for n, index in enumerate(running, 1)}
         preempt_all(self.world.heap.header, self.world.now)
         self.driver.rearm()
         self._tell()
@@ -250,8 +251,9 @@ class Stopping:
             sleeps_on = p.parked if p.wakeup is None else p.wakeup
             assert sleeps_on is not None
             p.wakeup = None
-            calls += prices.futex_wake
-            wake(self.world.env, sleeps_on, p.order, None, calls + prices.wake_latency)
+            call, latency = prices.waking(self.world.now - p.asleep_since)
+            calls += call
+            wake(self.world.env, sleeps_on, p.order, None, calls + latency)
         return calls
 
     def _share_out(self) -> list[Proc]:

@@ -18,7 +18,7 @@ from sim.jit import PLAIN
 from sim.ops import ALLOC, COMPUTE, DEAD, NOSCAN, OP
 from sim.units import MS, NS, US
 from tests.go.gc_program import draw_program, run_program
-from tests.go.prices import made_up_prices
+from tests.go.prices import made_up_prices, with_wakes
 from tests.go.test_gc_programs import slow_marking
 
 N = 60 if PLAIN else 600
@@ -268,7 +268,7 @@ def test_what_waits_for_a_p_that_becomes_a_worker_runs_elsewhere():
     once, not when its slice hands them over."""
     prices = slow_marking("go1.19", 1)
     mark = {shape: [replace(m, scan_object=400 * MS // N, small_byte=0, large_byte=0)] for shape, (m,) in prices.mark.items()}
-    lock = replace(prices.lock, futex_wake=0)  # else one of them runs before the collection begins
+    lock = with_wakes(prices.lock, 0)  # else one of them runs before the collection begins
     world = World("go1.19", 4, replace(prices, mark=mark, lock=lock), 1, gogc=-1)
     waits = []
 
