@@ -1,8 +1,7 @@
 """Locks against schedules worked out by hand from the runtime's algorithms, and every misuse once."""
 
-from dataclasses import replace
-
 import itertools
+from dataclasses import replace
 
 import pytest
 import simpy
