@@ -44,7 +44,7 @@ SOURCES = {
     "refilled": "mixed: the other calls, in rounds of the same processes with runtime.GC() between them",
     "alive": "mixed: objects alive in the end",
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",
-    "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
+    "paused": "mixed: both pauses of a collection by gctrace, on one P; means of a process",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",
@@ -70,7 +70,8 @@ SINGLES = {
     "futex_sleep": "futex: both threads on one CPU, from the call of futex wait until the other thread runs; median of "
     "a process",
     **{
-        f"futex_wake{name}": f"futex: the call that wakes a thread asleep for {time} on another CPU; median of a process"
+        f"futex_wake{name}": f"futex: the call that wakes a thread asleep for {time} on another CPU, by a thread that has "
+        "gone through 64 MiB at random for as long; median of a process"
         for name, time in _SLEPT.items()
     },
     **{
@@ -78,6 +79,8 @@ SINGLES = {
         "until that thread runs; median of a process"
         for name, time in _SLEPT.items()
     },
+    "signal_1ms": "futex: that call (preempt_signal) by a thread that has gone through 64 MiB at random for 1 ms; median of "
+    "a process",
     "signal_latency": "futex: from the end of that call (preempt_signal) until the thread has been through its handler; "
     "median of a process",
     "read_touch": "madvise: each 4 KiB page of a new mapping read once; median of a process",

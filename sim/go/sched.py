@@ -221,7 +221,7 @@ class Sched(Stopping):
             return
         p = self.idle.pop()
         prices = self.world.prices.lock
-        call, latency = prices.waking(self.world.now - p.asleep_since)
+        call, latency = prices.waking(self.world.now - p.asleep_since, 0 if by is None else by.worked())
         if by is not None:
             by.debt += call
         p.spinning = True

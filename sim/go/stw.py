@@ -131,11 +131,11 @@ class Stopping:
 
     def _give_back(self, p: Proc) -> Step:
         """Process step: the last one wakes who waits, and sched.lock is free again."""
-        yield after(self.world.env, self.check_stopped(), p.order)
+        yield after(self.world.env, self.check_stopped(p), p.order)
         yield after(self.world.env, self.lock.release(p.index, self.world.now), p.order)
 
-    def check_stopped(self) -> int:
-        """Wake who waits for every P if none is missing; picoseconds of the call. (notewakeup)"""
+    def check_stopped(self, p: Proc | None = None) -> int:
+        """Wake who waits for every P if none is missing, from a P; picoseconds of the call. (notewakeup)"""
         if self._note is None or self._note.triggered or not self._are_all_there():
             return 0
         env = self.world.env
@@ -146,7 +146,7 @@ class Stopping:
         if falling_asleep > 0:  # the note has changed when it gets there
             wake(env, self._note, self._by.order, None, falling_asleep)
             return 0
-        call, latency = self.world.prices.lock.waking(-falling_asleep)
+        call, latency = self.world.prices.lock.waking(-falling_asleep, 0 if p is None else p.worked())
         wake(env, self._note, self._by.order, None, call + latency)
         return call
 
@@ -199,12 +199,15 @@ class Stopping:
     def _preempt_all(self, by: Proc | None) -> int:
         """Computes and assists in progress come to a safepoint now; picoseconds of the signals. (preemptall, preemptM)"""
         running = [p.index for p in self.procs if p is not by and p.kind not in _UNSIGNALLED]
-        call, latency = (self.pay("preempt_signal"), self.world.prices.lock.signal_latency) if by is not None else (0, 0)
-        self._signalled = {index: self.world.now + call * n + latency for n, index in enumerate(running, 1)}
+        ends = 0
+        for index in running:
+            if by is not None:
+                ends += self.world.prices.lock.signal(self.pay("preempt_signal"), by.worked())
+                self._signalled[index] = self.world.now + ends + self.world.prices.lock.signal_latency
         preempt_all(self.world.heap.header, self.world.now)
         self.driver.rearm()
         self._tell()
-        return len(running) * call
+        return ends
 
     def _await_all(self, by: Proc | None, signals: int, idle: Step | None = None) -> Step:
         """Process step: signal, give sched.lock back, and sleep until the last P wakes this one. (notetsleep)"""
@@ -224,6 +227,7 @@ class Stopping:
         self._asleep_at = self.world.now + self.world.prices.lock.futex_sleep
         self.cpus.release(by)
         yield self._note
+        by.worked()
         yield from self.cpus.acquire(by)
 
     # going on
@@ -251,7 +255,7 @@ class Stopping:
             sleeps_on = p.parked if p.wakeup is None else p.wakeup
             assert sleeps_on is not None
             p.wakeup = None
-            call, latency = prices.waking(self.world.now - p.asleep_since)
+            call, latency = prices.waking(self.world.now - p.asleep_since, by.worked())
             calls += call
             wake(self.world.env, sleeps_on, p.order, None, calls + latency)
         return calls

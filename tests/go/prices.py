@@ -52,6 +52,7 @@ def made_up_prices(version="go1.27", cpus=2):
             wake_latency=5000 * NS,
             handoff=100 * NS,
             signal_latency=2000 * NS,
+            signal_1ms=15000 * NS,
             futex_wake_20us=1200 * NS,
             wake_latency_20us=5000 * NS,
             futex_wake_1ms=1200 * NS,
