@@ -44,7 +44,7 @@ SOURCES = {
     "refilled": "mixed: the other calls, in rounds of the same processes with runtime.GC() between them",
     "alive": "mixed: objects alive in the end",
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",
-    "paused": "mixed: both pauses of a collection by gctrace, on one P; means of a process",
+    "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 from experiments.calibrate_host import rounded
@@ -43,7 +43,7 @@ class Measurements:
                 version, "marked", (mib, run.procs or 0), {"cpu": median(sum(one.cpu[1:4]) / _US for one in cycles)}
             )
             if "paused" in run.tables:
-                both = fmean((one.clock[0] + one.clock[2]) / _US for one in cycles)
+                both = median((one.clock[0] + one.clock[2]) / _US for one in cycles)
                 self._row(version, "paused", (mib,), {"both": both})
         for line in stdout.splitlines():
             try:
