@@ -1,7 +1,7 @@
 """What all Ps share: the global queue, idle Ps, the machine's CPUs, the pump (mirrors proc.go); stw.py stops them.
 
 Nobody is woken while somebody searches (`Sched.wake_p`); who goes idle last is woken first. Who wakes a P pays for the
-system call; the P runs when its thread does.
+system call, by how long it has worked since it was in the system; the P runs when its thread does, by how long that slept.
 
 The pump runs whenever a P's turn comes before the next event of the world (`Driver`). With more Ps than CPUs a P's
 thread waits for one in line (`Cpus`).

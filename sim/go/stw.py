@@ -8,6 +8,9 @@ which finds the lock taken until then and sleeps, looks again when the signal in
 and sleeps as long as others are signalled. The last one wakes the stopper, which sleeps. `for_each_p` goes the same way,
 but each P goes on at once when it has been there.
 
+What a call that signals or wakes takes depends on how long its thread has worked since it was in the system, and how soon
+the other thread runs on how long it has slept (costs.py:LockPrices).
+
 When the world goes on its starter wakes the Ps that have something to do one by one, at the price of a call each, and at
 the end one of the others to look around. Each runs when its thread does. Where the version says so, Ps without work are
 given mark workers first.

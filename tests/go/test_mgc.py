@@ -256,7 +256,7 @@ def test_ragged_barriers_go_on_until_one_finds_nothing_new():
     assert len(one) > 5 and set(one) == {2}
     beside = World("go1.27", 2, made_up_prices("go1.27"), 1)
     two = barriers_of(beside, [beside.go(holder, 5000, 30)])
-    assert len(two) > 5 and set(two) == {2, 3} or set(two) == {3}
+    assert len(two) > 5 and set(two) == {2, 3} and two.count(3) > two.count(2)
     forced = World("go1.27", 2, made_up_prices("go1.27"), 1, gogc=-1)
     assert barriers_of(forced, [forced.go(holder, 5000)]) == [2]  # nobody allocates beside
 
