@@ -61,7 +61,7 @@ _UNITS = {
 _LOCK_PAIR = (
     "lock: half of an exchange that takes a free lock's word and one that frees it, each a call, in a loop by CPU time"
 )
-_ASLEEP = "thread asleep for 100 us on another CPU"
+_SLEPT = {"_20us": "20 us", "": "100 us", "_1ms": "1 ms", "_10ms": "10 ms"}
 SINGLES = {
     "acquire": _LOCK_PAIR,
     "release": _LOCK_PAIR,
@@ -69,8 +69,20 @@ SINGLES = {
     "osyield": "lock: runtime.osyield in a loop by CPU time",
     "futex_sleep": "futex: both threads on one CPU, from the call of futex wait until the other thread runs; median of "
     "a process",
-    "futex_wake": f"futex: the call that wakes a {_ASLEEP}; median of a process",
-    "wake_latency": f"futex: from the end of the call that wakes a {_ASLEEP} until that thread runs; median of a process",
+    **{
+        f"futex_wake{name}": f"futex: the call that wakes a thread asleep for {time} on another CPU, by a thread that has "
+        "gone through 64 MiB at random for as long; median of a process"
+        for name, time in _SLEPT.items()
+    },
+    **{
+        f"wake_latency{name}": f"futex: from the end of the call that wakes a thread asleep for {time} on another CPU "
+        "until that thread runs; median of a process"
+        for name, time in _SLEPT.items()
+    },
+    "signal_1ms": "futex: that call (preempt_signal) by a thread that has gone through 64 MiB at random for 1 ms; median of "
+    "a process",
+    "signal_latency": "futex: from the end of that call (preempt_signal) until the thread has been through its handler; "
+    "median of a process",
     "read_touch": "madvise: each 4 KiB page of a new mapping read once; median of a process",
     "copy_touch": "madvise: each 4 KiB page of a mapping written after it was read once; median of a process",
     "madvise": "madvise: MADV_DONTNEED from the top of a touched mapping down, one page less what a page of a run takes",

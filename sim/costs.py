@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol, TypeVar
 
-from sim.units import throw
+from sim.units import MS, US, throw
 
 CELLS = 1024
 
@@ -84,12 +84,48 @@ class LockPrices:
     futex_wake: int  # the futex wake call, paid by the releaser
     wake_latency: int  # from the end of that call until the woken thread runs
     handoff: int  # fifo only: from the release until the next owner runs
+    signal_latency: int  # from the end of the call that signals a running thread until it has been through the handler
+    signal_1ms: int  # that call, where its thread has worked for a millisecond since it was in the system
+    # a wake, where the other thread has slept and the caller has worked longer or shorter than a tenth of a millisecond
+    futex_wake_20us: int
+    wake_latency_20us: int
+    futex_wake_1ms: int
+    wake_latency_1ms: int
+    futex_wake_10ms: int
+    wake_latency_10ms: int
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
             price = getattr(self, name)
             if type(price) is not int or price < 0:
                 throw(f"lock price {name} is {price!r}, not an int >= 0 of picoseconds")
+
+    def waking(self, asleep: int, worked: int) -> tuple[int, int]:
+        """What waking a thread takes: the call, and from its end until the thread runs, picoseconds.
+
+        ``asleep``: for how long, its CPU has gone to rest more or less deep. ``worked``: how long the caller has been out
+        of the system, whose code and data the caches have lost more or less.
+        """
+        calls = self.futex_wake_20us, self.futex_wake, self.futex_wake_1ms, self.futex_wake_10ms
+        latencies = self.wake_latency_20us, self.wake_latency, self.wake_latency_1ms, self.wake_latency_10ms
+        return _on_lines(_TIMES, calls, worked), _on_lines(_TIMES, latencies, asleep)
+
+    def signal(self, base: int, worked: int) -> int:
+        """The call that signals a running thread, of so many picoseconds if its own thread was in the system just now."""
+        return _on_lines(_TIMES[1:3], (base, self.signal_1ms), worked)
+
+
+_TIMES = (20 * US, 100 * US, MS, 10 * MS)
+
+
+def _on_lines(times: Sequence[int], prices: Sequence[int], time: int) -> int:
+    """The price at a time: on straight lines between those known, outside of them as at the first or the last."""
+    if time <= times[0]:
+        return prices[0]
+    for k in range(1, len(times)):
+        if time < times[k]:
+            return prices[k - 1] + (prices[k] - prices[k - 1]) * (time - times[k - 1]) // (times[k] - times[k - 1])
+    return prices[-1]
 
 
 @dataclass(frozen=True, slots=True)

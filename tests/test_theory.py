@@ -11,7 +11,7 @@ from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
 from sim.units import NS
 
-FREE = LockPrices(acquire=0, release=0, procyield=0, osyield=0, futex_sleep=0, futex_wake=0, wake_latency=0, handoff=0)
+FREE = LockPrices(**dict.fromkeys(LockPrices.__slots__, 0))
 SERVICE = 100 * NS
 CUSTOMERS = 30_000
 BATCHES = 30

@@ -1,11 +1,15 @@
 """The collector's cycle on the clock (mirrors mgc.go).
 
     triggered -> sweep what is left -> [stop: finish sweeping, settle what is marked] -> mark, mutators assisting
-    -> ragged barrier -> [stop: pacing, generations advance] -> caches flushed -> sweeping, in the background and on demand
+    -> ragged barriers -> [stop: pacing, generations advance] -> caches flushed -> sweeping, in the background and on demand
 
 The goroutine whose allocation meets the trigger begins the cycle on its P; whoever marks last, worker or assist, ends
 it. The two steps in brackets have the world stopped: the time until every P has reached a safepoint, and the work done
 then, are the pauses. What a cycle marks is settled in the first of them (mgcmark.py).
+
+Ragged barriers come until one finds that no P has shared out work since the one before. The first always does: whoever
+marked has filled buffers. So there are two, and a third where an assist on a P that has gone on allocating left
+its last buffers there: the first barrier hands these over, and who scans them shares out what they hold.
 
 Each P flushes its cache when it goes on after the second stop, before it allocates; for idle ones the P that ended the
 cycle does it, with their page caches where the version says so, while it waits for all others once more.
@@ -27,11 +31,12 @@ from sim.go import gccontroller, gcwork
 from sim.go.bgscavenge import Scavenger
 from sim.go.gclog import GcLog
 from sim.go.goroutine import GOSCHED, Body, Goroutine
+from sim.go.mgcmark import ASSISTING
 from sim.go.mgcpacer import NO_LIMIT
 from sim.go.mgcscavenge_pacer import gc_pace_scavenger
 from sim.go.mgcworker import CHECK_WORK, MarkWorkers
 from sim.go.mstats import flush_all_mcaches, mem_stats
-from sim.go.ptime import SYSTEM
+from sim.go.ptime import PUMPED, SYSTEM
 from sim.units import SEC
 
 if TYPE_CHECKING:
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from sim.metrics.timeline import Timeline
 
 FORCE_PERIOD = 120 * SEC  # a cycle at least that often (proc.go:forcegcperiod)
+BARRIERS = 2  # ragged ones at the end of marking, at least (gcMarkDone)
 HEAP_TRIGGER, TIME_TRIGGER, FORCED = "heap", "time", "forced"
 
 
@@ -65,6 +71,8 @@ class Collector:
         self.started = 0
         self.watcher: Callable[[str], None] | None = None
         self._finishing = False
+        self._assisted: list[int] = []  # picoseconds of each P's assists before this cycle
+        self._left_over = False  # a P that does not mark has work in its buffers
         self._news = simpy.Event(world.env)  # a cycle is over, or its caches are flushed, or one that was to begin does not
         self._sweeper: Goroutine | None = None
         self._sweep = simpy.Event(world.env)  # there is something to sweep
@@ -122,8 +130,15 @@ class Collector:
         nready, marked = map(int, gcwork.collector_turn(self.world.heap.header, self.world.now))
         self._ready_assists(nready)
         if marked and not self._finishing:
+            self._left_over = any(map(self._has_buffers, self.world.sched.procs))
             self.workers.end()
         self.world.sched.driver.rearm()
+
+    def _has_buffers(self, p: Proc) -> bool:
+        """Whether a P that runs a goroutine has work from an assist in this cycle; who still assists has used it up."""
+        if p.kind != PUMPED or p.fields["assist_time"] == self._assisted[p.index]:
+            return False
+        return bool(self.world.heap.arrays["goroutines"][p.fields["g"]]["stage"] != ASSISTING)
 
     def park(self, g: Goroutine) -> None:
         """A goroutine's assist waits for credit. (gcParkAssist)"""
@@ -206,6 +221,7 @@ class Collector:
         self.check_time = min(self.check_time, max(int(fields.mark_total), 1))
         for proc in world.sched.procs:
             proc.fractional_time = 0
+        self._assisted = world.heap.arrays["procs"]["assist_time"].tolist()
         self.started += 1
         self._finishing = False
         self.workers.begin()
@@ -219,7 +235,8 @@ class Collector:
         self._finishing = True
         world, header = self.world, self.world.heap.header
         yield from world.sched.acquire_world(p)
-        yield from world.sched.for_each_p(p)
+        for _ in range(BARRIERS + self._left_over):
+            yield from world.sched.for_each_p(p)
         begun = world.now
         yield from world.sched.stop_the_world(p)
         stopped = world.now

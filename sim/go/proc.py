@@ -63,6 +63,8 @@ class Proc:
         self.back: simpy.Event | None = None  # the pump gives the P back by it
         self.wakeup: simpy.Event | None = None  # it is idle and waits for this
         self.parked: simpy.Event | None = None  # it stopped with the world and waits for this
+        self.asleep_since = world.now  # its thread, if it is asleep
+        self._in_system = world.now  # when it was last
         self.held = False  # and has a goroutine in the middle of a step
         self.worker = NOT_WORKER  # the kind of mark worker that it was given when the world went on
         self.debt = 0  # picoseconds of wake calls that it has yet to spend
@@ -93,6 +95,11 @@ class Proc:
     def kind(self) -> int:
         """What its time goes to now (ptime.py)."""
         return self._kind
+
+    def worked(self) -> int:
+        """Picoseconds since its thread was in the system, where it is now: it makes a call there, or was asleep."""
+        worked, self._in_system = self.world.now - self._in_system, self.world.now
+        return worked
 
     def ahead(self) -> int:
         """Picoseconds its own clock is ahead of the world's: a segment or a compute in progress."""
@@ -272,13 +279,15 @@ class Proc:
         self._spin(False)
         self.turn_to(IDLE)
         self.wakeup = simpy.Event(env)
+        self.asleep_since = self.world.now
         sched.idle.append(self)
         self.world.timers.left_idle()
         header = self.world.heap.header
         gccontroller.start_event(header, self.index, mgclimit.IDLE, self.world.now)
         if sched.stopping:
-            sched.check_stopped()
+            sched.check_stopped(self)
         yield self.wakeup
+        self.worked()
         gccontroller.stop_event(header, self.index, mgclimit.IDLE, self.world.now)
         if not self.fields["gsignal_stack"]:
             self.world.stacks.new_thread(self)
@@ -311,8 +320,10 @@ class Proc:
         self.held = held
         self.parked = called = simpy.Event(self.world.env)
         yield from sched.report_stopped(self)
+        self.asleep_since = self.world.now
         sched.cpus.release(self)
         yield called
+        self.worked()
         self.parked = None
         if self._kind == IDLE:
             gccontroller.stop_event(header, self.index, mgclimit.IDLE, self.world.now)

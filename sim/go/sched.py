@@ -1,7 +1,7 @@
 """What all Ps share: the global queue, idle Ps, the machine's CPUs, the pump (mirrors proc.go); stw.py stops them.
 
 Nobody is woken while somebody searches (`Sched.wake_p`); who goes idle last is woken first. Who wakes a P pays for the
-system call; the P runs when its thread does.
+system call, by how long it has worked since it was in the system; the P runs when its thread does, by how long that slept.
 
 The pump runs whenever a P's turn comes before the next event of the world (`Driver`). With more Ps than CPUs a P's
 thread waits for one in line (`Cpus`).
@@ -219,11 +219,14 @@ class Sched(Stopping):
         """Wake an idle P to look for work, unless one is looking already; the call takes ``by`` time. (wakep, startm)"""
         if self.stopping or not self.idle or self.spinning:
             return
-        if by is not None:
-            by.debt += self.world.prices.lock.futex_wake
         p = self.idle.pop()
+        prices = self.world.prices.lock
+        call, latency = prices.waking(self.world.now - p.asleep_since, 0 if by is None else by.worked())
+        if by is not None:
+            by.debt += call
         p.spinning = True
         self.spinning = 1
         assert p.wakeup is not None
-        wake(self.world.env, p.wakeup, p.order, None, self.pay("wake_p"))
+        longer = call + latency - prices.futex_wake - prices.wake_latency  # than a thread of the price's sleep
+        wake(self.world.env, p.wakeup, p.order, None, max(self.pay("wake_p") + longer, 0))
         p.wakeup = None

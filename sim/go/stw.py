@@ -3,9 +3,13 @@
 Who stops the world holds sched.lock while it asks: a system call for every P that runs a goroutine or a mark worker, one
 after the other, sends a signal. Ps without work count as stopped. All others stop at their next safepoint: computes and
 assists in progress there and then (function prologues, and the signal), what allocates at the end of its segment
-(pump.py), a mark worker at once. Each gives itself up under sched.lock, so that those who come sooner than the last
-signal wait for it, polling and then asleep; the last one wakes the stopper, which sleeps. `for_each_p` goes the same way,
+(pump.py), a mark worker at once. Each gives itself up under sched.lock. Who comes for that sooner than its own signal,
+which finds the lock taken until then and sleeps, looks again when the signal interrupts its sleep; from then on it polls
+and sleeps as long as others are signalled. The last one wakes the stopper, which sleeps. `for_each_p` goes the same way,
 but each P goes on at once when it has been there.
+
+What a call that signals or wakes takes depends on how long its thread has worked since it was in the system, and how soon
+the other thread runs on how long it has slept (costs.py:LockPrices).
 
 When the world goes on its starter wakes the Ps that have something to do one by one, at the price of a call each, and at
 the end one of the others to look around. Each runs when its thread does. Where the version says so, Ps without work are
@@ -56,6 +60,7 @@ class Stopping:
         self._note: simpy.Event | None = None  # what it sleeps on, once it does
         self._asleep_at = 0
         self._stopped = 0
+        self._signalled: dict[int, int] = {}  # when each P that is sent a signal has had it
 
     def pay(self, step: str) -> int:
         """A price of the scheduler: its mean, as it is now."""
@@ -120,20 +125,23 @@ class Stopping:
         yield from self._give_back(p)
 
     def _take_lock(self, p: Proc) -> Step:
-        """Process step: take sched.lock."""
+        """Process step: take sched.lock, not before the signal that is sent under it has been handled."""
+        early = self._signalled.pop(p.index, 0) - self.world.now
+        if early > 0:
+            yield after(self.world.env, early, p.order)
         taking = yield from self.lock.acquire(p.index, self.world.now)
         yield after(self.world.env, taking, p.order)
 
     def _give_back(self, p: Proc) -> Step:
         """Process step: the last one wakes who waits, and sched.lock is free again."""
-        yield after(self.world.env, self.check_stopped(), p.order)
+        yield after(self.world.env, self.check_stopped(p), p.order)
         yield after(self.world.env, self.lock.release(p.index, self.world.now), p.order)
 
-    def check_stopped(self) -> int:
-        """Wake who waits for every P if none is missing; picoseconds of the call. (notewakeup)"""
+    def check_stopped(self, p: Proc | None = None) -> int:
+        """Wake who waits for every P if none is missing, from a P; picoseconds of the call. (notewakeup)"""
         if self._note is None or self._note.triggered or not self._are_all_there():
             return 0
-        env, prices = self.world.env, self.world.prices.lock
+        env = self.world.env
         if self._by is None:
             wake(env, self._note, priority(RUN, len(self.procs)))
             return 0
@@ -141,8 +149,9 @@ class Stopping:
         if falling_asleep > 0:  # the note has changed when it gets there
             wake(env, self._note, self._by.order, None, falling_asleep)
             return 0
-        wake(env, self._note, self._by.order, None, prices.futex_wake + prices.wake_latency)
-        return prices.futex_wake
+        call, latency = self.world.prices.lock.waking(-falling_asleep, 0 if p is None else p.worked())
+        wake(env, self._note, self._by.order, None, call + latency)
+        return call
 
     def _are_all_there(self) -> bool:
         own = int(self._by is not None)
@@ -192,11 +201,16 @@ class Stopping:
 
     def _preempt_all(self, by: Proc | None) -> int:
         """Computes and assists in progress come to a safepoint now; picoseconds of the signals. (preemptall, preemptM)"""
-        running = sum(p is not by and p.kind not in _UNSIGNALLED for p in self.procs)
+        running = [p.index for p in self.procs if p is not by and p.kind not in _UNSIGNALLED]
+        ends = 0
+        for index in running:
+            if by is not None:
+                ends += self.world.prices.lock.signal(self.pay("preempt_signal"), by.worked())
+                self._signalled[index] = self.world.now + ends + self.world.prices.lock.signal_latency
         preempt_all(self.world.heap.header, self.world.now)
         self.driver.rearm()
         self._tell()
-        return running * self.pay("preempt_signal") if by is not None else 0
+        return ends
 
     def _await_all(self, by: Proc | None, signals: int, idle: Step | None = None) -> Step:
         """Process step: signal, give sched.lock back, and sleep until the last P wakes this one. (notetsleep)"""
@@ -216,6 +230,7 @@ class Stopping:
         self._asleep_at = self.world.now + self.world.prices.lock.futex_sleep
         self.cpus.release(by)
         yield self._note
+        by.worked()
         yield from self.cpus.acquire(by)
 
     # going on
@@ -243,8 +258,9 @@ class Stopping:
             sleeps_on = p.parked if p.wakeup is None else p.wakeup
             assert sleeps_on is not None
             p.wakeup = None
-            calls += prices.futex_wake
-            wake(self.world.env, sleeps_on, p.order, None, calls + prices.wake_latency)
+            call, latency = prices.waking(self.world.now - p.asleep_since, by.worked())
+            calls += call
+            wake(self.world.env, sleeps_on, p.order, None, calls + latency)
         return calls
 
     def _share_out(self) -> list[Proc]:

@@ -1,6 +1,7 @@
 """Locks against schedules worked out by hand from the runtime's algorithms, and every misuse once."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import simpy
@@ -20,6 +21,7 @@ PRICES = LockPrices(
     futex_wake=40,
     wake_latency=1000,
     handoff=7,
+    **dict.fromkeys(LockPrices.__slots__[8:], 0),  # of signals, and of threads that do not wait for a lock
 )
 WAKE = 5 + 40 + 1000  # from a release to the first step of the thread it wakes
 
@@ -371,7 +373,7 @@ def test_wrong_disciplines_are_refused(discipline, below, message):
 @pytest.mark.parametrize("price", [-1, 2.5, None])
 def test_wrong_prices_are_refused(price):
     with pytest.raises(Throw, match=f"lock price osyield is {price}"):
-        LockPrices(10, 5, 100, price, 200, 40, 1000, 7)
+        replace(PRICES, osyield=price)
 
 
 BREAKS = {

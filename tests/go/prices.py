@@ -1,5 +1,7 @@
 """Made-up prices for tests: every one different, some varying, so that a mix-up shows."""
 
+from dataclasses import replace
+
 from sim.costs import STEPS, HeapPrices, LockPrices, MarkPrices, Price, Prices
 from sim.units import NS
 
@@ -49,5 +51,18 @@ def made_up_prices(version="go1.27", cpus=2):
             futex_wake=1200 * NS,
             wake_latency=5000 * NS,
             handoff=100 * NS,
+            signal_latency=2000 * NS,
+            signal_1ms=15000 * NS,
+            futex_wake_20us=1200 * NS,
+            wake_latency_20us=5000 * NS,
+            futex_wake_1ms=1200 * NS,
+            wake_latency_1ms=5000 * NS,
+            futex_wake_10ms=1200 * NS,
+            wake_latency_10ms=5000 * NS,
         ),
     )
+
+
+def with_wakes(lock, call):
+    """These prices, but that waking a thread takes so many picoseconds, however long it slept."""
+    return replace(lock, futex_wake=call, futex_wake_20us=call, futex_wake_1ms=call, futex_wake_10ms=call)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from sim.costs import Price
 from sim.go.goroutine import Goroutine
 from sim.go.world import World
-from tests.go.prices import made_up_prices
+from tests.go.prices import made_up_prices, with_wakes
 
 SCHEDULER = ("goroutine_new", "goroutine_reused", "goroutine_exit", "switch", "steal", "wake_p", "os_switch", "preempt_signal")
 
@@ -17,7 +17,7 @@ def new_world(nprocs=1, *, version="go1.27", cpus=None, seed=1, facts=None, fute
     prices = replace(
         prices,
         steps=dict(prices.steps) | {name: Price(price) for name, price in given.items()},
-        lock=replace(prices.lock, futex_wake=futex_wake),
+        lock=with_wakes(prices.lock, futex_wake),
     )
     return World(facts or version, nprocs, prices, seed, cpus=cpus, gogc=-1)
 

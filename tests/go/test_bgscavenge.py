@@ -16,7 +16,7 @@ from sim.go.world import World
 from sim.jit import PLAIN
 from sim.ops import ALLOC, DEAD, NEEDZERO, NOSCAN, OP, TOUCH
 from sim.units import GIB, KIB, MIB, MS, NS, SEC, US, Throw
-from tests.go.prices import made_up_prices
+from tests.go.prices import made_up_prices, with_wakes
 
 HOLE = 256 * KIB
 SCHEDULER = ("goroutine_new", "goroutine_reused", "goroutine_exit", "switch", "steal", "wake_p", "os_switch", "preempt_signal")
@@ -29,7 +29,7 @@ def new_world(version="go1.27", nprocs=1, *, cpus=None, page=10 * US, call=0, fr
     if free_scheduler:
         steps |= dict.fromkeys(SCHEDULER, 0)
     steps = dict(prices.steps) | {name: Price(price) for name, price in steps.items()}
-    lock = replace(prices.lock, futex_wake=0) if free_scheduler else prices.lock
+    lock = with_wakes(prices.lock, 0) if free_scheduler else prices.lock
     world = World(version, nprocs, replace(prices, steps=steps, lock=lock), 1, cpus=cpus, gogc=-1)
     scavenger = Scavenger(world)
     scavenger.start()

@@ -19,14 +19,16 @@ from tests.go.sched_world import SCHEDULER, adds_up
 SIGNAL = 15 * US
 LOCK = made_up_prices().lock
 TAKE, GIVE, CALL, LATENCY = LOCK.acquire, LOCK.release, LOCK.futex_wake, LOCK.wake_latency
+HANDLED = LOCK.signal_latency
 POLLS = 4 * LOCK.procyield + LOCK.osyield + LOCK.futex_sleep  # until who waits for the lock is asleep
 
 
-def new_world(nprocs, version="go1.27", *, signal=SIGNAL, cpus=None, seed=1):
+def new_world(nprocs, version="go1.27", *, signal=SIGNAL, handled=HANDLED, cpus=None, seed=1):
     """A world whose scheduler costs nothing but signals and what waking a sleeper does."""
     prices = made_up_prices(version)
     free = dict(prices.steps) | dict.fromkeys(SCHEDULER, Price(0))
-    prices = replace(prices, steps=free | {"preempt_signal": Price(signal)})
+    lock = replace(prices.lock, signal_latency=handled, signal_1ms=signal)
+    prices = replace(prices, steps=free | {"preempt_signal": Price(signal)}, lock=lock)
     return World(version, nprocs, prices, seed, cpus=cpus, gogc=-1)
 
 
@@ -76,17 +78,65 @@ def sweeps(g, until):
 @pytest.mark.parametrize("version", ["go1.27", "go1.19"])
 @pytest.mark.parametrize("running", [1, 3])
 def test_stopping_ps_that_run_takes_a_signal_each_and_the_lock_and_a_wake(version, running):
-    """They stop before they are all signalled, sleep on sched.lock, which wakes one after the other; the last wakes the stopper."""
+    """They stop before they are signalled, but the lock is taken until all are. Whose signal is the last takes it then.
+
+    The others have had theirs and sleep again; the lock wakes one after the other. The last one wakes the stopper.
+    """
     world, log, ends = new_world(1 + running, version), [], {}
     gs = [world.go(computes, 3 * MS, ends) for _ in range(running)]
     world.run(until=1 * MS)
-    assert POLLS < SIGNAL
+    assert POLLS + HANDLED < SIGNAL
     gs.append(world.go(stops, 2 * MS, log))
     world.run(until=world.env.all_of(gs))
     asked, stood, *_ = log
     through_the_lock = GIVE + CALL + LATENCY + TAKE  # from one's release to the next one's having it
-    assert stood - asked == TAKE + running * SIGNAL + running * through_the_lock + CALL + LATENCY
+    last = HANDLED + TAKE if running == 1 else (running - 1) * through_the_lock
+    assert stood - asked == TAKE + running * SIGNAL + last + CALL + LATENCY
     adds_up(world)
+
+
+TIMES = 20 * US, 100 * US, MS, 10 * MS
+CALLS, LATENCIES = (14 * US, 18 * US, 37 * US, 45 * US), (19 * US, 24 * US, 30 * US, 37 * US)
+
+
+def slow_from_rest():
+    names = "_20us", "", "_1ms", "_10ms"
+    calls = {f"futex_wake{name}": call for name, call in zip(names, CALLS, strict=True)}
+    latencies = {f"wake_latency{name}": latency for name, latency in zip(names, LATENCIES, strict=True)}
+    return replace(LOCK, signal_1ms=37 * US, **calls, **latencies)
+
+
+@pytest.mark.parametrize("time", [0, 5 * US, 20 * US, 60 * US, 100 * US, 730 * US, MS, 4 * MS, 10 * MS, 3000 * MS])
+def test_calls_and_latencies_lie_on_lines_between_what_was_measured(time):
+    prices = slow_from_rest()
+    wanted = np.interp(time, TIMES, CALLS), np.interp(time, TIMES, LATENCIES)
+    assert prices.waking(0, time) == (pytest.approx(wanted[0], abs=1), LATENCIES[0])
+    assert prices.waking(time, 0) == (CALLS[0], pytest.approx(wanted[1], abs=1))
+    assert prices.signal(15 * US, time) == pytest.approx(np.interp(time, TIMES[1:3], (15 * US, 37 * US)), abs=1)
+
+
+def test_who_has_worked_for_long_signals_and_wakes_at_the_price_of_cold_caches():
+    """Two Ps have computed for 4 ms when one stops the other: both of its calls are dear, and much less so 60 us later."""
+    world, log = new_world(2), []
+    world.prices = replace(world.prices, lock=slow_from_rest())
+
+    def stops_twice(g):
+        def step(p):
+            for pause in (4 * MS - world.now, 60 * US):
+                yield after(world.env, pause, p.order)
+                p.turn_to(SYSTEM)
+                asked = world.now
+                yield from world.sched.stop_the_world(p)
+                log.append(world.now - asked)
+                yield after(world.env, world.sched.start_the_world(p), p.order)
+
+        yield g.call(step)
+
+    world.run(until=world.env.all_of([world.go(computes, 9 * MS, {}), world.go(stops_twice)]))
+    cold, warm = log
+    call = int(np.interp(4 * MS, TIMES, CALLS))
+    assert cold == pytest.approx(TAKE + 37 * US + HANDLED + TAKE + call + LATENCIES[0], abs=US // 5)
+    assert TAKE + SIGNAL + HANDLED + TAKE + CALLS[0] + LATENCIES[0] <= warm < cold - 40 * US
 
 
 def test_a_stop_waits_for_the_latest_safepoint():
@@ -105,7 +155,7 @@ def test_idle_ps_stop_for_nothing():
 
 
 def test_who_comes_while_the_stopper_falls_asleep_need_not_wake_it():
-    world, log = new_world(2, signal=0), []
+    world, log = new_world(2, signal=0, handled=0), []
     at = 2 * MS + TAKE + GIVE + LOCK.futex_sleep // 2
     gs = [world.go(sweeps, at), world.go(stops, 2 * MS, log)]
     world.run(until=world.env.all_of(gs))
@@ -156,8 +206,7 @@ def test_a_barrier_preempts_and_lets_go_on_at_once():
     (begun,) = (p._since for p in world.sched.procs if p.wakeup is None)
     gs.append(world.go(body))
     world.run(until=world.env.all_of(gs))
-    free = 2 * MS + TAKE + SIGNAL + GIVE
-    ran = free + CALL + LATENCY + TAKE  # the other P has the lock, and calls to wake the one that waits
+    ran = 2 * MS + TAKE + SIGNAL + HANDLED + TAKE  # the other P has the lock, and calls to wake the one that waits
     assert done == [ran + CALL + LATENCY]
     assert list(ends.values()) == [begun + 3 * MS + (ran + CALL + GIVE) - (2 * MS + TAKE)]
 

@@ -174,64 +174,131 @@ func sleeping(cpu int) {
 	}
 }
 
+// slept are the times that threads have been asleep for when they are woken, by the names of the rows. How soon their
+// CPU runs them depends on how deep it has gone to rest, and what the call takes on what the caches hold of the kernel
+// when its thread has worked for so long. All wakes after one of these times last no more nanoseconds than together.
+var slept = []struct {
+	name  string
+	least float64 // nanoseconds
+}{{"_20us", 20_000}, {"", asleep}, {"_1ms", 1_000_000}, {"_10ms", 10_000_000}}
+
+const (
+	together = 1_000_000_000
+	worked   = 64 << 20 // bytes
+)
+
+// works goes through memory at random for so many nanoseconds, as a program does between two calls of the system.
+func works(memory []byte, x *xorshift, during float64) {
+	const touches = 8
+	for begin := tsc.Now(); float64(tsc.Now()-begin) < during*perNs; {
+		for i := 0; i < touches; i++ {
+			memory[x.next(len(memory))]++
+		}
+	}
+}
+
 // waking measures, with the threads on two CPUs, the call that wakes and from its end until the other thread runs.
 func waking(cpu, other int) {
-	n := uint32(*rounds)
-	s, calls, latencies := new(sleeper), new(sample), new(sample)
+	s, memory, x := new(sleeper), array[byte](worked), xorshift(1)
+	n := make([]int, len(slept))
+	all := 0
+	for i, one := range slept {
+		n[i] = *rounds
+		if most := int(together / one.least); n[i] > most {
+			n[i] = most
+		}
+		all += n[i]
+	}
 	go func() {
 		pin(other)
-		s.run(int(n))
+		s.run(all)
 	}()
 	pin(cpu)
-	for i := uint32(1); i <= n; i++ {
-		for atomic.LoadUint32(&s.turn) < i {
+	turn := uint32(0)
+	for i, one := range slept {
+		calls, latencies := new(sample), new(sample)
+		for k := 0; k < n[i]; k++ {
+			turn++
+			for atomic.LoadUint32(&s.turn) < turn {
+			}
+			works(memory, &x, one.least)
+			call, latency := s.woken()
+			calls.add(call)
+			latencies.add(latency)
 		}
-		for begin := tsc.Now(); float64(tsc.Now()-begin) < asleep*perNs; {
+		row("lock", []any{"futex_wake" + one.name}, map[string]float64{"ns": calls.quantile(0.5)})
+		row("lock", []any{"wake_latency" + one.name}, map[string]float64{"ns": latencies.quantile(0.5)})
+		if one.least == asleep {
+			row("steps", []any{"wake_p"}, map[string]float64{"ns": calls.quantile(0.5) + latencies.quantile(0.5)})
 		}
-		atomic.StoreUint64(&s.ran, 0)
-		atomic.StoreUint32(&s.word, 1)
-		begin := tsc.Now()
-		futexCall(&s.word, futexWake, 1)
-		end := tsc.Now()
-		calls.add(uint32(end - begin))
-		ran := uint64(0)
-		for ran == 0 {
-			ran = atomic.LoadUint64(&s.ran)
-		}
-		if ran < end {
-			ran = end
-		}
-		latencies.add(uint32(ran - end + overhead))
 	}
-	row("lock", []any{"futex_wake"}, map[string]float64{"ns": calls.quantile(0.5)})
-	row("lock", []any{"wake_latency"}, map[string]float64{"ns": latencies.quantile(0.5)})
-	row("steps", []any{"wake_p"}, map[string]float64{"ns": calls.quantile(0.5) + latencies.quantile(0.5)})
+}
+
+// woken wakes the thread: the ticks of the call, and from its end until the thread runs.
+func (s *sleeper) woken() (uint32, uint32) {
+	atomic.StoreUint64(&s.ran, 0)
+	atomic.StoreUint32(&s.word, 1)
+	begin := tsc.Now()
+	futexCall(&s.word, futexWake, 1)
+	end := tsc.Now()
+	ran := uint64(0)
+	for ran == 0 {
+		ran = atomic.LoadUint64(&s.ran)
+	}
+	if ran < end {
+		ran = end
+	}
+	return uint32(end - begin), uint32(ran - end + overhead)
 }
 
 // signalling measures, with the threads on two CPUs, the call that signals a running thread as the runtime does to
-// preempt it. A clock that goes only while that thread runs tells that it does.
+// preempt it, when the caller has worked for a while, and from its end until that thread has been through the handler.
+// A clock that goes only while that thread runs tells that it does, and when it goes on after a gap.
 func signalling(cpu, other int) {
-	var thread, ticking uint64
-	calls := new(sample)
+	const gap = 1000 // nanoseconds that the clock is not away for by itself
+	var thread, ticking, back uint64
+	memory, x := array[byte](worked), xorshift(1)
 	go func() {
 		pin(other)
 		atomic.StoreUint64(&thread, uint64(syscall.Gettid()))
-		for {
-			atomic.AddUint64(&ticking, 1)
+		for last := tsc.Now(); ; {
+			now := tsc.Now()
+			if float64(now-last) > gap*perNs {
+				atomic.StoreUint64(&back, now)
+			}
+			last = now
+			atomic.StoreUint64(&ticking, now)
 		}
 	}()
 	pin(cpu)
 	process := uintptr(syscall.Getpid())
-	for i := 0; i < *rounds; i++ {
-		for begin := tsc.Now(); float64(tsc.Now()-begin) < asleep*perNs; {
-		}
+	once := func(least float64) (uint32, uint32) {
+		works(memory, &x, least)
 		for before := atomic.LoadUint64(&ticking); before == atomic.LoadUint64(&ticking); {
 		}
 		begin := tsc.Now()
 		syscall.RawSyscall(syscall.SYS_TGKILL, process, uintptr(atomic.LoadUint64(&thread)), uintptr(syscall.SIGURG))
-		calls.add(uint32(tsc.Now() - begin))
+		end := tsc.Now()
+		for atomic.LoadUint64(&back) < begin && float64(tsc.Now()-end) < asleep*perNs {
+		}
+		if ran := atomic.LoadUint64(&back); ran > end {
+			return uint32(end - begin), uint32(ran - end + overhead)
+		}
+		return uint32(end - begin), 0
+	}
+	calls, cold, latencies := new(sample), new(sample), new(sample)
+	for i := 0; i < *rounds; i++ {
+		call, latency := once(asleep)
+		calls.add(call)
+		latencies.add(latency)
+	}
+	for i := 0; i < *rounds/2; i++ {
+		call, _ := once(1_000_000)
+		cold.add(call)
 	}
 	row("steps", []any{"preempt_signal"}, map[string]float64{"ns": calls.quantile(0.5)})
+	row("lock", []any{"signal_1ms"}, map[string]float64{"ns": cold.quantile(0.5)})
+	row("lock", []any{"signal_latency"}, map[string]float64{"ns": latencies.quantile(0.5)})
 }
 
 // twice measures the two faults of pages that are read before they are written: the system's page of zeros is mapped,
