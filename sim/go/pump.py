@@ -7,8 +7,9 @@ safepoints: there a stop-the-world, the end of a time slice or the loss of a CPU
 begun to touch shared state runs to its end, as mallocgc does; a compute longer than the rest of its segment can be cut
 anywhere (pumpcalls.py), and so can the clearing of a large object between two chunks.
 
-What is lock-free in the runtime is done here. What takes a runtime lock, ends a batch or reaches a safepoint that
-somebody waits at goes to Python: `pump` returns the P, with the reason, at the very instant its clock says.
+What is lock-free in the runtime is done here, and so are holds of mheap.lock and waits for it (heaplock.py). What takes
+another runtime lock, ends a batch or reaches a safepoint that somebody waits at goes to Python: `pump` returns the P,
+with the reason, at the very instant its clock says.
 `pump` never goes past ``(limit_time, limit_priority)``, the key of the next event of the world, so the order of
 everything shared is (time, rank, P) whoever does it. With ``event_per_op`` every operation comes back to Python as an
 event of its own; nothing else changes, and the log is the same (tested).
@@ -23,7 +24,6 @@ from typing import Any
 import numpy as np
 from numba import int64, types
 
-from sim.engine.clock import LOCK, OWNERS, RUN
 from sim.go.heaplock import ask, look, release
 from sim.go.malloc import TINY_SIZE, span_class_of
 from sim.go.mallocgc import (
@@ -73,6 +73,7 @@ from sim.go.state import (
     p_time,
     procs,
 )
+from sim.go.turns import first, place
 from sim.jit import bare, entry, inlined, jit, view_at
 from sim.ops import ALLOC, DEAD, NOSCAN, OP
 
@@ -543,31 +544,6 @@ def step(h: Any, p: Any, now: Any) -> Any:
         g.pos += 1
     g.stage = SEGMENT
     return run_ops(h, p, g, start, lag)
-
-
-@inlined
-def first(h: Any, times: Any) -> Any:
-    """Whose turn is next, and when; P 0 at NEVER if nobody's is.
-
-    Behind the last P comes the collector, behind it the look turns at mheap.lock, by owner.
-    """
-    nprocs = h[0].nprocs
-    time = times[0]
-    for i in range(1, nprocs + 1):
-        time = min(time, times[i])
-    look_time = h[0].heap_lock_look
-    if look_time <= time and look_time < NEVER:
-        return nprocs + 1 + h[0].heap_lock_looker, look_time
-    p = np.int64(0)
-    while times[p] != time:
-        p += 1
-    return p, time
-
-
-@inlined
-def place(nprocs: Any, p: Any) -> Any:
-    """The priority of a turn among all that happens at its instant. (sim/engine/clock.py)"""
-    return RUN * OWNERS + p if p <= nprocs else LOCK * OWNERS + p - nprocs - 1
 
 
 @entry(types.UniTuple(int64, 5)(heap_type, int64, int64))

@@ -58,7 +58,7 @@ class Driver:
         self._next(*map(int, kernel.next_turn(self.header)))
 
     def _next(self, turn: int, time: int) -> None:
-        """The next turn is this P's, or behind the last P the collector's and looks at mheap.lock. (pump.py:first)"""
+        """The pump's next turn is this one. (turns.py)"""
         n = len(self.procs)
         self.env.turn = (time, RUN * OWNERS + turn if turn <= n else LOCK * OWNERS + turn - n - 1)
 
