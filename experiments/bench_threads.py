@@ -5,12 +5,12 @@ and everything recorded. The first run of each, which compiles, does not count. 
 comparison.
 
 Where the time goes, in CPU time a malloc (a 2-CPU Intel Xeon virtual machine, one CPU busy with other work): making the
-stream takes 16 ns whatever the model, TCMalloc's pump another 20 with one thread. Go's model takes 60 with one P, 71
-with 8 and 105 with 64. Its pump is some 30 to 40 of that: a segment for each 14 mallocs, as a refill ends one, and the
+stream takes 16 ns whatever the model, TCMalloc's pump another 20 with one thread. Go's model takes 66 with one P, 70
+with 8 and 91 with 64. Its pump is some 40 to 60 of that: a segment for each 14 mallocs, as a refill ends one, and the
 bits and counts by span that collector and statistics need; with 64 Ps a quarter of it is waiting for the memory that an
-object's span and its bits stand in, when it dies. Python is 8 with one P, for the batches. It is a third with 64, where
-half the holds of mheap.lock are waited for: each is some six events then. A hold that nobody waits for is none. So
-TCMalloc's model is 1.7, 1.8 and 2.1 times as fast.
+object's span and its bits stand in, when it dies. Python is 8 with one P, for the batches. Half the holds of mheap.lock
+are waited for with 64, in compiled code: no hold and no wait is an event. So TCMalloc's model is 1.8, 1.8 and 1.7 times
+as fast.
 """
 
 from __future__ import annotations

@@ -126,7 +126,6 @@ class TimedLock:
         self.total_wait = self.longest_wait = self.total_hold = 0
         self.spins = self.futex_sleeps = self.futex_wakes = 0
         self.held: Callable[[int, int, int], None] | None = None  # told of each hold: its begin, its end, whose
-        # the holder does not release it before, and then in a step of rank RUN or later; whoever takes it may say so
         self.held_until = 0
         self._below = below
         self._rounds = (prices.procyield,) * _ACTIVE_SPINS + (prices.osyield,)
@@ -148,9 +147,7 @@ class TimedLock:
         On return ``env.now`` is the time of the grant. Throw if ``now``, the owner's own clock, is not the world's,
         or if the owner holds or waits for this lock or one it does not outrank. (lock2)
         """
-        if now != self.env.now:
-            throw(f"owner {owner} at {now} ps acquires lock {self.name} at {self.env.now} ps; sync first")
-        self.order.enter(owner, self)
+        self.enter(owner, now)
         if self.holder is None:
             self.holder = owner
             self._since = now
@@ -175,12 +172,7 @@ class TimedLock:
 
         Throw if the owner does not hold it, or if ``now``, its own clock, is not the world's. (unlock2)
         """
-        if now != self.env.now:
-            throw(f"owner {owner} at {now} ps releases lock {self.name} at {self.env.now} ps; sync first")
-        if self.holder != owner:
-            holder = "nobody" if self.holder is None else f"owner {self.holder}"
-            throw(f"owner {owner} releases lock {self.name}, held by {holder}")
-        self.order.leave(owner, self)
+        self.leave(owner, now)
         self.releases += 1
         self.total_hold += now - self._since
         if self.held is not None:
@@ -194,6 +186,25 @@ class TimedLock:
             return self.prices.release
         self.futex_wakes += 1
         return self.prices.release + self.prices.futex_wake
+
+    def enter(self, owner: int, now: int) -> None:
+        """Note that an owner goes for the lock; Throw as `acquire` says."""
+        if now != self.env.now:
+            throw(f"owner {owner} at {now} ps acquires lock {self.name} at {self.env.now} ps; sync first")
+        self.order.enter(owner, self)
+
+    def leave(self, owner: int, now: int) -> None:
+        """Note that an owner gives the lock back; Throw as `release` says."""
+        if now != self.env.now:
+            throw(f"owner {owner} at {now} ps releases lock {self.name} at {self.env.now} ps; sync first")
+        if self.holder != owner:
+            holder = "nobody" if self.holder is None else f"owner {self.holder}"
+            throw(f"owner {owner} releases lock {self.name}, held by {holder}")
+        self.order.leave(owner, self)
+
+    def keep_until(self, time: int) -> None:
+        """The holder does not release it before ``time``, and then in a step of rank RUN or later; it may say so."""
+        self.held_until = time
 
     def _sleep(self, owner: int, asleep_at: int) -> simpy.Event:
         """Queue up an owner; the event it must wait for."""
@@ -304,12 +315,16 @@ class TimedLock:
         self._wake(sleeper, oldest or not self._asleep)
         return True
 
+    def asleep(self) -> int:
+        """How many threads sleep, or are about to."""
+        return len(self._asleep)
+
     def check(self) -> None:
         """Throw if an invariant of the lock does not hold at this instant."""
         if self.holder is None and self._sleeping:
             throw(f"lock {self.name} is free but its word says that somebody sleeps")
-        if len(self._asleep) > self.waiters:
-            throw(f"lock {self.name}: {len(self._asleep)} asleep of {self.waiters} waiters")
+        if self.asleep() > self.waiters:
+            throw(f"lock {self.name}: {self.asleep()} asleep of {self.waiters} waiters")
         if self.holder is None and self.acquisitions != self.releases:
             throw(f"lock {self.name} is free after {self.acquisitions} acquisitions, {self.releases} releases")
         if self.discipline == "fifo" and self.holder is None and self.waiters:

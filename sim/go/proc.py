@@ -104,11 +104,7 @@ class Proc:
     def ahead(self) -> int:
         """Picoseconds its own clock is ahead of the world's: a segment or a compute in progress."""
         due = int(self.world.heap.arrays["p_time"][self.index])
-        return due - self.world.now if self._kind == PUMPED and due != NEVER and not self._holds_heap() else 0
-
-    def _holds_heap(self) -> bool:
-        """Whether it is in a hold of mheap.lock that compiled code granted."""
-        return self.world.heap.tables.scalar("heap_lock_holder") == self.index
+        return due - self.world.now if self._kind == PUMPED and due != NEVER and not self.fields["at_lock"] else 0
 
     def times(self) -> dict[str, int]:
         """Picoseconds so far by kind: those of `KINDS`, malloc, compute and first_touch; they add up to the time.
@@ -120,8 +116,8 @@ class Proc:
         if self._kind != PUMPED:
             spent[KINDS[self._kind]] += self.world.now - self._since
         spent["lock"] += int(self.fields["lock_time"])
-        if self._holds_heap():
-            spent["lock"] += self.world.now - self.world.heap.tables.scalar("heap_lock_since")
+        if self.fields["at_lock"]:
+            spent["lock"] += self.world.now - int(self.fields["lock_since"])
         spent |= {kind: int(self.fields[f"{name}_time"]) for kind, name in _PUMP_TIMES.items()}
         ahead = self.ahead()
         g = self.world.heap.arrays["goroutines"][self.fields["g"]]
@@ -423,11 +419,6 @@ class Proc:
             if reason == kernel.NEED_HEAP:
                 self.turn_to(LOCKED)
                 yield from self.heap_lock()
-            elif reason == kernel.FREE_HEAP:
-                self.turn_to(LOCKED)
-                yield from self._unlock(self.world.heap_lock, HEAP_WAIT)
-                if int(heap.arrays["goroutines"][g.id]["stage"]) == kernel.PAGES:
-                    yield from self.heap_lock(1)
             elif reason == kernel.NEED_CENTRAL:
                 self.turn_to(LOCKED)
                 yield from self._central_lock(g)
@@ -470,19 +461,16 @@ class Proc:
         row = self.world.heap.arrays["goroutines"][g.id]
         return int(row["stage"]) == kernel.CLEARING or int(row["assist_paid"]) == 2
 
-    def heap_lock(self, tried: int = 0) -> Step:
-        """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)
-
-        ``tried``: 1 if it has held it before.
-        """
+    def heap_lock(self) -> Step:
+        """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)"""
         env, lock, header = self.world.env, self.world.heap_lock, self.world.heap.header
-        complete = 0
+        complete = tried = 0
         while not complete:
             asked = self.world.now
             yield from lock.acquire(self.index, asked)
             held, complete = with_heap_lock(header, self.index, self.world.now - asked, tried)
             tried = 1
-            lock.held_until = self.world.now + int(held)
+            lock.keep_until(self.world.now + int(held))
             yield after(env, int(held), self.order)
             yield from self._unlock(lock, HEAP_WAIT)
 
@@ -493,7 +481,7 @@ class Proc:
         asked = self.world.now
         yield from lock.acquire(self.index, asked)
         held = with_central_lock(heap.header, self.index, self.world.now - asked)
-        lock.held_until = self.world.now + int(held)
+        lock.keep_until(self.world.now + int(held))
         yield after(env, int(held), self.order)
         yield from self._unlock(lock, CENTRAL_WAIT)
 

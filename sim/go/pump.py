@@ -7,8 +7,9 @@ safepoints: there a stop-the-world, the end of a time slice or the loss of a CPU
 begun to touch shared state runs to its end, as mallocgc does; a compute longer than the rest of its segment can be cut
 anywhere (pumpcalls.py), and so can the clearing of a large object between two chunks.
 
-What is lock-free in the runtime is done here. What takes a runtime lock, ends a batch or reaches a safepoint that
-somebody waits at goes to Python: `pump` returns the P, with the reason, at the very instant its clock says.
+What is lock-free in the runtime is done here, and so are holds of mheap.lock and waits for it (heaplock.py). What takes
+another runtime lock, ends a batch or reaches a safepoint that somebody waits at goes to Python: `pump` returns the P,
+with the reason, at the very instant its clock says.
 `pump` never goes past ``(limit_time, limit_priority)``, the key of the next event of the world, so the order of
 everything shared is (time, rank, P) whoever does it. With ``event_per_op`` every operation comes back to Python as an
 event of its own; nothing else changes, and the log is the same (tested).
@@ -23,8 +24,7 @@ from typing import Any
 import numpy as np
 from numba import int64, types
 
-from sim.engine.clock import OWNERS, RUN
-from sim.go.heaplock import end_hold, grant, is_free
+from sim.go.heaplock import ask, look, release
 from sim.go.malloc import TINY_SIZE, span_class_of
 from sim.go.mallocgc import (
     assign,
@@ -60,17 +60,20 @@ from sim.go.reclaim import reclaim
 from sim.go.sizeclasses import class_to_allocnpages
 from sim.go.state import (
     ASSIST,
+    HEAP_WAIT,
     NEVER,
     PAGE_SHIFT,
     PAGE_SIZE,
     TINY_SPAN_CLASS,
     goroutines,
     heap_type,
+    lock_waiters,
     log,
     mcaches,
     p_time,
     procs,
 )
+from sim.go.turns import first, place
 from sim.jit import bare, entry, inlined, jit, view_at
 from sim.ops import ALLOC, DEAD, NOSCAN, OP
 
@@ -106,7 +109,7 @@ GC_START = 9  # it is the one to start a collection
 PARK = 10  # its assist parks
 MARK_DONE = 11  # its assist found nothing left to mark
 COLLECTOR = 12  # no P's: the collector's own turn
-FREE_HEAP = 13  # its hold of mheap.lock is over, and somebody waits
+GRANTED = 13  # no P's in the pump: an owner outside has mheap.lock now
 
 # log kinds
 LOG_OBJECT = 1  # address
@@ -408,22 +411,55 @@ def hold_heap(h: Any, p: Any, waited: Any, tried: Any) -> Any:
 
 
 @jit
-def begin_hold(h: Any, p: Any, now: Any, tried: Any) -> Any:
-    """P takes mheap.lock, which is free: its turn comes when it gives it back."""
-    grant(h, p, now)
-    held, _ = hold_heap(h, p, np.int64(0), tried)
+def begin_hold(h: Any, p: Any, now: Any, waited: Any, tried: Any) -> None:
+    """P has taken mheap.lock: its turn comes when it gives it back."""
+    held, _ = hold_heap(h, p, waited, tried)
     p_time(h)[p] = now + held
+    h[0].heap_lock_until = now + held
+
+
+@jit
+def ask_heap(h: Any, p: Any, now: Any, tried: Any) -> Any:
+    """P takes mheap.lock, or waits for it; always STAY."""
+    pr = procs(h)[p]
+    if not pr.at_lock:
+        pr.at_lock = 1
+        pr.lock_since = now
+    if ask(h, p, now, tried, False):
+        begin_hold(h, p, now, np.int64(0), tried)
+    else:
+        p_time(h)[p] = NEVER
     return STAY
 
 
 @jit
 def after_hold(h: Any, p: Any, g: Any, now: Any) -> Any:
-    """P gives mheap.lock back: why Python is needed, STAY if it took it once more, or DONE."""
-    held, free = end_hold(h, now)
-    procs(h)[p].lock_time += held
-    if not free:
-        return FREE_HEAP
-    return begin_hold(h, p, now, True) if g.stage == PAGES else DONE
+    """P gives mheap.lock back, or has woken the next: STAY while it has more to do there, or DONE."""
+    if h[0].heap_lock_holder == p:
+        waking = release(h, now)
+        if waking > 0:
+            g.spent[HEAP_WAIT] += waking
+            p_time(h)[p] = now + waking
+            return STAY
+    if g.stage == PAGES:
+        return ask_heap(h, p, now, True)
+    pr = procs(h)[p]
+    pr.at_lock = 0
+    pr.lock_time += now - pr.lock_since
+    return DONE
+
+
+@jit
+def look_turn(h: Any, owner: Any, now: Any) -> Any:
+    """Somebody who waits for mheap.lock looks at it: GRANTED if it is that of an owner outside now, else STAY."""
+    waited = look(h, owner, now)
+    if waited < 0:
+        return STAY
+    w = lock_waiters(h)[owner]
+    if w.outside:
+        return GRANTED
+    begin_hold(h, owner, now, waited, w.tried != 0)
+    return STAY
 
 
 @inlined
@@ -448,7 +484,7 @@ def step(h: Any, p: Any, now: Any) -> Any:
     lag = np.int64(0)
     start = now
     h[0].now = now
-    if h[0].heap_lock_holder == p:
+    if pr.at_lock:
         reason = after_hold(h, p, g, now)
         if reason != DONE:
             return reason
@@ -510,45 +546,41 @@ def step(h: Any, p: Any, now: Any) -> Any:
     return run_ops(h, p, g, start, lag)
 
 
-@inlined
-def first(times: Any, nprocs: Any) -> Any:
-    """The P that is due first, and when; P 0 at NEVER if none is. Behind the last P comes the collector."""
-    time = times[0]
-    for i in range(1, nprocs + 1):
-        time = min(time, times[i])
-    p = np.int64(0)
-    while times[p] != time:
-        p += 1
-    return p, time
-
-
 @entry(types.UniTuple(int64, 5)(heap_type, int64, int64))
 def pump(h: Any, limit_time: Any, limit_priority: Any) -> Any:
     """Advance the Ps in the pump, in the order of (time, P), as long as they are before the limit's key.
 
-    Returns (reason, p, time, next p, next time). Reason is STAY there, else why P p needs Python at that time: it has
-    left the pump, until ``p_time[p]`` puts it back; p is the number of Ps for COLLECTOR. The P that is due next, and when, is as `first` says.
+    Returns (reason, p, time, next turn, next time). Reason is STAY there, else why P p needs Python at that time: it has
+    left the pump, until ``p_time[p]`` puts it back; p is the number of Ps for COLLECTOR, the owner for GRANTED. The turn
+    that is due next, and when, is as `first` says.
     """
     h = bare(h)
     times = p_time(h)
+    nprocs = h[0].nprocs
     while True:
-        p, time = first(times, h[0].nprocs)
-        if time > limit_time or (time == limit_time and RUN * OWNERS + p > limit_priority) or time == NEVER:
+        p, time = first(h, times)
+        if time > limit_time or (time == limit_time and place(nprocs, p) > limit_priority) or time == NEVER:
             return np.int64(STAY), p, time, p, time
-        reason = step(h, p, time) if p < h[0].nprocs else COLLECTOR
-        if reason == NEED_HEAP and is_free(h):
-            reason = begin_hold(h, p, time, False)
+        if p > nprocs:
+            p -= nprocs + 1
+            if look_turn(h, p, time) == GRANTED:
+                turn, due = first(h, times)
+                return np.int64(GRANTED), p, time, turn, due
+            continue
+        reason = step(h, p, time) if p < nprocs else COLLECTOR
+        if reason == NEED_HEAP and h[0].heap_lock_here:
+            reason = ask_heap(h, p, time, False)
         if reason == STAY and h[0].event_per_op and goroutines(h)[procs(h)[p].g].stage == MIDDLE:
             time = times[p]
             reason = OP_EVENT
         if reason != STAY:
             times[p] = NEVER
-            next_p, next_time = first(times, h[0].nprocs)
-            return np.int64(reason), p, time, next_p, next_time
+            turn, due = first(h, times)
+            return np.int64(reason), p, time, turn, due
 
 
 @entry(types.UniTuple(int64, 2)(heap_type))
 def next_turn(h: Any) -> Any:
-    """The P in the pump that is due first, and when; (0, NEVER) if none is."""
+    """Whose turn in the pump comes first, as `first` says, and when; (0, NEVER) if nobody's does."""
     h = bare(h)
-    return first(p_time(h), h[0].nprocs)
+    return first(h, p_time(h))

@@ -189,11 +189,35 @@ SCALARS = [
     ("event_per_op", "u1"),  # run-ahead off: every operation is an event of its own
     ("cpu_waiters", "i4"),  # threads waiting for a CPU
     # mheap.lock (heaplock.py)
-    ("heap_lock_here", "u1"),  # compiled code keeps it: nobody waits
-    ("heap_lock_holder", "i8"),  # the P in a hold that compiled code granted, -1 = none
-    ("heap_lock_since", "i8"),  # when it began
-    ("heap_lock_acquisitions", "i8"),  # since Python counted them last
-    ("heap_lock_hold", "i8"),  # picoseconds of those that ended
+    ("heap_lock_here", "u1"),  # compiled code keeps it
+    ("heap_lock_spinbit", "u1"),  # by the rules of go1.27, else those of go1.19
+    ("heap_lock_holder", "i8"),  # the owner that holds it, -1 = none
+    ("heap_lock_since", "i8"),  # when that hold began
+    ("heap_lock_until", "i8"),  # it does not end before
+    ("heap_lock_sleeping", "u1"),  # the word says that somebody sleeps
+    ("heap_lock_spinning", "u1"),  # spinbit: a waiter owns the right to spin
+    ("heap_lock_oldest", "i8"),  # who sleeps longest, -1 = nobody
+    ("heap_lock_newest", "i8"),
+    ("heap_lock_look", "i8"),  # when somebody who waits looks next, NEVER = not before a release
+    ("heap_lock_looker", "i8"),  # who
+    ("heap_lock_key", "u8"),  # spinbit: the stream that says who is woken
+    ("heap_lock_draws", "i8"),  # values of it used
+    ("heap_lock_acquisitions", "i8"),
+    ("heap_lock_hold", "i8"),  # picoseconds of the holds that ended
+    ("heap_lock_waits", "i8"),
+    ("heap_lock_waiters", "i8"),  # now
+    ("heap_lock_total_wait", "i8"),  # picoseconds
+    ("heap_lock_longest_wait", "i8"),
+    ("heap_lock_spins", "i8"),
+    ("heap_lock_futex_sleeps", "i8"),
+    ("heap_lock_futex_wakes", "i8"),
+    ("lock_acquire", "i8"),  # prices of the steps of a lock, picoseconds
+    ("lock_release", "i8"),
+    ("lock_procyield", "i8"),
+    ("lock_osyield", "i8"),
+    ("lock_futex_sleep", "i8"),
+    ("lock_futex_wake", "i8"),
+    ("lock_wake_latency", "i8"),
     ("max_run_ahead", "i8"),  # picoseconds
     ("nprocs", "i8"),
     ("log_used", "i8"),

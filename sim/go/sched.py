@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import simpy
 
-from sim.engine.clock import after, now, wake
+from sim.engine.clock import LOCK, OWNERS, RUN, after, now, wake
 from sim.go import pump as kernel
 from sim.go.goroutine import Goroutine
 from sim.go.proc import Proc, Step
@@ -57,9 +57,10 @@ class Driver:
         """A P's turn has moved forward (a compute was cut)."""
         self._next(*map(int, kernel.next_turn(self.header)))
 
-    def _next(self, p: int, time: int) -> None:
-        """The next turn is this P's, or behind the last P the collector's."""
-        self.env.turn = (time, self.procs[p].order if p < len(self.procs) else self.world.gc.order)
+    def _next(self, turn: int, time: int) -> None:
+        """The pump's next turn is this one. (turns.py)"""
+        n = len(self.procs)
+        self.env.turn = (time, RUN * OWNERS + turn if turn <= n else LOCK * OWNERS + turn - n - 1)
 
     def drive(self) -> None:
         """Run the pump up to the next event of the world, or until a P needs Python: it goes on at once."""
@@ -74,6 +75,9 @@ class Driver:
         if reason == kernel.COLLECTOR:
             gc = self.world.gc
             after(self.env, time - now(self.env), gc.order).callbacks.append(gc.turn)
+            return
+        if reason == kernel.GRANTED:
+            self.env.fire(self.world.lock_granted(index), time, None)
             return
         p = self.procs[index]
         if reason == kernel.OP_EVENT:

@@ -242,7 +242,9 @@ PROC = np.dtype(
         ("compute_seen", "i8"),  # what that was at the last malloc, -1 if the program wrote to the object after it
         ("touch_time", "i8"),  # first touches by the program
         ("assist_time", "i8"),  # marking inside mallocgc
-        ("lock_time", "i8"),  # holds of mheap.lock that compiled code granted
+        ("lock_time", "i8"),  # at mheap.lock in the pump
+        ("at_lock", "u1"),  # it is there: waits, holds it, or wakes the next
+        ("lock_since", "i8"),  # since when
         ("mallocs", "i8"),
         ("segments", "i8"),
         ("limiter_event", "u1"),  # what it is at that the GC CPU limiter counts (mgclimit)
@@ -257,6 +259,25 @@ PROC = np.dtype(
         ("old_spans", "i4"),  # spans of stacks it is about to give back to the heap, linked by next
         ("scav_page", "i8"),  # what a scavenger on it is giving back: in use in the bitmaps, held by nobody else
         ("scav_npages", "i8"),
+    ],
+    align=True,
+)
+
+# who waits for mheap.lock, if it does (sim/go/heaplock.py)
+LOCK_WAITER = np.dtype(
+    [
+        ("due", "i8"),  # when it looks at the lock next, NEVER = it does not wait, or sleeps
+        ("asked", "i8"),  # since when it waits
+        ("asleep_at", "i8"),  # a wake call does not reach it before
+        ("older", "i4"),  # its neighbours among those who sleep, -1 = none
+        ("newer", "i4"),
+        ("stage", "u1"),
+        ("turn", "u1"),  # looks since it came or was woken
+        ("spins", "u1"),  # spinbit: it owns the right to spin
+        ("at_tail", "u1"),  # spinbit: it was woken as the one that slept longest
+        ("word", "u1"),  # futex: what the word must say once it has the lock, or a sleeper is forgotten
+        ("outside", "u1"),  # it is not in the pump
+        ("tried", "u1"),  # it has held the lock for the same allocation before
     ],
     align=True,
 )
@@ -313,6 +334,7 @@ TABLES: dict[str, Any] = {
     "cause_time": np.int64,  # their picoseconds by cause
     "cause_max": np.int64,
     "procs": PROC,  # by P
+    "lock_waiters": LOCK_WAITER,  # by owner: who waits for mheap.lock
     # by P: when its next step is due, NEVER if it is not in the pump; behind them the collector's next turn
     "p_time": np.int64,
     "scan_bytes": np.int64,  # bytes up to their last pointer of all objects allocated so far, by span class
@@ -364,6 +386,7 @@ histograms = table("histograms", np.int64)
 cause_time = table("cause_time", np.int64)
 cause_max = table("cause_max", np.int64)
 procs = table("procs", PROC)
+lock_waiters = table("lock_waiters", LOCK_WAITER)
 scan_bytes = table("scan_bytes", np.int64)
 scan_read = table("scan_read", np.int64)
 scan_count = table("scan_count", np.int64)
@@ -413,6 +436,7 @@ def new_tables() -> Tables:
     fields.free_words[:] = -1
     fields.search_addr = 1 << 35
     fields.heap_lock_holder = -1
+    fields.heap_lock_look = NEVER
     fields.sweep_drained = 1  # no sweep before the first cycle (mgc.go:gcinit)
     fields.starting_stack_size = 2048
     fields.ngs = 1  # row 0 is nobody

@@ -156,7 +156,8 @@ class World:
         for lock in (self._heap_lock, *self.central_locks):
             self.gc.log.watch_lock(lock)
         if timeline is None:  # which is told of every hold
-            self._heap_lock.keep_in(self.heap.tables)
+            key = self.stream("lock/mheap.lock").key
+            self._heap_lock.keep_in(self.heap.tables, gomaxprocs, key, lambda: self.sched.driver.rearm())
         self.pool_locks = [
             self._lock(f"stackpool[{i}].mu", _POOL_RANK, discipline, TimedLock) for i in range(NUM_STACK_ORDERS)
         ]
@@ -235,8 +236,12 @@ class World:
     @property
     def heap_lock(self) -> HeapLock:
         """mheap.lock as it is now."""
-        self._heap_lock.take_over()
+        self._heap_lock.refresh()
         return self._heap_lock
+
+    def lock_granted(self, owner: int) -> simpy.Event:
+        """What an owner outside the pump waits for that has mheap.lock now."""
+        return self._heap_lock.granted(owner)
 
     @property
     def now(self) -> int:

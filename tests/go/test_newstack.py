@@ -241,7 +241,7 @@ def test_a_pool_that_others_use_while_a_p_waits_for_pages_keeps_its_order(others
             yield g.go(waits)
 
     world.run(until=world.go(starts))
-    assert lock.waits == 1 and lock.holder is None
+    assert world.heap_lock.waits == 1 and lock.holder is None
     spans = world.heap.arrays["spans"][: int(world.heap.fields.nspans)]
     assert not ((spans.state == SPAN_MANUAL) & (spans.elemsize == 0)).any(), "the span it waited for belongs to nobody"
     check_heap(world.heap)
