@@ -15,16 +15,16 @@ from tests.go.prices import made_up_prices
 SIZES = (16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 
 # Events of SimPy and calls of the pump, a million mallocs of ten sizes, 16 MiB live, GOGC=100: allowed, and as they were
-# when this was written. A hold of the heap lock is an event where somebody waits for it, no other; a cycle is some thirty events a P
-# for its stops, and a look of a worker every 100,000 bytes scanned; a background sweep is an event every tenth span, on go1.19, which
-# yields after each, three a span. Without the collector: 37 on one P, 6,100 on 64.
+# when this was written. A P's hold of the heap lock, or its wait for it, is no event; a cycle is some thirty events a P for
+# its stops, and a look of a worker every 100,000 bytes scanned; a background sweep is an event every tenth span, on go1.19,
+# which yields after each, three a span; a step of the scavenger is one. Without the collector: 30 on 8 Ps, 170 on 64.
 BUDGETS = [
-    ("go1.27", 1, 1_000),  # 690
-    ("go1.27", 8, 6_800),  # 5,200
-    ("go1.27", 64, 33_000),  # 26,000, for 24 cycles a million
-    ("go1.19", 1, 1_200),  # 840
-    ("go1.19", 8, 15_000),  # 11,500
-    ("go1.19", 64, 45_000),  # 35,000
+    ("go1.27", 1, 2_600),  # 1,930, most of them the scavenger's
+    ("go1.27", 8, 8_500),  # 6,450
+    ("go1.27", 64, 17_500),  # 13,300, for 18 cycles
+    ("go1.19", 1, 750),  # 540
+    ("go1.19", 8, 12_500),  # 9,500
+    ("go1.19", 64, 45_000),  # 34,500
 ]
 
 
