@@ -45,6 +45,8 @@ SOURCES = {
     "alive": "mixed: objects alive in the end",
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",
     "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
+    "assist": "mixed: mallocs that assist, less the timer, mostly with 64 KiB of scan work each; mean98 = mean of all but the longest fiftieth; "
+    "waited = of that mean what is beyond p35, where it is so for 60 us or more; wait = median of such a wait",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",

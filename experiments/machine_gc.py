@@ -6,7 +6,8 @@ pointer. Up to 512 B that is the slope between 64 and 512 B objects of an array,
 1 and 2 KiB, and for large objects one array of pointers of 1 MiB. A pointer-free object costs what one of 64 B does,
 whatever its size. Where objects lie in an order of their own, so that each misses the caches, the rows measured on
 shuffled arrays count, as far as the machine has them. All that is of collections one right after the other; beside a
-program that runs marking takes longer, by as much as it did in one whose objects are known. With the world stopped: the two pauses of those cycles together,
+program that runs marking takes longer, by as much as it did in one whose objects are known. A part of it is waits for memory
+that the machine below took, which few assists meet: what those took longer than the others. With the world stopped: the two pauses of those cycles together,
 half of it each.
 
 Sweeping: per span, on lines between the measured sizes of pointer-free classes, and the same for pointerful ones; what
@@ -36,6 +37,7 @@ _ARRAYS = {"list": "", "list-shuffled": "shuf", "tree": "", "array": "", "array-
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
 _MIB = 1 << 20
 _PROCS = 1
+_MOST_WAITED = Fraction(9, 10)
 _OF_A_PROGRAM = "array-shuffled"  # the shape of what a program's objects are, in the order that they are found
 _NEEDED = ("leaf64", "objs64", "objs512", "ptrs1M")  # rows of whatever shape
 
@@ -56,7 +58,7 @@ def mark_prices(tables: Mapping[str, Table]) -> dict[str, list[MarkPrices]]:
         found[name] = [_mark_prices(mark, procs, mib, name) for procs, mib in whole]
     beside = {(one.procs, one.nbytes): _beside_a_program(tables, one) for one in found[_OF_A_PROGRAM]}
     return {
-        name: [_longer(one, beside.get((one.procs, one.nbytes), Fraction(1))) for one in sizes]
+        name: [_stalled(tables, _longer(one, beside.get((one.procs, one.nbytes), Fraction(1)))) for one in sizes]
         for name, sizes in found.items()
     }
 
@@ -86,8 +88,17 @@ def _of_object(prices: MarkPrices, size: int, kind: str) -> Fraction:
 
 def _longer(prices: MarkPrices, times: Fraction) -> MarkPrices:
     """All prices so many times as high."""
-    names = [one.name for one in fields(prices) if one.name not in ("procs", "nbytes")]
+    names = [one.name for one in fields(prices) if one.name not in ("procs", "nbytes", "stalls", "stall")]
     return replace(prices, **{name: round(times * getattr(prices, name)) for name in names})
+
+
+def _stalled(tables: Mapping[str, Table], prices: MarkPrices) -> MarkPrices:
+    """With the part of it that is waits for memory, as mallocs that assist showed: none where they were not timed."""
+    row = tables["assist"].rows.get((prices.nbytes // _MIB, prices.procs)) if "assist" in tables else None
+    if row is None:
+        return prices
+    share = min(row["waited"].median / row["mean98"].median, _MOST_WAITED)
+    return replace(prices, stalls=round(1_000_000 * share), stall=round(1000 * row["wait"].median))
 
 
 def _mark_prices(mark: Table, procs: int, mib: int, shape: str) -> MarkPrices:

@@ -118,7 +118,8 @@ class MarkPrices:
     byte read of it.
 
     ``scan``: objects with pointers up to 512 B, and large ones, with ``small_byte`` and ``large_byte``; ``middle``: those
-    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read.
+    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read. Of all that
+    so many parts in a million, ``stalls``, are waits of ``stall`` picoseconds each (sim/go/mgcstall.py).
     """
 
     procs: int
@@ -129,6 +130,8 @@ class MarkPrices:
     large_byte: int
     middle_object: int
     middle_byte: int
+    stalls: int = 0
+    stall: int = 0
 
 
 @dataclass(frozen=True, slots=True)

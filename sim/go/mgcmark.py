@@ -35,6 +35,7 @@ from sim.costs import STEPS
 from sim.go.mfixalloc import PTR_SIZE
 from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
 from sim.go.mgcpacer import scan_work, trigger
+from sim.go.mgcstall import even_time, stalled_time, stretch
 from sim.go.mheap import clear_page_marks, mark_page, mark_span
 from sim.go.mspan import mark_slot
 from sim.go.sizeclasses import class_to_size, uses_inline_mark_bits
@@ -208,10 +209,16 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
 
 @jit
 def even(h: Any) -> Any:
-    """Whether the heap's part of the stock is: no large array of pointers, or nothing but such."""
+    """Whether the heap's part of the stock, waits apart, is: no large array of pointers, or nothing but such."""
     whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
     work = h[0].mark_works[HEAP_PART]
     return h[0].mark_oblets == 0 or h[0].mark_array_cpu >= whole or h[0].mark_array_work >= work
+
+
+@jit
+def uniform(h: Any) -> Any:
+    """Whether it takes as long everywhere, no matter what."""
+    return stretch(h) == 0 and even(h)
 
 
 @jit
@@ -226,6 +233,10 @@ def turn(h: Any) -> Any:
 @jit
 def heap_work(h: Any, given: Any) -> Any:
     """Scan work of the heap that is done when it was given so much CPU."""
+    whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
+    given = even_time(h, given, whole)
+    if even(h):
+        return np.float64(h[0].mark_works[HEAP_PART]) * (np.float64(given) / np.float64(whole))
     cpu, work, piece_cpu, piece_work = turn(h)
     turns = np.floor(np.float64(given) / cpu)
     rest = np.float64(given) - turns * cpu
@@ -237,12 +248,18 @@ def heap_work(h: Any, given: Any) -> Any:
 @jit
 def heap_cpu(h: Any, done: Any) -> Any:
     """CPU of the heap until so much scan work is done, a piece of an array once begun to its end."""
+    whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
+    if even(h):
+        took = np.float64(whole) * (np.float64(done) / np.float64(h[0].mark_works[HEAP_PART]))
+        return np.float64(stalled_time(h, np.int64(took) + 1, whole))
     cpu, work, piece_cpu, piece_work = turn(h)
     turns = np.floor(np.float64(done) / work)
     rest = np.float64(done) - turns * work
     if rest < piece_work:
-        return turns * cpu + (piece_cpu if rest > 0 else 0.0)
-    return turns * cpu + piece_cpu + (cpu - piece_cpu) * (rest - piece_work) / (work - piece_work)
+        took = turns * cpu + (piece_cpu if rest > 0 else 0.0)
+    else:
+        took = turns * cpu + piece_cpu + (cpu - piece_cpu) * (rest - piece_work) / (work - piece_work)
+    return took if stretch(h) == 0 else np.float64(stalled_time(h, np.int64(took) + 1, whole))
 
 
 @jit
@@ -253,7 +270,7 @@ def work_by(h: Any, part: Any, cpu: Any) -> Any:
     given = min(max(cpu - first, np.int64(0)), whole)
     if given == whole:
         return h[0].mark_works[part] if cpu >= first else np.int64(0)
-    if part == HEAP_PART and not even(h):
+    if part == HEAP_PART and not uniform(h):
         return min(np.int64(heap_work(h, given)), h[0].mark_works[part])
     return np.int64(np.float64(h[0].mark_works[part]) * (np.float64(given) / np.float64(whole)))
 
@@ -267,7 +284,7 @@ def cpu_for(h: Any, work: Any) -> Any:
         if at >= end:
             continue
         left = h[0].mark_works[part] - work_by(h, part, at)
-        if left > work and part == HEAP_PART and not even(h):
+        if left > work and part == HEAP_PART and not uniform(h):
             first = h[0].mark_cpus[GLOBALS]
             until = first + np.int64(heap_cpu(h, h[0].mark_works[part] - left + work)) + 1
             return max(min(until, end) - h[0].mark_cpu, at - h[0].mark_cpu + 1)

@@ -216,6 +216,9 @@ SCALARS = [
     ("mark_oblets", "i8"),  # pieces that large arrays of pointers are scanned in
     ("mark_array_cpu", "i8"),  # of the heap's: picoseconds for all of them, finding what they point to
     ("mark_array_work", "i8"),  # and their scan work
+    ("mark_stalls", "i8"),  # waits for memory (mgcstall.py): parts in a million of the heap's CPU
+    ("mark_stall", "i8"),  # and picoseconds of each
+    ("stall_key", "u8"),  # the stream of their places
     ("mark_over", "u1"),  # nothing is left to mark, and the collector has been told
     ("mark_workers", "i8"),  # background workers marking now
     ("mark_assists", "i8"),  # assists marking now
