@@ -44,6 +44,7 @@ SOURCES = {
     "refilled": "mixed: the other calls, in rounds of the same processes with runtime.GC() between them",
     "alive": "mixed: objects alive in the end",
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",
+    "marked_in_order": "mixed: the same on one P, in processes where the oldest object dies instead of any",
     "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
     "assist": "mixed: mallocs that assist, less the timer, mostly with 64 KiB of scan work each; mean98 = mean of all but the longest fiftieth; "
     "waited = of that mean what is beyond p35, where it is so for 60 us or more; wait = median of such a wait",
@@ -56,6 +57,7 @@ SOURCES = {
 _UNITS = {
     "alive": "objects",
     "marked": "us",
+    "marked_in_order": "us",
     "paused": "us",
     "mark": "see columns: objects in millions, times in ms, rates in MB/s, per object in ns, pauses in us",
     "first_touch": "ns per 4 KiB page",

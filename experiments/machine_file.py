@@ -49,6 +49,7 @@ OPTIONAL = {
     "refilled": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "alive": "size# kind mib# procs# objects=",
     "marked": "mib# procs# cpu~",
+    "marked_in_order": "mib# cpu~",
     "paused": "mib# both~",
     "assist": "mib# procs# p35~ mean98~ waited~ wait~",
 }

@@ -22,7 +22,7 @@ from fractions import Fraction
 from statistics import median
 
 from experiments.machine_file import Table
-from sim.costs import MarkPrices, Price
+from sim.costs import IN_ORDER, MarkPrices, Price, mark_between
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.units import throw
 
@@ -56,6 +56,8 @@ def mark_prices(tables: Mapping[str, Table]) -> dict[str, list[MarkPrices]]:
         if not any(heap in first for heap in whole):
             whole = first[-1:] or [(_PROCS, max(mib for _, mib in heaps))]  # whose missing row is named
         found[name] = [_mark_prices(mark, procs, mib, name) for procs, mib in whole]
+    others = {(one.procs, one.nbytes): one for one in found["array"]}
+    found[IN_ORDER] = [_in_order(tables, one, others.get((one.procs, one.nbytes))) for one in found[_OF_A_PROGRAM]]
     beside = {(one.procs, one.nbytes): _beside_a_program(tables, one) for one in found[_OF_A_PROGRAM]}
     return {
         name: [_stalled(tables, _longer(one, beside.get((one.procs, one.nbytes), Fraction(1)))) for one in sizes]
@@ -68,13 +70,34 @@ def _beside_a_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fracti
     measured of the one by what the prices of the other make of the same objects. 1 where it was not measured."""
     if "marked" not in tables or "alive" not in tables:
         return Fraction(1)
-    mib, procs = prices.nbytes // _MIB, prices.procs
-    took = tables["marked"].rows.get((mib, procs))
-    picoseconds = Fraction(0)
-    for (size, kind, *heap), row in tables["alive"].rows.items():
-        if heap == [mib, procs]:
-            picoseconds += row["objects"].median * _of_object(prices, int(size), str(kind))
+    took = tables["marked"].rows.get((prices.nbytes // _MIB, prices.procs))
+    picoseconds = _of_the_program(tables, prices)
     return 1_000_000 * took["cpu"].median / picoseconds if took is not None and picoseconds else Fraction(1)
+
+
+def _of_the_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
+    """Picoseconds of marking what was alive in that program, at these prices."""
+    found = Fraction(0)
+    for (size, kind, *heap), row in tables["alive"].rows.items():
+        if heap == [prices.nbytes // _MIB, prices.procs]:
+            found += row["objects"].median * _of_object(prices, int(size), str(kind))
+    return found
+
+
+def _in_order(tables: Mapping[str, Table], shuffled: MarkPrices, new: MarkPrices | None) -> MarkPrices:
+    """Of objects found in the order in which they were allocated, in memory that was used before: so far from the prices of
+    shuffled ones to those of an array just built that a program takes as much less as it did. No less where that was not
+    measured. The share is that of one P; others were not measured."""
+    mib = shuffled.nbytes // _MIB
+    if new is None or not {"alive", "marked", "marked_in_order"} <= tables.keys():
+        return shuffled
+    any_order, in_order = tables["marked"].rows.get((mib, _PROCS)), tables["marked_in_order"].rows.get((mib,))
+    whole, least = _of_the_program(tables, shuffled), _of_the_program(tables, new)
+    if any_order is None or in_order is None or least >= whole:
+        return shuffled
+    wanted = whole * in_order["cpu"].median / any_order["cpu"].median
+    at = min(max((whole - wanted) / (whole - least), Fraction(0)), Fraction(1))
+    return mark_between(shuffled, new, at)
 
 
 def _of_object(prices: MarkPrices, size: int, kind: str) -> Fraction:

@@ -11,7 +11,7 @@ standing for the whole tail above), so that a draw is one look-up and the mean i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, Protocol, TypeVar
 
@@ -134,6 +134,10 @@ class MarkPrices:
     stall: int = 0
 
 
+IN_ORDER = "in-order"
+"""Among the shapes of heaps: objects as they were allocated, one after the other, in memory that was used before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prices:
     """Everything a simulation of one Go version on one machine pays.
@@ -176,6 +180,12 @@ class _Sized(Protocol):
     @property
     def nbytes(self) -> int:
         """Of the heap."""
+
+
+def mark_between(low: MarkPrices, high: MarkPrices, at: Fraction) -> MarkPrices:
+    """Of a heap between two of the same size."""
+    names = [one.name for one in fields(low) if one.name not in ("procs", "nbytes")]
+    return replace(low, **{name: between(getattr(low, name), getattr(high, name), at) for name in names})
 
 
 SizedT = TypeVar("SizedT", bound=_Sized)

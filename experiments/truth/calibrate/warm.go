@@ -69,10 +69,11 @@ func mixable() []object {
 // and then something else done for a while, in a heap of so many MiB, half of it alive and dying at random; a goroutine
 // for each P. Without the work in between the CPU would begin a malloc
 // before it has finished the last, and find all that malloc reads in its first cache. Calls that find a slot in the span
-// of the type's last one are counted while the collector keeps the heap as it would anybody's, those while it marks apart;
-// those of these that mark themselves besides;
-// all others, which refill, while it is collected and swept between two rounds, so that none of them sweeps. Those that
-// touch new memory are left out. What is alive in the end is told by type, for what the runtime says of marking it.
+// of the type's last one are counted while the collector keeps the heap as it would anybody's, those while it marks
+// apart, and those that mark themselves apart again; all others, which refill, while it is collected and swept between
+// two rounds, so that none of them sweeps. Those that touch new memory are left out. What is alive in the end is told by
+// type, for what the runtime says of marking it. With -inorder the oldest dies, not any: nothing is told then but by the
+// runtime, of marking what it finds in the order in which it was allocated.
 func mixed() {
 	noFaults = true
 	often := interruptions(spinning)
@@ -104,6 +105,10 @@ func mixed() {
 		round(ofHits)
 	}
 	debug.SetGCPercent(-1)
+	if *order {
+		runtime.ReadMemStats(new(runtime.MemStats)) // waits for the runtime's last line
+		return
+	}
 	var assists sample
 	for _, m := range mixers {
 		assists.merge(m.assists)
@@ -142,7 +147,8 @@ type mixer struct {
 	aliveOf []uint8 // of what type each is
 	mixes   []mix
 	assists *sample // mallocs that marked for 64 KiB of scan work, mostly
-	part    int     // bytes between two collections, as many as are alive
+	oldest  int
+	part    int // bytes between two collections, as many as are alive
 	took    []uint32
 	at      []uintptr
 	order   []uint8
@@ -181,6 +187,9 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 				occupy(p, m.kinds[k].size)
 				if m.random.next(2) == 0 {
 					at := m.random.next(len(m.alive))
+					if *order {
+						at, m.oldest = m.oldest, (m.oldest+1)%len(m.alive)
+					}
 					m.alive[at], m.aliveOf[at] = p, k
 				}
 			}
