@@ -138,10 +138,11 @@ def mark_live_objects(h: Any) -> Any:
 
 @jit
 def set_oblets(h: Any, work: Any, objects: Any, whole: Any) -> None:
-    """How large arrays of pointers of so much scan work are scanned, which point to so many of the objects.
+    """How the heap is not even: large arrays of pointers of so much scan work, which point to so many of the objects.
 
     Finding an object costs what a pointer-free one costs, of which nothing is read. ``whole``: picoseconds of the heap.
     """
+    h[0].mark_even = whole
     h[0].mark_oblets = (work + OBLET // 2) // OBLET
     cpu = objects * mark_object(h)[1] + np.int64(np.float64(work) * np.float64(mark_byte(h)[0]) / 1000.0)
     h[0].mark_array_cpu = min(cpu, whole)
@@ -183,6 +184,7 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
     h[0].bytes_marked = 0
     clear_page_marks(h)
     heap_cpu, heap_work = mark_live_objects(h)
+    heap_cpu = stalled_time(h, heap_cpu)
     grey_tiny_blocks(h)
     h[0].mark_works[STACKS] = stack_work
     h[0].mark_works[GLOBALS] = globals_work
@@ -210,9 +212,8 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
 @jit
 def even(h: Any) -> Any:
     """Whether the heap's part of the stock, waits apart, is: no large array of pointers, or nothing but such."""
-    whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
     work = h[0].mark_works[HEAP_PART]
-    return h[0].mark_oblets == 0 or h[0].mark_array_cpu >= whole or h[0].mark_array_work >= work
+    return h[0].mark_oblets == 0 or h[0].mark_array_cpu >= h[0].mark_even or h[0].mark_array_work >= work
 
 
 @jit
@@ -225,7 +226,7 @@ def uniform(h: Any) -> Any:
 def turn(h: Any) -> Any:
     """Of a piece of an array and its share of all else: (picoseconds, scan work), and those of the piece alone."""
     n = np.float64(h[0].mark_oblets)
-    whole = np.float64(h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS])
+    whole = np.float64(h[0].mark_even)
     work = np.float64(h[0].mark_works[HEAP_PART])
     return whole / n, work / n, np.float64(h[0].mark_array_cpu) / n, np.float64(h[0].mark_array_work) / n
 
@@ -233,10 +234,9 @@ def turn(h: Any) -> Any:
 @jit
 def heap_work(h: Any, given: Any) -> Any:
     """Scan work of the heap that is done when it was given so much CPU."""
-    whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
-    given = even_time(h, given, whole)
+    given = even_time(h, given)
     if even(h):
-        return np.float64(h[0].mark_works[HEAP_PART]) * (np.float64(given) / np.float64(whole))
+        return np.float64(h[0].mark_works[HEAP_PART]) * (np.float64(given) / np.float64(h[0].mark_even))
     cpu, work, piece_cpu, piece_work = turn(h)
     turns = np.floor(np.float64(given) / cpu)
     rest = np.float64(given) - turns * cpu
@@ -248,10 +248,9 @@ def heap_work(h: Any, given: Any) -> Any:
 @jit
 def heap_cpu(h: Any, done: Any) -> Any:
     """CPU of the heap until so much scan work is done, a piece of an array once begun to its end."""
-    whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
     if even(h):
-        took = np.float64(whole) * (np.float64(done) / np.float64(h[0].mark_works[HEAP_PART]))
-        return np.float64(stalled_time(h, np.int64(took) + 1, whole))
+        took = np.float64(h[0].mark_even) * (np.float64(done) / np.float64(h[0].mark_works[HEAP_PART]))
+        return np.float64(stalled_time(h, np.int64(took) + 1))
     cpu, work, piece_cpu, piece_work = turn(h)
     turns = np.floor(np.float64(done) / work)
     rest = np.float64(done) - turns * work
@@ -259,7 +258,7 @@ def heap_cpu(h: Any, done: Any) -> Any:
         took = turns * cpu + (piece_cpu if rest > 0 else 0.0)
     else:
         took = turns * cpu + piece_cpu + (cpu - piece_cpu) * (rest - piece_work) / (work - piece_work)
-    return took if stretch(h) == 0 else np.float64(stalled_time(h, np.int64(took) + 1, whole))
+    return took if stretch(h) == 0 else np.float64(stalled_time(h, np.int64(took) + 1))
 
 
 @jit

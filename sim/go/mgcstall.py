@@ -3,8 +3,8 @@
 A part of marking's CPU time is such waits, each much longer than an object takes. They happen anywhere, so that an assist
 meets none, or one, or several: the stock of marking is not even. Of the heap's part each `PER_STRETCH` waits share a
 stretch of the time, at places drawn at random in what the stretch holds of marking proper; a stretch takes the same time,
-and gets as much work done, as it would if all of it were even, so that a cycle as a whole does. What is left at the end,
-less than a stretch, is even.
+and gets as much work done, as it would if all of it were even. A cycle takes as much longer or shorter as its last one,
+of which it has but a part, begins with more or fewer waits than that: as long on average.
 
 Measured: calibrate's `mixed` times the mallocs that assist (experiments/machine_gc.py).
 """
@@ -42,14 +42,12 @@ def stall_place(h: Any, number: Any, proper: Any) -> Any:
 
 
 @jit
-def even_time(h: Any, given: Any, whole: Any) -> Any:
-    """What so much of the heap's time comes to if all of it is even; ``whole``: all of the heap's time."""
+def even_time(h: Any, given: Any) -> Any:
+    """What so much of the heap's time comes to if all of it were even."""
     length = stretch(h)
     if length == 0:
         return given
     k = given // length
-    if (k + 1) * length > whole:
-        return given
     proper = length - PER_STRETCH * h[0].mark_stall
     left = given - k * length
     last = np.int64(-1)
@@ -67,14 +65,12 @@ def even_time(h: Any, given: Any, whole: Any) -> Any:
 
 
 @jit
-def stalled_time(h: Any, even: Any, whole: Any) -> Any:
-    """How long it takes until what takes so long on the whole is done: the inverse, at the end of marking proper."""
+def stalled_time(h: Any, even: Any) -> Any:
+    """How long it takes until that is done which would take so long if all were even: the inverse, as early as it can be."""
     length = stretch(h)
     if length == 0:
         return even
     k = even // length
-    if (k + 1) * length > whole:
-        return even
     proper = length - PER_STRETCH * h[0].mark_stall
     done = np.int64(np.float64(even - k * length) * (np.float64(proper) / np.float64(length)))
     met = 0
