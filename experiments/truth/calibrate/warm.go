@@ -19,6 +19,7 @@ const (
 	cacheLine      = 64
 	mostDisturbed  = 0.2  // of the calls
 	fewest         = 200  // readings that a row is told from: two of them are its last hundredth
+	fewestAssists  = 25
 	shortestAssist = 4000 // nanoseconds; half of one a byte more is for clearing
 	shortestStall  = 60_000
 	fewStalled     = 0.35 // of the assists, the quickest: hardly any of them waited
@@ -113,7 +114,7 @@ func mixed() {
 	for _, m := range mixers {
 		assists.merge(m.assists)
 	}
-	if assists.n >= fewest {
+	if assists.n >= fewestAssists {
 		row("assist", []any{*mib, procs}, stalls(&assists))
 	}
 	for k, o := range kinds {
