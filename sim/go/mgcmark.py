@@ -16,6 +16,7 @@ waits for in the queue.
 A large array of pointers is scanned in pieces of 128 KiB (oblets), each a job that nobody leaves half done: for little
 scan work it finds thousands of objects, which are then scanned for much. So where the heap holds such arrays, its part
 of the stock is not even: one piece and its share of all else take turns, and who helps out with a piece helps long.
+Nor is it where memory has to be waited for (mgcstall.py).
 
 Root jobs are stacks, globals, and 16 shards an arena in which to look for spans with specials (markrootSpans): there
 are none here, but looking takes its time. It is in the globals' part; the shards count as no scan work.

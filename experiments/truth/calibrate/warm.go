@@ -17,10 +17,11 @@ const (
 	spinning       = 50 * time.Millisecond
 	thinking       = 250 // nanoseconds between two mallocs, besides writing to the object
 	cacheLine      = 64
-	mostDisturbed  = 0.2  // of the calls
-	fewest         = 200  // readings that a row is told from: two of them are its last hundredth
+	mostDisturbed  = 0.2 // of the calls
+	fewest         = 200 // readings that a row is told from: two of them are its last hundredth
 	fewestAssists  = 25
-	shortestAssist = 4000 // nanoseconds; half of one a byte more is for clearing
+	oblet          = 128 << 10 // bytes of a large array that are scanned in one piece
+	shortestAssist = 4000      // nanoseconds; half of one a byte more is for clearing
 	shortestStall  = 60_000
 	fewStalled     = 0.35 // of the assists, the quickest: hardly any of them waited
 	scanPieces     = 0.02 // of the assists, the longest: they scanned a piece of a large array, or slept
@@ -114,7 +115,7 @@ func mixed() {
 	for _, m := range mixers {
 		assists.merge(m.assists)
 	}
-	if assists.n >= fewestAssists {
+	if assists.n >= fewestAssists && 8*len(mixers[0].alive) >= oblet {
 		row("assist", []any{*mib, procs}, stalls(&assists))
 	}
 	for k, o := range kinds {
@@ -275,7 +276,8 @@ func undisturbed(s *sample, perNs float64) map[string]float64 {
 
 // stalls tells of assists, all of which mark for about as much scan work, how long one is (pieces of arrays apart), how
 // much of it is beyond one that waits for nothing, for longer than marking varies, and how long such a wait is. What
-// takes so long is memory that the machine below this one has to bring back first.
+// takes so long is memory that the machine below this one has to bring back first. A small heap's one array is no piece
+// of many, and met by too many of its few assists.
 func stalls(assists *sample) map[string]float64 {
 	base, most := assists.quantile(fewStalled), assists.quantile(1-scanPieces)
 	var waits sample
