@@ -44,7 +44,10 @@ SOURCES = {
     "refilled": "mixed: the other calls, in rounds of the same processes with runtime.GC() between them",
     "alive": "mixed: objects alive in the end",
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",
+    "marked_in_order": "mixed: the same on one P, in processes where the oldest object dies instead of any",
     "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
+    "assist": "mixed: mallocs that assist, less the timer, mostly with 64 KiB of scan work each; mean98 = mean of all but the longest fiftieth; "
+    "waited = of that mean what is beyond p35, where it is so for 60 us or more; wait = median of such a wait",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",
@@ -54,6 +57,7 @@ SOURCES = {
 _UNITS = {
     "alive": "objects",
     "marked": "us",
+    "marked_in_order": "us",
     "paused": "us",
     "mark": "see columns: objects in millions, times in ms, rates in MB/s, per object in ns, pauses in us",
     "first_touch": "ns per 4 KiB page",

@@ -79,6 +79,7 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
         Run(("steady", f"-rounds={effort.cycles}"), ("steady",)),
         *(Run(("warm", f"-mib={mib}", f"-rounds={effort.turned_mib // mib}"), ("warm",)) for mib in _HEAPS),
         *(_mixed(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few),
+        *(_in_order(effort, mib) for mib in (*_HEAPS, effort.marked_mib)),
         *(_large(effort, size, kind) for size in LARGE for kind in KINDS),
         Run(("goroutines", f"-rounds={effort.singles}"), ("goroutine", "spawn", "stack_growth", "stop_the_world")),
         *(_sweep(effort, kind, size) for kind, size in _SWEPT),
@@ -125,8 +126,14 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
 def _mixed(effort: Effort, mib: int, procs: int) -> Run:
     rounds = 2 * effort.turned_mib // mib
     arguments = ("mixed", f"-mib={mib}", f"-rounds={rounds}")
-    tables = ("hit", "hit_marking", "refilled", "alive", "marked", *(() if procs > 1 else ("paused",)))
+    tables = ("hit", "hit_marking", "refilled", "alive", "marked", "assist", *(() if procs > 1 else ("paused",)))
     return Run(arguments, tables, procs, traced=rounds // 2)
+
+
+def _in_order(effort: Effort, mib: int) -> Run:
+    """On one P: what order does to marking."""
+    rounds = 2 * effort.turned_mib // mib
+    return Run(("mixed", f"-mib={mib}", f"-rounds={rounds}", "-inorder"), ("marked_in_order",), traced=rounds // 2)
 
 
 def _mark(effort: Effort, shape: str, mib: int, procs: int) -> Run:

@@ -36,12 +36,11 @@ class Measurements:
 
     def add(self, version: str, run: Run, stdout: str, stderr: str) -> None:
         """What one process said; InputError if it is not what such a run says."""
-        if "marked" in run.tables:
+        if "marked" in run.tables or "marked_in_order" in run.tables:
             mib = next(int(one.removeprefix("-mib=")) for one in run.arguments if one.startswith("-mib="))
             cycles = _collections(run, stderr)
-            self._row(
-                version, "marked", (mib, run.procs or 0), {"cpu": median(sum(one.cpu[1:4]) / _US for one in cycles)}
-            )
+            table, key = ("marked", (mib, run.procs or 0)) if "marked" in run.tables else ("marked_in_order", (mib,))
+            self._row(version, table, key, {"cpu": median(sum(one.cpu[1:4]) / _US for one in cycles)})
             if "paused" in run.tables:
                 both = median((one.clock[0] + one.clock[2]) / _US for one in cycles)
                 self._row(version, "paused", (mib,), {"both": both})

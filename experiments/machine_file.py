@@ -49,7 +49,9 @@ OPTIONAL = {
     "refilled": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "alive": "size# kind mib# procs# objects=",
     "marked": "mib# procs# cpu~",
+    "marked_in_order": "mib# cpu~",
     "paused": "mib# both~",
+    "assist": "mib# procs# p35~ mean98~ waited~ wait~",
 }
 LOOP_MIB = 256  # that the loops of mallocs cycle through, unless a file says otherwise
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import simpy
@@ -37,7 +38,7 @@ from workloads.drive import Load
 from workloads.gotrace_model import TraceError
 from workloads.scenario import Scenario
 from workloads.scenario_record import Change
-from workloads.spec import Recorded, Service
+from workloads.spec import PPM, Recorded, Service
 
 _STEP_SECONDS = 0.05  # how long a step should take on the wall
 _FIRST_STEP = 100 * US
@@ -130,6 +131,7 @@ def build(scenario: Scenario, timeline: Timeline | None = None) -> World:
         gogc=scenario.gogc,
         memory_limit=scenario.memory_limit,
         heap_shape=scenario.heap_shape,
+        in_order=Fraction(scenario.in_order_ppm, PPM),
         globals_bytes=scenario.globals_bytes,
         timeline=timeline,
     )

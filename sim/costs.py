@@ -11,7 +11,7 @@ standing for the whole tail above), so that a draw is one look-up and the mean i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, Protocol, TypeVar
 
@@ -154,7 +154,8 @@ class MarkPrices:
     byte read of it.
 
     ``scan``: objects with pointers up to 512 B, and large ones, with ``small_byte`` and ``large_byte``; ``middle``: those
-    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read.
+    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read. Of all that
+    so many parts in a million, ``stalls``, are waits of ``stall`` picoseconds each (sim/go/mgcstall.py).
     """
 
     procs: int
@@ -165,6 +166,12 @@ class MarkPrices:
     large_byte: int
     middle_object: int
     middle_byte: int
+    stalls: int = 0
+    stall: int = 0
+
+
+IN_ORDER = "in-order"
+"""Among the shapes of heaps: objects as they were allocated, one after the other, in memory that was used before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +216,12 @@ class _Sized(Protocol):
     @property
     def nbytes(self) -> int:
         """Of the heap."""
+
+
+def mark_between(low: MarkPrices, high: MarkPrices, at: Fraction) -> MarkPrices:
+    """Of a heap between two of the same size."""
+    names = [one.name for one in fields(low) if one.name not in ("procs", "nbytes")]
+    return replace(low, **{name: between(getattr(low, name), getattr(high, name), at) for name in names})
 
 
 SizedT = TypeVar("SizedT", bound=_Sized)

@@ -50,6 +50,7 @@ class Scenario:
     gogc: int  # percent, GOGC_OFF = off
     memory_limit: int  # bytes, NO_LIMIT = none
     heap_shape: str  # which of the machine's measured heaps marking costs as much as
+    in_order_ppm: int  # of a shuffled array, so much is found in the order in which it was allocated
     assists: bool  # allocation marks to pay for itself
     globals_bytes: int  # of globals with pointers
     changes: tuple[Change, ...]  # of gogc and memory_limit, the earliest first
@@ -81,6 +82,7 @@ class Scenario:
                 "gogc": _gogc(self.gogc),
                 "memory_limit": _limit(self.memory_limit),
                 "heap_shape": self.heap_shape,
+                "in_order": self.in_order_ppm / PPM,
                 "assists": self.assists,
                 "globals": exact_size(self.globals_bytes),
                 "change": [_change(change) for change in self.changes],

@@ -8,6 +8,7 @@
     gogc = 100                               # GOGC: percent that the heap grows by between cycles, or "off"
     memory_limit = "off"                     # GOMEMLIMIT, as in "512MiB"
     heap_shape = "array-shuffled"            # which heap marking costs as much as: "array", "list", "list-shuffled", "tree"
+    in_order = 0.0                           # "array-shuffled": share of it that is found as it was allocated
     assists = true                           # allocation marks to pay for itself; Go has no switch for it
     globals = "128KiB"                       # of the program, as far as they hold pointers
     layout = "sparse"                        # "linear": one reservation, as before Go 1.11
@@ -153,12 +154,19 @@ class Runtime(_Table):
     gogc: Gogc = 100
     memory_limit: Limit = NO_LIMIT
     heap_shape: Literal["array-shuffled", "array", "list-shuffled", "list", "tree"] = "array-shuffled"
+    in_order: Share = 0.0
     assists: bool = True
     globals: GlobalsSize = 128 << 10
     change: list[ChangeTable] = []
     layout: Literal["sparse", "linear"] = "sparse"
     mcentral_mutex: bool | None = None
     memprofilerate: SizeOrOff = 0
+
+    @model_validator(mode="after")
+    def _of_shuffled(self) -> Self:
+        if self.in_order and self.heap_shape != "array-shuffled":
+            raise ValueError('in_order is of heap_shape "array-shuffled"; leave it out')
+        return self
 
 
 class Machine(_Table):
@@ -589,6 +597,7 @@ def resolve(raw: Mapping[str, Any], file: str, name: str) -> Scenario:
         gogc=runtime.gogc,
         memory_limit=runtime.memory_limit,
         heap_shape=runtime.heap_shape,
+        in_order_ppm=round(runtime.in_order * spec.PPM),
         assists=runtime.assists,
         globals_bytes=runtime.globals,
         changes=tuple(sorted((change.record() for change in runtime.change), key=lambda change: change.at_ps)),

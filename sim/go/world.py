@@ -18,12 +18,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from itertools import repeat
 from typing import Any, TypeVar
 
 import numpy as np
 import simpy
 
-from sim.costs import CELLS, STEPS, HeapPrices, MarkPrices, Price, Prices, between, of_procs, place
+from sim.costs import (
+    CELLS,
+    IN_ORDER,
+    STEPS,
+    HeapPrices,
+    MarkPrices,
+    Price,
+    Prices,
+    between,
+    mark_between,
+    of_procs,
+    place,
+)
 from sim.engine import clock
 from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
@@ -94,7 +107,9 @@ class World:
     ``cpus``: CPUs of the machine, by default one for every P. ``max_run_ahead``: how long a P runs before it waits for
     the others, picoseconds; a stop-the-world waits that long for an allocating P at most. ``run_ahead=False`` makes
     every operation an event (slow, for tests). ``gogc``: GOGC, -1 for off; ``memory_limit``: GOMEMLIMIT, bytes.
-    ``heap_shape``: which of the machine's measured heaps marking costs as much as (`Prices.mark`). ``globals_bytes``:
+    ``heap_shape``: which of the machine's measured heaps marking costs as much as (`Prices.mark`). ``in_order``: of a
+    shuffled array, the share of objects that are found in the order of their allocation; cheaper are those that lie beside
+    the one found before, which is in order too as often. ``globals_bytes``:
     the program's globals with pointers. ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
     profile. ``log_lines``: room for a log of what happened, for tests. ``timeline``: takes slices of what Ps, collector and locks do.
     """
@@ -113,6 +128,7 @@ class World:
         gogc: int = 100,
         memory_limit: int | None = None,
         heap_shape: str = "array-shuffled",
+        in_order: Fraction = Fraction(0),
         globals_bytes: int = 128 << 10,
         memprofilerate: int = 0,
         log_lines: int = 0,
@@ -144,6 +160,9 @@ class World:
             throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
         self._heap_prices = of_procs(prices.heaps, gomaxprocs)
         self._mark_prices = of_procs(prices.mark[heap_shape], gomaxprocs)
+        if in_order and IN_ORDER in prices.mark:
+            ordered = of_procs(prices.mark[IN_ORDER], gomaxprocs)
+            self._mark_prices = list(map(mark_between, self._mark_prices, ordered, repeat(in_order**2)))
         for name in ("zero_price", "hit_price", "marking_price"):
             self.heap.tables.allocate(name, NUM_SPAN_CLASSES)
         self.hit_cells: dict[int, Any] = {}
@@ -177,6 +196,7 @@ class World:
         tables.allocate("cause_max", NUM_CAUSES)
         if log_lines:
             tables.allocate("log", log_lines)
+        fields.stall_key = self.stream("mark/stalls").key
         for index, proc in enumerate(self.heap.arrays["procs"]):
             proc["draw_key"] = self.stream(f"prices/p{index}").key
             proc["sample_key"] = self.stream(f"profile/p{index}").key
@@ -223,6 +243,7 @@ class World:
             "middle": (price("middle_object"), price("middle_byte")),
             "large": (price("scan_object"), self.mark_large_byte),
         }
+        self.heap.fields.mark_stalls, self.heap.fields.mark_stall = price("stalls"), price("stall")
         noscan = price("noscan_object")
         for spc in range(NUM_SPAN_CLASSES):
             small = class_to_size[spc >> 1] <= MIN_SIZE_FOR_MALLOC_HEADER

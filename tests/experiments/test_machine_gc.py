@@ -87,6 +87,43 @@ def test_beside_a_program_marking_takes_as_much_longer_as_it_did_there():
     assert mark_prices(tables | {"marked": readings("marked", {(4, 1): ("cpu", 7)})}) == before, "of another heap"
 
 
+def readings(name, rows):
+    return Table(f"m.toml: {name}", "s", "u", {key: {column: Reading(*3 * (Fraction(one),)) for column, one in row.items()} for key, row in rows.items()})
+
+
+def of_the_program(one, alive):
+    """Nanoseconds of marking so many objects of a size and kind, by a reader's own arithmetic."""
+    total = 0
+    for (size, kind, *_), row in alive.items():
+        own, byte = (one.scan_object, one.small_byte) if size <= 512 else (one.middle_object, one.middle_byte)
+        total += row["objects"] * (one.noscan_object if kind == "noscan" else own + size * byte / 1000)
+    return total / 1000
+
+
+def test_in_order_marking_takes_as_much_less_as_it_did_in_a_program():
+    alive = {(64, "scan", 256, 1): {"objects": 1000}, (64, "noscan", 256, 1): {"objects": 500}, (2048, "scan", 256, 1): {"objects": 10}}
+    tables = {"mark": table(NS | SHUFFLED), "alive": readings("alive", alive), "marked": readings("marked", {(256, 1): {"cpu": 200}})}
+    without = mark_prices(tables)
+    assert without["in-order"] == without["array-shuffled"], "not measured"
+    tables["marked_in_order"] = readings("marked_in_order", {(256,): {"cpu": 150}})
+    found = mark_prices(tables)
+    (ordered,), (shuffled,), (new,) = (found[name] for name in ("in-order", "array-shuffled", "array"))
+    assert found["array-shuffled"] == without["array-shuffled"]
+    assert of_the_program(shuffled, alive) == pytest.approx(200_000, rel=1e-3)
+    assert of_the_program(ordered, alive) == pytest.approx(150_000, rel=1e-3)
+    assert new.scan_object < ordered.scan_object < shuffled.scan_object
+    tables["marked_in_order"] = readings("marked_in_order", {(256,): {"cpu": 1}})
+    assert of_the_program(*mark_prices(tables)["in-order"], alive) == pytest.approx(of_the_program(new, alive), rel=1e-3), "no less than an array"
+
+
+def test_waits_are_what_mallocs_that_assist_showed():
+    assist = {(256, 1): {"p35": 30_000, "mean98": 50_000, "waited": 12_000, "wait": 140_000}}
+    found = mark_prices({"mark": table(NS | SHUFFLED, [(4, 1), (256, 1)]), "assist": readings("assist", assist)})
+    for shape, (small, large) in found.items():
+        assert (large.stalls, large.stall) == (240_000, 140_000_000), shape
+        assert (small.stalls, small.stall) == (0, 0), "not measured"
+
+
 def heap(mib):
     return MarkPrices(1, mib * MIB, 0, 0, 0, 0, 0, 0)
 

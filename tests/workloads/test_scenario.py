@@ -102,6 +102,13 @@ def refusal(call, *arguments):
 # What a file becomes
 
 
+def test_a_share_of_a_shuffled_array_is_in_order_and_no_other_shape_has_one(file):
+    given = WORKERS.replace("[runtime]", "[runtime]\nin_order = 0.8", 1)
+    assert file(given).in_order_ppm == 800_000 and file(given).resolved()["runtime"]["in_order"] == 0.8
+    with pytest.raises(ScenarioError, match='in_order is of heap_shape "array-shuffled"; leave it out'):
+        file(given.replace("[runtime]", '[runtime]\nheap_shape = "list"', 1))
+
+
 def test_defaults(file):
     found = file(WORKERS)
     mix = spec.Mix((spec.Objects(1, ((64, 64, 1),), 0, 1_000_000, spec.Lifetime("request")),))
@@ -110,6 +117,7 @@ def test_defaults(file):
     assert (found.version, found.gomaxprocs, found.gogc, found.layout) == ("go1.27", 8, 100, "sparse")
     assert (found.memory_limit, found.heap_shape, found.globals_bytes) == (NO_LIMIT, "array-shuffled", 128 * KIB)
     assert found.assists and found.changes == ()
+    assert found.in_order_ppm == 0
     assert (found.machine, found.cpus, found.seed) == ("epyc-2core", 8, 1)
     assert (found.duration_ps, found.mallocs, found.max_run_ahead_ps, found.samples) == (None, 1000, 1_000_000, 200)
 
@@ -538,6 +546,7 @@ WRONG_SETS = [  # value, then what the line says after "s.toml: "
     ("memory_limit=12 potatoes", "runtime.memory_limit: '12 potatoes' is not a size; write a number and one of B, KiB,"),
     ("memory_limit=0B", 'runtime.memory_limit: "0B" is out of range; write what is from 1B to below 1TiB, or off'),
     ("heap_shape=graph", "runtime.heap_shape: \"graph\" is not known; write 'array-shuffled', 'array'"),
+    ("in_order=1.5", "runtime.in_order: 1.5 is"),
     ("globals=-1B", 'runtime.globals: "-1B" is negative; write "128KiB" for instance'),
     ("runtime.change=5", "runtime.change: 5 is no list; write tables in [ ], or under [[runtime.change]]"),
     ("runtime.change=[{gogc=50}]", 'runtime.change.0.at: missing; add at = "200ms"'),

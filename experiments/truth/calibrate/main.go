@@ -28,6 +28,7 @@ var (
 	refill = flag.Bool("refill", false, "tell refills by source")
 	part   = flag.Bool("partial", false, "and those from swept spans in use")
 	shape  = flag.String("shape", "", "shape of the heap that is marked")
+	order  = flag.Bool("inorder", false, "the oldest object dies first")
 	rounds = flag.Int("rounds", 3, "collections, loops or batches")
 )
 

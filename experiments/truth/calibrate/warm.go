@@ -17,9 +17,14 @@ const (
 	spinning       = 50 * time.Millisecond
 	thinking       = 250 // nanoseconds between two mallocs, besides writing to the object
 	cacheLine      = 64
-	mostDisturbed  = 0.2  // of the calls
-	fewest         = 200  // readings that a row is told from: two of them are its last hundredth
-	shortestAssist = 4000 // nanoseconds; half of one a byte more is for clearing
+	mostDisturbed  = 0.2 // of the calls
+	fewest         = 200 // readings that a row is told from: two of them are its last hundredth
+	fewestAssists  = 25
+	oblet          = 128 << 10 // bytes of a large array that are scanned in one piece
+	shortestAssist = 4000      // nanoseconds; half of one a byte more is for clearing
+	shortestStall  = 60_000
+	fewStalled     = 0.35 // of the assists, the quickest: hardly any of them waited
+	scanPieces     = 0.02 // of the assists, the longest: they scanned a piece of a large array, or slept
 	whileMarking   = 0x80 // with the number of a type: the collector marked when that malloc began
 )
 
@@ -66,9 +71,11 @@ func mixable() []object {
 // and then something else done for a while, in a heap of so many MiB, half of it alive and dying at random; a goroutine
 // for each P. Without the work in between the CPU would begin a malloc
 // before it has finished the last, and find all that malloc reads in its first cache. Calls that find a slot in the span
-// of the type's last one are counted while the collector keeps the heap as it would anybody's, those while it marks apart;
-// all others, which refill, while it is collected and swept between two rounds, so that none of them sweeps. Those that
-// touch new memory are left out. What is alive in the end is told by type, for what the runtime says of marking it.
+// of the type's last one are counted while the collector keeps the heap as it would anybody's, those while it marks
+// apart, and those that mark themselves apart again; all others, which refill, while it is collected and swept between
+// two rounds, so that none of them sweeps. Those that touch new memory are left out. What is alive in the end is told by
+// type, for what the runtime says of marking it. With -inorder the oldest dies, not any: nothing is told then but by the
+// runtime, of marking what it finds in the order in which it was allocated.
 func mixed() {
 	noFaults = true
 	often := interruptions(spinning)
@@ -100,6 +107,17 @@ func mixed() {
 		round(ofHits)
 	}
 	debug.SetGCPercent(-1)
+	if *order {
+		runtime.ReadMemStats(new(runtime.MemStats)) // waits for the runtime's last line
+		return
+	}
+	var assists sample
+	for _, m := range mixers {
+		assists.merge(m.assists)
+	}
+	if assists.n >= fewestAssists && 8*len(mixers[0].alive) >= oblet {
+		row("assist", []any{*mib, procs}, stalls(&assists))
+	}
 	for k, o := range kinds {
 		var hits, refills, marking sample
 		alive := 0
@@ -130,6 +148,8 @@ type mixer struct {
 	alive   []unsafe.Pointer
 	aliveOf []uint8 // of what type each is
 	mixes   []mix
+	assists *sample // mallocs that marked for 64 KiB of scan work, mostly
+	oldest  int
 	part    int // bytes between two collections, as many as are alive
 	took    []uint32
 	at      []uintptr
@@ -140,6 +160,7 @@ func newMixer(kinds []object, part int, seed uint64) *mixer {
 	m := &mixer{kinds: kinds, draw: lottery(kinds, seed), random: xorshift(seed), part: part}
 	m.took, m.at, m.order = array[uint32](batch), array[uintptr](batch), array[uint8](batch)
 	m.mixes = array[mix](len(kinds))
+	m.assists = &array[sample](1)[0]
 	bytes := 0
 	for i := 0; i < batch; i++ {
 		bytes += kinds[m.draw()].size
@@ -168,13 +189,18 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 				occupy(p, m.kinds[k].size)
 				if m.random.next(2) == 0 {
 					at := m.random.next(len(m.alive))
+					if *order {
+						at, m.oldest = m.oldest, (m.oldest+1)%len(m.alive)
+					}
 					m.alive[at], m.aliveOf[at] = p, k
 				}
 			}
 			for i, k := range m.order[:n] {
-				if counted != ofNothing {
-					kind := k &^ whileMarking
-					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], k != kind, ours)
+				kind := k &^ whileMarking
+				if marks := k != kind; marks && m.kinds[kind].assists(m.took[i]) {
+					m.assists.add(m.took[i])
+				} else if counted != ofNothing {
+					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], marks, ours)
 				}
 			}
 		}
@@ -210,6 +236,11 @@ func lottery(kinds []object, seed uint64) func() uint8 {
 	return func() uint8 { return won[random.next(shares)] }
 }
 
+// assists tells whether a malloc made while the collector marks took so long that it must have marked itself.
+func (o object) assists(took uint32) bool {
+	return float64(took&^lost) > (shortestAssist+float64(o.size)/2)*perNs
+}
+
 // mix gathers the calls of a type: those that find a slot in the span of its last object, by whether the collector marks,
 // and those that do not.
 type mix struct {
@@ -218,9 +249,6 @@ type mix struct {
 }
 
 func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool) {
-	if marks && float64(took) > (shortestAssist+float64(o.size)/2)*perNs {
-		return
-	}
 	number := address / page
 	if o.slots() > 1 && number >= m.first && number < m.last { // the one slot again is a span of its own
 		if marks {
@@ -244,4 +272,30 @@ func undisturbed(s *sample, perNs float64) map[string]float64 {
 		"p10": s.quantile(0.10 * share), "p50": s.quantile(0.50 * share), "p90": s.quantile(0.90 * share),
 		"p99": s.quantile(0.99 * share), "mean99": s.upTo(0.99 * share),
 	}
+}
+
+// stalls tells of assists, all of which mark for about as much scan work, how long one is (pieces of arrays apart), how
+// much of it is beyond one that waits for nothing, for longer than marking varies, and how long such a wait is. What
+// takes so long is memory that the machine below this one has to bring back first. A small heap's one array is no piece
+// of many, and met by too many of its few assists.
+func stalls(assists *sample) map[string]float64 {
+	base, most := assists.quantile(fewStalled), assists.quantile(1-scanPieces)
+	var waits sample
+	mean, waited := 0.0, 0.0
+	assists.each(func(ns float64, n uint32) {
+		if ns > most {
+			return
+		}
+		mean += ns * float64(n)
+		if ns > base+shortestStall {
+			waited += (ns - base) * float64(n)
+			waits.addMany(ns-base, n)
+		}
+	})
+	each := 0.0
+	if waits.n > 0 {
+		each = waits.quantile(0.5)
+	}
+	n := (1 - scanPieces) * float64(assists.n)
+	return map[string]float64{"p35": base, "mean98": mean / n, "waited": waited / n, "wait": each}
 }
