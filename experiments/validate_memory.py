@@ -7,10 +7,8 @@ of them in turn, as often as the workload collects garbage; a write that takes m
 for the first time (*fresh*) and all later ones (*old*). The loop has nothing else in common with the workload.
 
 Simulated calls meet as many as the pages they are the first to write to (`Pages`), each as likely as those of the loop:
-
-- a malloc that clears memory used before, and pages that are first touched in malloc or by the program;
-- an assist, which reads what it marks. What marking costs is measured as a mean, such pages among it; so this says which
-  calls are long, and adds nothing to sums.
+a malloc that clears memory used before, and pages that are first touched in malloc or by the program. Assists have such
+waits in what marking costs (sim/go/mgcstall.py).
 
 An allocation is taken to write to each page of what it allocates, and to no less than two pages for each span that was
 refilled, once. Where the price of a first touch has long ones in it, as many are taken off. Left out: pages of the
@@ -107,11 +105,10 @@ def measure_withheld(built: Path, heap: int, turn: float) -> Withheld:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Pages of 4 KiB that a run is the first to write to or read, since they were mapped or since the last cycle:
-    used memory that mallocs clear, what assists mark; fresh memory by malloc, and by the program."""
+    """Pages of 4 KiB that a run is the first to write to, since they were mapped or since the last cycle: used memory
+    that mallocs clear; fresh memory by malloc, and by the program."""
 
     cleared: float
-    assisted: float
     fresh: float
     fresh_by_program: float
 
@@ -132,14 +129,11 @@ def pages_of(result: Result, unpriced_share: float) -> Pages:
     refills = sum(latency[cause].count for cause in ("refill_partial", "refill_fresh"))
     mallocs = latency["all"].count
     written = max(result.memstats["TotalAlloc"] / _PAGE, min(refills * _SPAN / _PAGE, mallocs))
-    marked = sum(cycle.heap2 for cycle in result.cycles) / _PAGE
-    marking = sum(one.assist_time + one.dedicated_time + one.fractional_time + one.idle_time for one in result.cycles)
     fresh = unpriced_share * metrics["/sim/heap/resident:bytes"] / _PAGE
     program, malloc = metrics["/sim/time/first-touch-by-program:cpu-seconds"], latency["first_touch"].total / 1e12
     by_program = program / (program + malloc) if program + malloc else 0.0
     return Pages(
         cleared=written * latency["zero"].count / mallocs if mallocs else 0.0,
-        assisted=marked * sum(one.assist_time for one in result.cycles) / marking if marking else 0.0,
         fresh=fresh * (1 - by_program),
         fresh_by_program=fresh * by_program,
     )
@@ -158,11 +152,7 @@ def withheld(row: Row, causes: Mapping[str, Any], pages: Pages, found: Withheld,
     counts = row.counts.astype(np.int64).copy()
     random = np.random.Generator(np.random.Philox(seed))
     total, longest = row.total, row.maximum
-    for cause, many, writes, counted in (
-        ("zero", pages.cleared, found.old, True),
-        ("first_touch", pages.fresh, found.fresh, True),
-        ("assist", pages.assisted, found.old, False),
-    ):
+    for cause, many, writes in (("zero", pages.cleared, found.old), ("first_touch", pages.fresh, found.fresh)):
         taking = np.flatnonzero(causes[cause])
         missing = int(random.poisson(many * writes.share)) if len(taking) else 0
         if not missing:
@@ -174,7 +164,7 @@ def withheld(row: Row, causes: Mapping[str, Any], pages: Pages, found: Withheld,
             long = bucket_top(bucket) + extra
             counts[bucket_of_int(long)] += 1
             longest = max(longest, long)
-        total += int(lengths.sum()) if counted else 0
+        total += int(lengths.sum())
     return Row(counts, total, longest)
 
 

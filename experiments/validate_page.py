@@ -118,7 +118,7 @@ def _notes(version: Mapping[str, Any]) -> Iterator[str]:
     met = missing["met"]
     yield (
         f"First to write: mallocs to {number(met['cleared'])} used pages and {number(met['fresh'])} fresh ones, "
-        f"the program to {number(met['fresh_by_program'])} fresh ones; assists marked {number(met['assisted'])}."
+        f"the program to {number(met['fresh_by_program'])} fresh ones."
     )
     if real["unpaid_driver_ms"] > 10 * real["wall_s"]:
         yield f"The program's own work took {number(real['unpaid_driver_ms'])} ms more than there was think time for."

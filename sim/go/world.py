@@ -108,8 +108,8 @@ class World:
     the others, picoseconds; a stop-the-world waits that long for an allocating P at most. ``run_ahead=False`` makes
     every operation an event (slow, for tests). ``gogc``: GOGC, -1 for off; ``memory_limit``: GOMEMLIMIT, bytes.
     ``heap_shape``: which of the machine's measured heaps marking costs as much as (`Prices.mark`). ``in_order``: of a
-    shuffled array, the share of objects that are found in the order of their allocation; cheaper are those that lie beside
-    the one found before, which is in order too as often. ``globals_bytes``:
+    shuffled array, the share of objects that are found in the order of their allocation; its cube is how far prices are
+    those of an array in order (`mixed` with four of five in order took 0.43 to 0.55 of all that order saves). ``globals_bytes``:
     the program's globals with pointers. ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
     profile. ``log_lines``: room for a log of what happened, for tests. ``timeline``: takes slices of what Ps, collector and locks do.
     """
@@ -162,7 +162,7 @@ class World:
         self._mark_prices = of_procs(prices.mark[heap_shape], gomaxprocs)
         if in_order and IN_ORDER in prices.mark:
             ordered = of_procs(prices.mark[IN_ORDER], gomaxprocs)
-            self._mark_prices = list(map(mark_between, self._mark_prices, ordered, repeat(in_order**2)))
+            self._mark_prices = list(map(mark_between, self._mark_prices, ordered, repeat(in_order**3)))
         for name in ("zero_price", "hit_price", "marking_price"):
             self.heap.tables.allocate(name, NUM_SPAN_CLASSES)
         self.hit_cells: dict[int, Any] = {}

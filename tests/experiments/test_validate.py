@@ -398,7 +398,7 @@ def answer():
     version = {"toolchain": "1.27.3", "machine": "m", "real": real, "tails": [tail], "without_noise": {}}
     version["table"] = [row | {"error": 0.1, "beyond": True}]
     missing = {"pages": 1000, "share": 0.0125, "p50_us": 130.0, "p99_us": 180.0}
-    met = {"cleared": 12_345.0, "assisted": 600.0, "fresh": 70.0, "fresh_by_program": 8.0}
+    met = {"cleared": 12_345.0, "fresh": 70.0, "fresh_by_program": 8.0}
     version["withheld"] = {"fresh": missing, "old": missing | {"share": 0.0005}, "met": met}
     version["noise"] = {"a_second": 10.0, "p50_us": 2.0, "p99_us": 5.0, "max_us": 9.0, "share": 0.001}
     spread = {"low": 1.2, "high": 1.5, "calibrated_low": 0.95, "calibrated_high": 1.02}

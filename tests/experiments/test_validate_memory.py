@@ -27,7 +27,7 @@ def row(calls):
 
 
 def causes(**given):
-    return {cause: histogram(given.get(cause, {})) for cause in ("zero", "first_touch", "assist")}
+    return {cause: histogram(given.get(cause, {})) for cause in ("zero", "first_touch")}
 
 
 def above(counts, threshold):
@@ -54,7 +54,7 @@ def test_calls_meet_missing_pages_as_those_of_a_slow_model_do():
     took = {size: 1000 * size // 16 for size in many}
     calls = row({10_000 + took[size]: n for size, n in many.items()})
     zero = {took[size]: n for size, n in many.items()}
-    pages = Pages(cleared=sizes.sum() / 4096, assisted=0.0, fresh=0.0, fresh_by_program=0.0)
+    pages = Pages(cleared=sizes.sum() / 4096, fresh=0.0, fresh_by_program=0.0)
     ours = [withheld(calls, causes(zero=zero), pages, HOST, seed) for seed in range(20)]
     assert all(one.counts.sum() == len(sizes) for one in ours)
     for size in many:
@@ -71,7 +71,7 @@ def test_calls_meet_missing_pages_as_those_of_a_slow_model_do():
 
 def test_fresh_pages_are_as_those_first_written_to_and_the_sum_is_theirs():
     calls = row({50_000: 100_000, 2 * US: 1_000})
-    pages = Pages(cleared=0.0, assisted=0.0, fresh=2_000.0, fresh_by_program=9_000.0)
+    pages = Pages(cleared=0.0, fresh=2_000.0, fresh_by_program=9_000.0)
     seen = withheld(calls, causes(first_touch={2 * US: 1_000}), pages, HOST, 3)
     hit = above(seen.counts, 50 * US)
     assert hit == pytest.approx(2_000 * 0.05, abs=4 * 10)  # four deviations
@@ -80,17 +80,9 @@ def test_fresh_pages_are_as_those_first_written_to_and_the_sum_is_theirs():
     assert seen.maximum == bucket_top(bucket_of_int(2 * US)) + 100 * US
 
 
-def test_assists_are_longer_and_the_sum_is_not():
-    calls = row({50_000: 100_000, 60 * US: 1_000})
-    pages = Pages(cleared=0.0, assisted=50_000.0, fresh=0.0, fresh_by_program=0.0)
-    seen = withheld(calls, causes(assist={60 * US: 1_000}), pages, HOST, 5)
-    assert above(seen.counts, 130 * US) == pytest.approx(100, abs=40)
-    assert seen.total == calls.total
-
-
 def test_same_seed_same_calls():
     calls, zero = row({50_000: 100_000}), causes(zero={20_000: 100_000})
-    pages = Pages(cleared=50_000.0, assisted=0.0, fresh=0.0, fresh_by_program=0.0)
+    pages = Pages(cleared=50_000.0, fresh=0.0, fresh_by_program=0.0)
     first, again, other = (withheld(calls, zero, pages, HOST, seed) for seed in (1, 1, 2))
     assert (first.counts == again.counts).all() and first.total == again.total
     assert (first.counts != other.counts).any()
@@ -99,7 +91,7 @@ def test_same_seed_same_calls():
 @pytest.mark.parametrize("host", [Withheld(NONE, NONE), Withheld(Writes(9, np.zeros(0)), Writes(99, np.zeros(0)))])
 def test_a_host_that_lacks_nothing_changes_nothing(host):
     calls = row({50_000: 100, 70_000: 1})
-    pages = Pages(cleared=5e6, assisted=5e6, fresh=5e6, fresh_by_program=5e6)
+    pages = Pages(cleared=5e6, fresh=5e6, fresh_by_program=5e6)
     seen = withheld(calls, causes(zero={20_000: 100}, first_touch={1_000: 5}), pages, host, 1)
     assert (seen.counts == calls.counts).all() and (seen.total, seen.maximum) == (calls.total, calls.maximum)
     assert longer(1e9, 5e8, pages, host, 0.0, 1) == 1e9
@@ -115,7 +107,7 @@ def test_what_several_looks_showed_is_as_one():
 
 def test_a_wait_of_one_of_two_goroutines_is_half_a_wait_of_the_run():
     """For 200 pages of 5 us each (a twentieth takes 100 us longer) goroutines wait a millisecond in all."""
-    pages = Pages(cleared=0.0, assisted=1e6, fresh=150.0, fresh_by_program=50.0)
+    pages = Pages(cleared=0.0, fresh=150.0, fresh_by_program=50.0)
     assert longer(9e6, 4e6, pages, HOST, 0.0, 1) == pytest.approx(10e6)
     assert longer(9e6, 4e6, pages, HOST, 0.0, 2) == pytest.approx(9.5e6)
     assert longer(9e6, 4e6, pages, HOST, 0.2, 1) == pytest.approx(11e6)  # a fifth of 5 ms it does not run
@@ -131,12 +123,7 @@ def test_long_touches_that_the_price_has_are_not_told_twice():
 
 
 def test_pages_of_a_run():
-    """4000 mallocs of 1 MiB together fill 300 spans, the less; three in four clear; a third of marking was assists."""
-
-    def cycle(assist, dedicated):
-        times = {"assist_time": assist, "dedicated_time": dedicated, "fractional_time": 0, "idle_time": 0}
-        return SimpleNamespace(heap2=40_960, **times)
-
+    """4000 mallocs of 1 MiB together fill 300 spans, the less; three in four clear."""
     latency = {"all": 4_000, "zero": 3_000, "refill_partial": 100, "refill_fresh": 200}
     result = SimpleNamespace(
         latency={cause: SimpleNamespace(count=n, total=0) for cause, n in latency.items()}
@@ -146,9 +133,8 @@ def test_pages_of_a_run():
             "/sim/heap/resident:bytes": 400 * 4096,
             "/sim/time/first-touch-by-program:cpu-seconds": 0.003,
         },
-        cycles=(cycle(10, 20), cycle(0, 0), cycle(10, 20)),
     )
     found = pages_of(result, 0.5)
-    assert found == Pages(cleared=0.75 * 600, assisted=10.0, fresh=50.0, fresh_by_program=150.0)
+    assert found == Pages(cleared=0.75 * 600, fresh=50.0, fresh_by_program=150.0)
     result.memstats["TotalAlloc"] = 40 << 20
     assert pages_of(result, 1.0).cleared == 0.75 * 10_240
