@@ -33,7 +33,7 @@ SHAPES = (
 )
 _SLOW = ("list64shuf", "objs64shuf")  # shapes that miss the cache at each object
 _MOST = 10  # times the collections of the largest heap
-_HEAPS = (4, 32)  # MiB of heaps smaller than those that all else is measured in
+_HEAPS = (2, 4, 32)  # MiB of heaps smaller than those that all else is measured in
 SYSTEM = ("lock", "futex", "madvise")  # modes that know no allocator: one toolchain's program measures them
 
 
@@ -125,7 +125,7 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
 def _mixed(effort: Effort, mib: int, procs: int) -> Run:
     rounds = 2 * effort.turned_mib // mib
     arguments = ("mixed", f"-mib={mib}", f"-rounds={rounds}")
-    tables = ("hit", "hit_marking", "refilled", "alive", "marked", *(() if procs > 1 else ("paused",)))
+    tables = ("hit", "hit_marking", "hit_after", "refilled", "alive", "marked", *(() if procs > 1 else ("paused",)))
     return Run(arguments, tables, procs, traced=rounds // 2)
 
 
