@@ -36,11 +36,17 @@ class Mixed:
     do so while the collector marks, ``refills`` from swept spans add to hits, ``singles`` clear the only slot of a fresh
     span, which is paid apart.
 
+    ``some``, ``few``: hits after fewer other mallocs than ``hits``; ``next``: those while marking that take the next slot. Empty
+    if none were told apart.
+
     ``borrowed``: sizes whose rows are missing, and the number of Ps whose rows stand for them.
     """
 
     hits: dict[int, Price] = field(default_factory=dict)
     marking: dict[int, Price] = field(default_factory=dict)
+    some: dict[int, Price] = field(default_factory=dict)
+    few: dict[int, Price] = field(default_factory=dict)
+    next: dict[int, Price] = field(default_factory=dict)
     refills: dict[int, Price] = field(default_factory=dict)
     singles: dict[int, Price] = field(default_factory=dict)
     borrowed: dict[int, int] = field(default_factory=dict)
@@ -69,14 +75,22 @@ def mixed(
             found.singles[size] = _price(_less(whole, dict.fromkeys(whole, fresh)))
             if added:
                 found.hits[size] = _price(_less(whole, dict.fromkeys(whole, added["mean"])))
-                if found.marking:
-                    found.marking[size] = found.hits[size]
+                for told in (found.marking, found.some, found.few, found.next):
+                    if told:
+                        told[size] = found.hits[size]
             continue
-        hit = _row(tables["hit"].row(size, kind, mib, used))
+        key = size, kind, mib, used
+        hit = _told(tables, key, "hit", "more others") or _row(tables["hit"].row(*key))
         found.hits[size] = _price(hit)
-        while_marking = tables["hit_marking"].rows.get((size, kind, mib, used)) if "hit_marking" in tables else None
-        if while_marking is not None:
-            found.marking[size] = _price(_row(while_marking))
+        for told, name, after in (
+            (found.marking, "hit_marking", "marking, another slot"),
+            (found.some, "hit", "to 15 others"),
+            (found.few, "hit", "to 3 others"),
+            (found.next, "hit_marking", "marking, next slot"),
+        ):
+            row = _told(tables, key, name, after)
+            if row is not None and (told is found.marking or "hit_after" in tables):
+                told[size] = _price(row)
         added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
         found.refills[size] = _price(added)
     return found
@@ -90,6 +104,15 @@ def _measured_on(tables: Mapping[str, Table], wanted: tuple[str, ...], key: Key,
     for name in wanted:
         tables[name].row(*key, 1)
     return 1
+
+
+def _told(tables: Mapping[str, Table], key: Key, name: str, after: str) -> Row | None:
+    """The row of the hits that table hit_after tells apart so, of all in another table if it has none; None if that has
+    none either."""
+    found = tables["hit_after"].rows.get((*key, after)) if "hit_after" in tables else None
+    if found is None and name in tables:
+        found = tables[name].rows.get(key)
+    return None if found is None else _row(found)
 
 
 def _row(readings: Mapping[str, Reading]) -> Row:
