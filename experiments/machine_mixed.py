@@ -58,42 +58,53 @@ def mixed(
     """Prices of a heap of so many MiB on so many Ps.
 
     ``single`` tells what a fresh span for the one slot of a size takes, in nanoseconds, None for spans of more slots.
-    InputError: a size that was measured elsewhere has no rows here, on fewer Ps neither.
+    InputError: a size that was measured elsewhere has no rows here, on fewer Ps neither; but for refills of the smallest.
     """
     found = Mixed()
     if "hit" not in tables or "refilled" not in tables:
         return found
     added: Row = {}
     for size in sorted({int(size) for size, one, *_ in tables["refilled"].rows if one == kind}):
-        fresh = single(size)
-        wanted = ("refilled",) if fresh is not None else ("refilled", "hit")
-        used = _measured_on(tables, wanted, (size, kind, mib), procs)
-        if used != procs:
-            found.borrowed[size] = used
-        whole = _row(tables["refilled"].row(size, kind, mib, used))
-        if fresh is not None:
+        key, fresh = (size, kind, mib), single(size)
+        if fresh is None:
+            seldom = not found.refills and not any((*key, few) in tables["refilled"].rows for few in range(1, procs + 1))
+            used = _measured_on(tables, ("hit",) if seldom else ("refilled", "hit"), key, procs)
+            hit = _hits(tables, (*key, used), found)
+            if not seldom:
+                whole = _row(tables["refilled"].row(*key, used))
+                added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
+                found.refills[size] = _price(added)
+        else:
+            used = _measured_on(tables, ("refilled",), key, procs)
+            whole = _row(tables["refilled"].row(*key, used))
             found.singles[size] = _price(_less(whole, dict.fromkeys(whole, fresh)))
             if added:
-                found.hits[size] = _price(_less(whole, dict.fromkeys(whole, added["mean"])))
-                for told in (found.marking, found.some, found.few, found.next):
+                for told in (found.hits, found.marking, found.some, found.few, found.next):
                     if told:
-                        told[size] = found.hits[size]
-            continue
-        key = size, kind, mib, used
-        hit = _told(tables, key, "hit", "more others") or _row(tables["hit"].row(*key))
-        found.hits[size] = _price(hit)
+                        told[size] = _price(_less(whole, dict.fromkeys(whole, added["mean"])))
+        if used != procs:
+            found.borrowed[size] = used
+    return found
+
+
+def _hits(tables: Mapping[str, Table], key: Key, found: Mixed) -> Row:
+    """Enter a size's prices of hits, the row of those after many others given."""
+    size = int(key[0])
+    hit = _told(tables, key, "hit", "more others") or _row(tables["hit"].row(*key))
+    found.hits[size] = _price(hit)
+    marking = _told(tables, key, "hit_marking", "marking, another slot")
+    if marking is not None:
+        found.marking[size] = _price(marking)
+    if "hit_after" in tables:
         for told, name, after in (
-            (found.marking, "hit_marking", "marking, another slot"),
             (found.some, "hit", "to 15 others"),
             (found.few, "hit", "to 3 others"),
             (found.next, "hit_marking", "marking, next slot"),
         ):
             row = _told(tables, key, name, after)
-            if row is not None and (told is found.marking or "hit_after" in tables):
+            if row is not None:
                 told[size] = _price(row)
-        added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
-        found.refills[size] = _price(added)
-    return found
+    return hit
 
 
 def _measured_on(tables: Mapping[str, Table], wanted: tuple[str, ...], key: Key, procs: int) -> int:
