@@ -8,7 +8,19 @@ import pytest
 
 from sim.costs import HeapPrices, MarkPrices, Price, eighths
 from sim.go.metrics import latency_counts, settle_hits, shares
-from sim.go.state import ALL, FAST, HIT_APART, HIT_CLEARED, HIT_FEW, HIT_FRESH, HIT_KINDS, HIT_MARKING, HIT_NEXT, HIT_SOME, ZEROING
+from sim.go.state import (
+    ALL,
+    FAST,
+    HIT_APART,
+    HIT_CLEARED,
+    HIT_FEW,
+    HIT_FRESH,
+    HIT_KINDS,
+    HIT_MARKING,
+    HIT_NEXT,
+    HIT_SOME,
+    ZEROING,
+)
 from sim.go.world import World
 from sim.jit import PLAIN
 from sim.metrics.histogram import bucket_of_int
