@@ -34,7 +34,6 @@ SHAPES = (
 _SLOW = ("list64shuf", "objs64shuf")  # shapes that miss the cache at each object
 _MOST = 10  # times the collections of the largest heap
 _HEAPS = (4, 32)  # MiB of heaps smaller than those that all else is measured in
-_TURNED = (2, *_HEAPS)  # and of those that mallocs turn over; the least that the runtime collects has 4
 SYSTEM = ("lock", "futex", "madvise")  # modes that know no allocator: one toolchain's program measures them
 
 
@@ -78,8 +77,8 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
     return [
         *(_small(effort, size, kind) for size in SMALL for kind in KINDS),
         Run(("steady", f"-rounds={effort.cycles}"), ("steady",)),
-        *(Run(("warm", f"-mib={mib}", f"-rounds={effort.turned_mib // mib}"), ("warm",)) for mib in _TURNED),
-        *(_mixed(effort, mib, procs) for mib in (*_TURNED, effort.marked_mib) for procs in few),
+        *(Run(("warm", f"-mib={mib}", f"-rounds={effort.turned_mib // mib}"), ("warm",)) for mib in _HEAPS),
+        *(_mixed(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few),
         *(_large(effort, size, kind) for size in LARGE for kind in KINDS),
         Run(("goroutines", f"-rounds={effort.singles}"), ("goroutine", "spawn", "stack_growth", "stop_the_world")),
         *(_sweep(effort, kind, size) for kind, size in _SWEPT),
