@@ -41,6 +41,8 @@ SOURCES = {
     "and touch no new memory, while the collector does not mark, at least 200 of them in a process; of all as many are left out, the longest, as interruptions fall "
     "into, by how many a loop that does nothing meets; mean99 = mean of all but the last hundredth",
     "hit_marking": "mixed: such calls while the collector marks, but for those in which an assist was",
+    "hit_after": "mixed: the same calls by how many other mallocs were between the type's last one and them, and while "
+    "the collector marks by whether their slot is the one after it",
     "refilled": "mixed: the other calls, in rounds of the same processes with runtime.GC() between them",
     "alive": "mixed: objects alive in the end",
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",

@@ -126,7 +126,8 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
 def _mixed(effort: Effort, mib: int, procs: int) -> Run:
     rounds = 2 * effort.turned_mib // mib
     arguments = ("mixed", f"-mib={mib}", f"-rounds={rounds}")
-    tables = ("hit", "hit_marking", "refilled", "alive", "marked", "assist", *(() if procs > 1 else ("paused",)))
+    tables = ("hit", "hit_marking", "hit_after", "refilled", "alive", "marked", "assist")
+    tables = (*tables, *(() if procs > 1 else ("paused",)))
     return Run(arguments, tables, procs, traced=rounds // 2)
 
 

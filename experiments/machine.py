@@ -52,7 +52,7 @@ from pathlib import Path
 from experiments.errors import InputError
 from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
 from experiments.machine_gc import mark_prices, pauses, stopped, sweep_prices
-from experiments.machine_mixed import mixed
+from experiments.machine_mixed import Mixed, mixed
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, HeapPrices, LockPrices, Price, Prices
 from sim.go.params import VERSIONS, Facts
@@ -443,23 +443,44 @@ def _heaps(
     for procs, mib in sorted(sizes):
         cleared = {kind: _cleared(rows[kind], kind, tables.get("warm"), mib, spans) for kind in KINDS}
         calls = {kind: mixed(tables, kind, mib, procs, partial(_single, rows[kind], kind, spans)) for kind in KINDS}
-        zero, hit, marking, refills = [], [], [], []
+        zero, refills = [], []
+        hits: dict[str, list[Price]] = {name: [] for name in ("hit", "hit_some", "hit_few", "marking", "marking_next")}
         for sizeclass, kind in _CLASSES:
             at, size = _on_lines(cleared[kind], _SIZES[sizeclass]), _SIZES[sizeclass]
             zero.append(round(at.zero))
             one = sizeclass > 0 and spans.slots(size, kind) == 1
-            hits = calls[kind].singles if one else calls[kind].hits
-            hit.append(_at_size(hits, size) if hits else Price(round(at.fast) + round(at.zero)))
-            marked = calls[kind].marking
-            marking.append(hit[-1] if one or not marked else _at_size(marked, size))
+            for name, price in _hits(calls[kind], size, one, Price(round(at.fast) + round(at.zero))).items():
+                hits[name].append(price)
             refills.append(_at_size(calls[kind].refills or alone[kind], size))
         found.append(
-            HeapPrices(procs, mib * _MIB, tuple(zero), tuple(hit), tuple(marking), tuple(refills), paused[mib])
+            HeapPrices(
+                procs=procs,
+                nbytes=mib * _MIB,
+                zero=tuple(zero),
+                refill_partial=tuple(refills),
+                stopped=paused[mib],
+                **{name: tuple(prices) for name, prices in hits.items()},
+            )
         )
         for kind in KINDS:
             for size, used in calls[kind].borrowed.items():
                 borrowed[f"malloc {size} B {kind}, {mib} MiB, {procs} Ps"] = f"too few calls were timed: as on {used}"
     return tuple(found), borrowed
+
+
+def _hits(calls: Mixed, size: int, one: bool, loop: Price) -> dict[str, Price]:
+    """Hits of a size by their names in `HeapPrices`; ``one``: its spans have one slot. ``loop``: as in a loop of mallocs, which is
+    what is known of them if none were timed by themselves."""
+    hits = calls.singles if one else calls.hits
+    found = {"hit": _at_size(hits, size) if hits else loop}
+    for name, told, other in (
+        ("hit_some", calls.some, "hit"),
+        ("hit_few", calls.few, "hit_some"),
+        ("marking", calls.marking, "hit"),
+        ("marking_next", calls.next, "marking"),
+    ):
+        found[name] = found[other] if one or not told else _at_size(told, size)
+    return found
 
 
 def _single(rows: Sequence[_Row], kind: str, spans: _Spans, size: int) -> Fraction | None:

@@ -36,11 +36,17 @@ class Mixed:
     do so while the collector marks, ``refills`` from swept spans add to hits, ``singles`` clear the only slot of a fresh
     span, which is paid apart.
 
+    ``some``, ``few``: hits after fewer other mallocs than ``hits``; ``next``: those while marking that take the next slot. Empty
+    if none were told apart.
+
     ``borrowed``: sizes whose rows are missing, and the number of Ps whose rows stand for them.
     """
 
     hits: dict[int, Price] = field(default_factory=dict)
     marking: dict[int, Price] = field(default_factory=dict)
+    some: dict[int, Price] = field(default_factory=dict)
+    few: dict[int, Price] = field(default_factory=dict)
+    next: dict[int, Price] = field(default_factory=dict)
     refills: dict[int, Price] = field(default_factory=dict)
     singles: dict[int, Price] = field(default_factory=dict)
     borrowed: dict[int, int] = field(default_factory=dict)
@@ -52,34 +58,53 @@ def mixed(
     """Prices of a heap of so many MiB on so many Ps.
 
     ``single`` tells what a fresh span for the one slot of a size takes, in nanoseconds, None for spans of more slots.
-    InputError: a size that was measured elsewhere has no rows here, on fewer Ps neither.
+    InputError: a size that was measured elsewhere has no rows here, on fewer Ps neither; but for refills of the smallest.
     """
     found = Mixed()
     if "hit" not in tables or "refilled" not in tables:
         return found
     added: Row = {}
     for size in sorted({int(size) for size, one, *_ in tables["refilled"].rows if one == kind}):
-        fresh = single(size)
-        wanted = ("refilled",) if fresh is not None else ("refilled", "hit")
-        used = _measured_on(tables, wanted, (size, kind, mib), procs)
-        if used != procs:
-            found.borrowed[size] = used
-        whole = _row(tables["refilled"].row(size, kind, mib, used))
-        if fresh is not None:
+        key, fresh = (size, kind, mib), single(size)
+        if fresh is None:
+            seldom = not found.refills and not any((*key, few) in tables["refilled"].rows for few in range(1, procs + 1))
+            used = _measured_on(tables, ("hit",) if seldom else ("refilled", "hit"), key, procs)
+            hit = _hits(tables, (*key, used), found)
+            if not seldom:
+                whole = _row(tables["refilled"].row(*key, used))
+                added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
+                found.refills[size] = _price(added)
+        else:
+            used = _measured_on(tables, ("refilled",), key, procs)
+            whole = _row(tables["refilled"].row(*key, used))
             found.singles[size] = _price(_less(whole, dict.fromkeys(whole, fresh)))
             if added:
-                found.hits[size] = _price(_less(whole, dict.fromkeys(whole, added["mean"])))
-                if found.marking:
-                    found.marking[size] = found.hits[size]
-            continue
-        hit = _row(tables["hit"].row(size, kind, mib, used))
-        found.hits[size] = _price(hit)
-        while_marking = tables["hit_marking"].rows.get((size, kind, mib, used)) if "hit_marking" in tables else None
-        if while_marking is not None:
-            found.marking[size] = _price(_row(while_marking))
-        added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
-        found.refills[size] = _price(added)
+                for told in (found.hits, found.marking, found.some, found.few, found.next):
+                    if told:
+                        told[size] = _price(_less(whole, dict.fromkeys(whole, added["mean"])))
+        if used != procs:
+            found.borrowed[size] = used
     return found
+
+
+def _hits(tables: Mapping[str, Table], key: Key, found: Mixed) -> Row:
+    """Enter a size's prices of hits, the row of those after many others given."""
+    size = int(key[0])
+    hit = _told(tables, key, "hit", "more others") or _row(tables["hit"].row(*key))
+    found.hits[size] = _price(hit)
+    marking = _told(tables, key, "hit_marking", "marking, another slot")
+    if marking is not None:
+        found.marking[size] = _price(marking)
+    if "hit_after" in tables:
+        for told, name, after in (
+            (found.some, "hit", "to 15 others"),
+            (found.few, "hit", "to 3 others"),
+            (found.next, "hit_marking", "marking, next slot"),
+        ):
+            row = _told(tables, key, name, after)
+            if row is not None:
+                told[size] = _price(row)
+    return hit
 
 
 def _measured_on(tables: Mapping[str, Table], wanted: tuple[str, ...], key: Key, procs: int) -> int:
@@ -90,6 +115,15 @@ def _measured_on(tables: Mapping[str, Table], wanted: tuple[str, ...], key: Key,
     for name in wanted:
         tables[name].row(*key, 1)
     return 1
+
+
+def _told(tables: Mapping[str, Table], key: Key, name: str, after: str) -> Row | None:
+    """The row of the hits that table hit_after tells apart so, of all in another table if it has none; None if that has
+    none either."""
+    found = tables["hit_after"].rows.get((*key, after)) if "hit_after" in tables else None
+    if found is None and name in tables:
+        found = tables[name].rows.get(key)
+    return None if found is None else _row(found)
 
 
 def _row(readings: Mapping[str, Reading]) -> Row:

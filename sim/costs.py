@@ -137,6 +137,8 @@ class HeapPrices:
     that a malloc takes which clears a slot of the span at hand, where the program does something else in between (what
     the CPU has left to write is written meanwhile); ``marking`` such a malloc while the collector marks; ``refill_partial`` trading a full span for a swept one with room.
     ``stopped``: what the collector does with the world stopped, before marking and again after it, picoseconds; None as ``steps`` has it.
+    ``hit_some``, ``hit_few``: hits after fewer other mallocs since the last from that span class than ``hit`` is for; ``marking_next``:
+    those while marking that take the slot after the last one; empty as the other.
     """
 
     procs: int
@@ -146,6 +148,17 @@ class HeapPrices:
     marking: tuple[Price, ...]
     refill_partial: tuple[Price, ...]
     stopped: int | None = None
+    hit_some: tuple[Price, ...] = ()
+    hit_few: tuple[Price, ...] = ()
+    marking_next: tuple[Price, ...] = ()
+
+    def hits(self) -> tuple[tuple[Price, ...], ...]:
+        """Hits with other work before them: after many other mallocs, some, few (`sim.go.state`)."""
+        return self.hit, self.hit_some or self.hit, self.hit_few or self.hit
+
+    def hits_marking(self) -> tuple[tuple[Price, ...], ...]:
+        """Hits while the collector marks: of any slot, of the next one."""
+        return self.marking, self.marking_next or self.marking
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,17 +29,23 @@ from sim.go.sizeclasses import MALLOC_HEADER_SIZE, MIN_SIZE_FOR_MALLOC_HEADER
 from sim.go.state import (
     ALL,
     FAST,
+    FEW_OTHERS,
     FIRST_TOUCH,
     GC_OFF,
     HIT_APART,
     HIT_CLEARED,
+    HIT_FEW,
     HIT_FRESH,
     HIT_KINDS,
     HIT_MARKING,
+    HIT_NEXT,
+    HIT_SOME,
     LARGE,
     NUM_CAUSES,
+    NUM_SPAN_CLASSES,
     PAGE_SHIFT,
     PROFILE,
+    SOME_OTHERS,
     TINY,
     TINY_SPAN_CLASS,
     ZEROING,
@@ -49,6 +55,8 @@ from sim.go.state import (
     fast_price,
     histograms,
     hit_price,
+    last_malloc,
+    last_marked,
     marking_price,
     mcaches,
     prices,
@@ -225,6 +233,25 @@ def count_small(h: Any, p: Any, op: Any, spc: Any, sp: Any) -> None:
 
 
 @inlined
+def hit_apart(h: Any, p: Any, spc: Any, slow: Any) -> Any:
+    """The kind of a hit with other work before it: the fewer other mallocs there were since the last from its span class,
+    the more of what malloc reads and decides is at hand. A new span is not."""
+    others = procs(h)[p].mallocs - last_malloc(h)[NUM_SPAN_CLASSES * p + spc] - 1
+    if slow or others >= SOME_OTHERS:
+        return np.int64(HIT_APART)
+    return np.int64(HIT_FEW) if others < FEW_OTHERS else np.int64(HIT_SOME)
+
+
+@inlined
+def hit_marking(h: Any, p: Any, spc: Any, held: Any) -> Any:
+    """The kind of a hit while the collector marks: part of the next slot may be in the cache with the last."""
+    last = NUM_SPAN_CLASSES * p + spc
+    kind = np.int64(HIT_NEXT) if held == last_marked(h)[last] + 1 else np.int64(HIT_MARKING)
+    last_marked(h)[last] = held
+    return kind
+
+
+@inlined
 def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, slow: Any) -> Any:
     """The end of a small allocation: clearing, header, variable, statistics; picoseconds the P owes for it.
 
@@ -238,13 +265,18 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
     tiny = op["flags"] & NOSCAN != 0 and op.arg < TINY_SIZE
     zeroed = np.int64(sp.needzero != 0 and (tiny or op["flags"] & NEEDZERO != 0))
     if h[0].gc_phase != GC_OFF:  # setting its mark bit waits for what was written before
-        kind, cost = np.int64(HIT_MARKING), min(cost, marking_price(h)[spc])
-        clearing = marking_price(h)[spc] - cost
+        kind = hit_marking(h, p, spc, (s << 16) | slot)
+        whole = marking_price(h)[NUM_SPAN_CLASSES * (kind - HIT_MARKING) + spc]
+        cost = min(cost, whole)
+        clearing = whole - cost
     elif zeroed:
         kind, clearing = np.int64(HIT_CLEARED), zero_price(h)[spc]
         if pr.compute_time != pr.compute_seen:
-            kind, cost = np.int64(HIT_APART), min(cost, hit_price(h)[spc])
-            clearing = hit_price(h)[spc] - cost
+            kind = hit_apart(h, p, spc, slow)
+            whole = hit_price(h)[NUM_SPAN_CLASSES * (kind - HIT_APART) + spc]
+            cost = min(cost, whole)
+            clearing = whole - cost
+    last_malloc(h)[NUM_SPAN_CLASSES * p + spc] = pr.mallocs
     pr.compute_seen = np.int64(-1) if op["flags"] & TOUCH else pr.compute_time  # writing the object is other work
     faults = np.int64(0)
     if sp.fresh:

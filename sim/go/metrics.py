@@ -17,7 +17,7 @@ from sim.go.mstats import CpuStats, GcStats, heap_stats, mem_stats, rss
 from sim.go.pay import STEP
 from sim.go.ptime import KINDS
 from sim.go.sizeclasses import class_to_size
-from sim.go.state import ALL, CAUSES, FAST, HIT_CLEARED, HIT_FRESH, HIT_KINDS, HIT_MARKING, TINY, ZEROING
+from sim.go.state import ALL, CAUSES, FAST, HIT_CLEARED, HIT_FRESH, HIT_KINDS, TINY, ZEROING
 from sim.metrics.histogram import BUCKETS, Histogram, Summary, bucket_of_int, summarize
 from sim.units import SEC
 
@@ -72,8 +72,7 @@ def _enter_hits(world: World, counts: Any, times: Any, maxima: Any) -> Callable[
         if whole is not None:
             values = [(whole, calls)]
         else:
-            cells = world.marking_cells if kind == HIT_MARKING else world.hit_cells
-            values = _distinct(cells[spc], calls)
+            values = _distinct(world.hit_cells(kind, spc), calls)
         for value, times_met in values:
             if times_met:
                 enter(FAST, min(fast, value), times_met)

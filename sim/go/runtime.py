@@ -67,6 +67,8 @@ class Heap:
             fields.occupied[2 * i + 1] = end
         self.tables.allocate("mcaches", nprocs)
         self.tables.allocate("procs", nprocs)
+        for name in ("last_malloc", "last_marked"):
+            self.tables.allocate(name, nprocs * NUM_SPAN_CLASSES)
         self.tables.allocate("p_time", nprocs + 1)[:] = NEVER
         self.header = self.tables.header
         self.arrays = self.tables.arrays

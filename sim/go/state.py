@@ -282,13 +282,19 @@ LOCK_WAITER = np.dtype(
     align=True,
 )
 
-# kinds of hits in a cached span: of memory that needs no clearing, right after another malloc, or after other work, and any
-# while the collector marks
+# kinds of hits in a cached span: of memory that needs no clearing, right after another malloc, or after other work; the
+# latter also by how many other mallocs of the P lie between it and the last one from that span class. While the collector
+# marks, any, and those of the slot right after the last one's.
 HIT_FRESH = 0
 HIT_CLEARED = 1
 HIT_APART = 2
-HIT_MARKING = 3
-HIT_KINDS = 4
+HIT_SOME = 3
+HIT_FEW = 4
+HIT_MARKING = 5
+HIT_NEXT = 6
+HIT_KINDS = 7
+FEW_OTHERS = 4  # fewer than that, as truth/calibrate/warm.go has it
+SOME_OTHERS = 16
 
 # what a timeline is told of within mallocgc
 WORK_ASSIST = 1
@@ -321,8 +327,11 @@ TABLES: dict[str, Any] = {
     "cells": np.int64,  # equally likely values of prices that vary, 1024 a row
     "fast_price": np.int64,  # by span class
     "zero_price": np.int64,
-    "hit_price": np.int64,  # a hit that clears, with other work before it: the mean
-    "marking_price": np.int64,  # a hit while the collector marks: the mean
+    # means, by span class: of hits with other work before them (HIT_APART, HIT_SOME, HIT_FEW: three rows), and while marking
+    "hit_price": np.int64,
+    "marking_price": np.int64,  # (HIT_MARKING, HIT_NEXT: two rows)
+    "last_malloc": np.int64,  # by P and span class: how many mallocs the P had made before the last one there
+    "last_marked": np.int64,  # and what the last one while marking gave: span << 16 | slot
     "mark_object": np.int64,  # picoseconds a marked object, by span class
     "mark_byte": np.int64,  # femtoseconds a byte of scan work, by span class
     "sweep_kept": np.int64,  # picoseconds to sweep a span that stays in use, by span class
@@ -377,6 +386,8 @@ fast_price = table("fast_price", np.int64)
 zero_price = table("zero_price", np.int64)
 hit_price = table("hit_price", np.int64)
 marking_price = table("marking_price", np.int64)
+last_malloc = table("last_malloc", np.int64)
+last_marked = table("last_marked", np.int64)
 sweep_kept = table("sweep_kept", np.int64)
 sweep_freed = table("sweep_freed", np.int64)
 small_alloc_count = table("small_alloc_count", np.int64)

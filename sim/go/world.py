@@ -53,6 +53,7 @@ from sim.go.scalars import NUM_STACK_ORDERS
 from sim.go.sched import Sched
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER, class_to_size
 from sim.go.state import (
+    HIT_APART,
     NUM_CAUSES,
     NUM_SPAN_CLASSES,
     PRICE_FRESH,
@@ -163,10 +164,8 @@ class World:
         if in_order and IN_ORDER in prices.mark:
             ordered = of_procs(prices.mark[IN_ORDER], gomaxprocs)
             self._mark_prices = list(map(mark_between, self._mark_prices, ordered, repeat(in_order**3)))
-        for name in ("zero_price", "hit_price", "marking_price"):
-            self.heap.tables.allocate(name, NUM_SPAN_CLASSES)
-        self.hit_cells: dict[int, Any] = {}
-        self.marking_cells: dict[int, Any] = {}
+        for name, rows in (("zero_price", 1), ("hit_price", 3), ("marking_price", 2)):
+            self.heap.tables.allocate(name, rows * NUM_SPAN_CLASSES)
         self.step_means = {name: price.mean for name, price in prices.steps.items()}
         self._placed: Any = None
         self.price_heap(0)
@@ -208,27 +207,34 @@ class World:
         """
         placed = place(self._heap_prices, nbytes), place(self._mark_prices, nbytes)
         if placed != self._placed:
-            self._placed = placed
             settle_hits(self)
+            self._placed = placed
             self._price_hits(*placed[0])
             self._price_marking(*placed[1])
 
     def _price_hits(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
-        """What clearing costs by span class, between two measured heaps. ``hit_cells``, ``marking_cells``: equally likely values
-        of hits."""
+        """What clearing costs by span class, between two measured heaps."""
         arrays = self.heap.arrays
+        for name, lows, highs in (
+            ("hit_price", low.hits(), high.hits()),
+            ("marking_price", low.hits_marking(), high.hits_marking()),
+        ):
+            pairs = [pair for rows in zip(lows, highs, strict=True) for pair in zip(*rows, strict=True)]
+            arrays[name][:] = [between(one.mean, other.mean, at) for one, other in pairs]
         for spc in range(NUM_SPAN_CLASSES):
             arrays["zero_price"][spc] = between(low.zero[spc], high.zero[spc], at)
-            arrays["hit_price"][spc] = between(low.hit[spc].mean, high.hit[spc].mean, at)
-            self.hit_cells[spc] = _cells(low.hit[spc], high.hit[spc], at)
-            arrays["marking_price"][spc] = between(low.marking[spc].mean, high.marking[spc].mean, at)
-            self.marking_cells[spc] = _cells(low.marking[spc], high.marking[spc], at)
             partial = low.refill_partial[spc], high.refill_partial[spc]
             arrays["prices"]["mean"][PRICE_PARTIAL + spc] = between(partial[0].mean, partial[1].mean, at)
             arrays["cells"][CELLS * spc : CELLS * (spc + 1)] = _cells(*partial, at)
         if low.stopped is not None and high.stopped is not None:
             for step in ("stw_sweep_term", "stw_mark_term"):
                 self.step_means[step] = between(low.stopped, high.stopped, at)
+
+    def hit_cells(self, kind: int, spc: int) -> Any:
+        """Equally likely values of hits of a kind, HIT_APART or a later one, as they are priced now."""
+        (low, high, at), _ = self._placed
+        one, other = (heap.hits() + heap.hits_marking() for heap in (low, high))
+        return _cells(one[kind - HIT_APART][spc], other[kind - HIT_APART][spc], at)
 
     def _price_marking(self, low: MarkPrices, high: MarkPrices, at: Fraction) -> None:
         """What marking costs by span class, between two measured heaps of that shape."""

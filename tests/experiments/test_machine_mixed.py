@@ -73,10 +73,31 @@ def test_missing_rows_are_those_of_fewer_ps():
     assert found.singles == derived().singles and found.hits == derived().hits
 
 
+def test_hits_are_told_apart_by_what_lies_between_as_far_as_they_were_timed():
+    found = tables()
+    key = 64, "scan", 4, 2
+    rows = {(*key, "to 3 others"): row(9, 11, 15, 80, 12), (*key, "more others"): row(12, 25, 60, 200, 35)}
+    found["hit_after"] = Table("m.toml: hit_after", "s", "ns", rows)
+    found["hit_marking"] = Table("m.toml: hit_marking", "s", "ns", {key: row(20, 60, 90, 300, 70)})
+    mine = mixed(found, "scan", 4, 2, FRESH.get)
+    assert [mine.few[64].cells[512], mine.some[64].cells[512], mine.hits[64].cells[512]] == pytest.approx([11e3, 20e3, 25e3], rel=0.01)
+    assert mine.next[64] == mine.marking[64] and mine.few[4096] == mine.hits[4096] == derived().hits[4096]
+    assert mine.refills[64].mean == round(1000 * (0.99 * (365 - 35) + 0.01 * (1020 - 200))), "a new span is none of the last"
+    assert not derived().few and not derived().next, "a file without such calls"
+
+
+def test_refills_of_the_smallest_slots_may_be_too_few():
+    rows = tables(without=[("refilled", 64, "scan", 4, procs) for procs in (1, 2)])
+    elsewhere = {(64, "scan", 32, 1): row(210, 320, 640, 1020, 365)}
+    rows["refilled"] = Table("m.toml: refilled", "s", "ns", {**rows["refilled"].rows, **elsewhere})
+    found = mixed(rows, "scan", 4, 2, FRESH.get)
+    assert set(found.refills) == {4096} and found.hits == derived().hits and not found.borrowed
+
+
 @pytest.mark.parametrize("table", ["hit", "refilled"])
 def test_a_size_without_rows_on_one_p_is_refused_in_a_line(table):
-    key = (64, "scan", 4, 1)
-    with pytest.raises(InputError, match=rf"^m.toml: {table} has no row 64, scan, 4, 1; prices are derived from it$"):
+    key = (4096, "scan", 4, 1)
+    with pytest.raises(InputError, match=rf"^m.toml: {table} has no row 4096, scan, 4, 1; prices are derived from it$"):
         derived(procs=1, without=[(table, *key)])
 
 

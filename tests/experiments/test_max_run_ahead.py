@@ -97,10 +97,11 @@ def test_prices_of_hits_a_tenth_higher_would_be_found(whole, monkeypatch):
         return replace(prices, fast=more(prices.fast), heaps=[dearer_hits(heap) for heap in prices.heaps])
 
     def dearer_hits(heap):
-        hits, marking = (
-            tuple(Price(one.mean * 11 // 10, one.cells and more(one.cells)) for one in calls) for calls in (heap.hit, heap.marking)
-        )
-        return replace(heap, hit=hits, marking=marking, zero=more(heap.zero))
+        names = ("hit", "hit_some", "hit_few", "marking", "marking_next")
+        dearer = {
+            name: tuple(Price(one.mean * 11 // 10, one.cells and more(one.cells)) for one in getattr(heap, name)) for name in names
+        }
+        return replace(heap, zero=more(heap.zero), **dearer)
 
     def more(prices):
         return tuple(price * 11 // 10 for price in prices)

@@ -27,6 +27,9 @@ def made_up_prices(version="go1.27", cpus=2):
                 nbytes=256 << 20,
                 zero=tuple(1 * NS + 30 * i for i in range(136)),
                 hit=tuple(Price(8_500 + 115 * i) for i in range(136)),
+                hit_some=tuple(Price(8_300 + 110 * i) for i in range(136)),
+                hit_few=tuple(Price(8_100 + 105 * i) for i in range(136)),
+                marking_next=tuple(Price(9_200 + 130 * i) for i in range(136)),
                 marking=tuple(Price(9_500 + 140 * i) for i in range(136)),
                 refill_partial=tuple(Price(60 * NS + 900 * i) for i in range(136)),
             )

@@ -8,7 +8,19 @@ import pytest
 
 from sim.costs import HeapPrices, MarkPrices, Price, eighths
 from sim.go.metrics import latency_counts, settle_hits, shares
-from sim.go.state import ALL, FAST, HIT_APART, HIT_CLEARED, HIT_FRESH, HIT_KINDS, HIT_MARKING, ZEROING
+from sim.go.state import (
+    ALL,
+    FAST,
+    HIT_APART,
+    HIT_CLEARED,
+    HIT_FEW,
+    HIT_FRESH,
+    HIT_KINDS,
+    HIT_MARKING,
+    HIT_NEXT,
+    HIT_SOME,
+    ZEROING,
+)
 from sim.go.world import World
 from sim.jit import PLAIN
 from sim.metrics.histogram import bucket_of_int
@@ -95,12 +107,12 @@ def test_a_hit_after_other_work_has_a_price_of_its_own_and_is_as_long_as_one_of_
         calls = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC]
         found[think] = calls, latency_counts(world)
     (loop, (counts, *_)), (apart, (others, *_)) = found.values()
-    assert loop[HIT_APART] == apart[HIT_CLEARED] == 0 and min(loop[HIT_CLEARED], apart[HIT_APART]) > 50_000
+    assert loop[HIT_FEW] == apart[HIT_CLEARED] == 0 and min(loop[HIT_CLEARED], apart[HIT_FEW]) > 50_000
     assert loop[HIT_FRESH] == apart[HIT_FRESH]
     fast = made_up_prices().fast[SPC]
     assert counts[ALL][bucket_of_int(fast + 10 * NS)] >= loop[HIT_CLEARED]
     values = np.array([10 * NS + 20 * NS * i // 1023 for i in range(1024)])
-    expected = np.bincount([bucket_of_int(int(value)) for value in values], minlength=others.shape[1]) * (apart[HIT_APART] / 1024)
+    expected = np.bincount([bucket_of_int(int(value)) for value in values], minlength=others.shape[1]) * (apart[HIT_FEW] / 1024)
     expected[bucket_of_int(fast)] += apart[HIT_FRESH]
     assert np.abs(others[ALL] - expected)[: bucket_of_int(30 * NS) + 1].max() <= 1100 and counts[ZEROING].sum() > 0
     assert others[FAST].sum() == others[ALL].sum()
@@ -110,16 +122,20 @@ def test_a_hit_after_other_work_has_a_price_of_its_own_and_is_as_long_as_one_of_
 def test_a_hit_while_the_collector_marks_has_a_price_of_its_own_whatever_was_before_it():
     slow = tuple(Price(900 * NS) for _ in range(136))
     world = a_world([replace(heap(4, 10), marking=slow)], [marking(4, 2000)])
-    marked = []
+    marked, next_one = [], []
+
+    def marking_hits(world):
+        return world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_MARKING : HIT_NEXT + 1].copy()
 
     def watched(g):
         ops = np.zeros(1000, OP)
         ops[:] = (ALLOC, NEEDZERO | NOSCAN, 0, SIZE, 0)
         for _ in range(400):
             marks = bool(world.heap.fields.gc_blacken_enabled)
-            before = int(world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_MARKING])
+            before = marking_hits(world).sum()
             yield g.run(ops, 1)
-            after = int(world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_MARKING])
+            after = marking_hits(world).sum()
+            next_one.append(marking_hits(world)[1] > 0)
             if marks == bool(world.heap.fields.gc_blacken_enabled) and after >= before:
                 marked.append((marks, after - before))
 
@@ -132,6 +148,7 @@ def test_a_hit_while_the_collector_marks_has_a_price_of_its_own_whatever_was_bef
     world.go(keep)
     world.run()
     assert {n > 900 for marks, n in marked if marks} == {True} and {n for marks, n in marked if not marks} == {0}
+    assert any(next_one), "those of garbage follow each other"
     counts, _, _ = latency_counts(world)
     assert counts[ALL][bucket_of_int(900 * NS)] >= sum(n for _, n in marked)
 
@@ -150,8 +167,26 @@ def test_writing_to_the_object_is_other_work():
         world.go(body)
         world.run()
         kinds[flag] = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC]
-    assert kinds[0][HIT_APART] == kinds[TOUCH][HIT_CLEARED] == 0
-    assert min(kinds[0][HIT_CLEARED], kinds[TOUCH][HIT_APART]) > 50_000
+    assert kinds[0][HIT_FEW] == kinds[TOUCH][HIT_CLEARED] == 0
+    assert min(kinds[0][HIT_CLEARED], kinds[TOUCH][HIT_FEW]) > 50_000
+
+
+@pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
+@pytest.mark.parametrize(("others", "kind"), [(3, HIT_FEW), (4, HIT_SOME), (15, HIT_SOME), (16, HIT_APART)])
+def test_a_hit_is_priced_by_how_many_other_mallocs_lie_between(others, kind):
+    world = a_world([heap(4, 10)])
+
+    def body(g):
+        ops = np.zeros(200 * (others + 1), OP)
+        ops[:] = (ALLOC, NEEDZERO | NOSCAN | TOUCH, 0, 2 * SIZE, 0)
+        ops["arg"][:: others + 1] = SIZE
+        for _ in range(200_000 // len(ops)):
+            yield g.run(ops, 1)
+
+    world.go(body)
+    world.run()
+    calls = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_APART:HIT_MARKING]
+    assert calls[kind - HIT_APART] == calls.sum() > 1000
 
 
 def test_calls_are_shared_out_evenly():

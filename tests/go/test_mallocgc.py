@@ -16,7 +16,7 @@ from sim.costs import Price
 from sim.go.collect import collect_at_once
 from sim.go.runtime import Heap
 from sim.go.sizeclasses import class_to_size
-from sim.go.state import CAUSES, HIT_KINDS, HIT_MARKING
+from sim.go.state import CAUSES, HIT_APART, HIT_CLEARED, HIT_FEW, HIT_FRESH, HIT_KINDS, HIT_MARKING, HIT_SOME
 from sim.go.world import World
 from sim.jit import PLAIN
 from sim.metrics.histogram import BUCKETS, bucket_top
@@ -63,9 +63,16 @@ def random_batch(rng, n):
 
 
 def hit(prices, spc, kind):
-    """A hit of memory that needs no clearing, of one cleared right after another malloc, or with other work between."""
+    """A hit of memory that needs no clearing, of one cleared right after another malloc, or with other work between, by how
+    many mallocs of other kinds there were."""
     (heap,) = prices.heaps
-    return (prices.fast[spc], prices.fast[spc] + heap.zero[spc], heap.hit[spc].mean)[kind]
+    return {
+        HIT_FRESH: prices.fast[spc],
+        HIT_CLEARED: prices.fast[spc] + heap.zero[spc],
+        HIT_APART: heap.hit[spc].mean,
+        HIT_SOME: heap.hit_some[spc].mean,
+        HIT_FEW: heap.hit_few[spc].mean,
+    }[kind]
 
 
 class Oracle:
@@ -83,6 +90,7 @@ class Oracle:
         self.mallocs = []  # by cause, of each that was not fast or combined
         self.fast = {}  # (span class, kind of hit) -> calls
         self.combined = self.compute = self.seen = self.program = 0
+        self.order = []  # of all mallocs, the span class that each took a slot from, None if from none
 
     def begin(self):
         """The stacks of the world's goroutine, which nobody in the program starts, and of its thread's signal handler."""
@@ -115,6 +123,7 @@ class Oracle:
             if at + size <= 16:
                 self.tiny = at + size
                 self.combined += 1
+                self.order.append(None)
                 return
         if tiny and (self.tiny is None or size < self.tiny):
             self.tiny = size
@@ -133,6 +142,7 @@ class Oracle:
             self.seen = None if flags & TOUCH else self.compute
         else:
             self.place_large(spent, span, size, noscan, bool(span["needzero"]) and needzero)
+        self.order.append(int(span["spanclass"]) if size <= self.facts.max_small_size else None)
         if flags & TOUCH:
             self.program += self.touch(span, slot * int(span["elemsize"]), size)
 
@@ -166,7 +176,7 @@ class Oracle:
             faults = self.touch(span, slot * size, size)
         elif self.facts.malloc_header and not spc & 1 and size > 512:
             faults = self.touch(span, slot * size, 8)
-        kind = (2 if self.compute != self.seen else 1) if cleared else 0
+        kind = (self.apart(spc, refilled) if self.compute != self.seen else HIT_CLEARED) if cleared else HIT_FRESH
         if not refilled and not faults:
             self.fast[spc, kind] = self.fast.get((spc, kind), 0) + 1
             return
@@ -175,6 +185,12 @@ class Oracle:
         spent["fast"] += min(whole, self.prices.fast[spc])
         spent["zero"] += max(0, whole - self.prices.fast[spc])
         self.mallocs.append(spent)
+
+    def apart(self, spc, refilled):
+        """Right after 3 others at most, after 15 at most, or neither; a span that is new is none of the last ones."""
+        if refilled:
+            return HIT_APART
+        return HIT_FEW if spc in self.order[-4:] else HIT_SOME if spc in self.order[-16:] else HIT_APART
 
     def place_large(self, spent, span, size, noscan, cleared):
         spent["large"] += self.by_bytes(size, self.prices.large_fresh[noscan])

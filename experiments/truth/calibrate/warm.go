@@ -28,6 +28,19 @@ const (
 	whileMarking   = 0x80 // with the number of a type: the collector marked when that malloc began
 )
 
+// Hits are told apart by how many other mallocs were since the type's last: the more, the less of what malloc reads is at
+// hand and the less of what it does was foreseen. While the collector marks what counts is whether the slot follows the
+// last one: part of it may be in the cache for that reason, and setting the mark bit waits for the rest.
+const (
+	few  = 4 // fewer others than that
+	some = 16
+)
+
+var (
+	sinceLast = [...]string{"to 3 others", "to 15 others", "more others"}
+	place     = [...]string{"marking, next slot", "marking, another slot"}
+)
+
 // what is counted in a round
 const (
 	ofNothing = iota
@@ -119,23 +132,38 @@ func mixed() {
 		row("assist", []any{*mib, procs}, stalls(&assists))
 	}
 	for k, o := range kinds {
-		var hits, refills, marking sample
+		var refills sample
+		var hits [len(sinceLast)]sample
+		var marking [len(place)]sample
 		alive := 0
 		for _, m := range mixers {
-			hits.merge(&m.mixes[k].hits)
+			for i := range hits {
+				hits[i].merge(&m.mixes[k].hits[i])
+			}
+			for i := range marking {
+				marking[i].merge(&m.mixes[k].marking[i])
+			}
 			refills.merge(&m.mixes[k].refills)
-			marking.merge(&m.mixes[k].marking)
 			for i, p := range m.alive {
 				if p != nil && int(m.aliveOf[i]) == k {
 					alive++
 				}
 			}
 		}
-		for name, calls := range map[string]*sample{"hit": &hits, "refilled": &refills, "hit_marking": &marking} {
+		tell := func(name string, calls *sample, key ...any) {
 			if calls.n >= fewest {
-				row(name, []any{o.size, o.kind, *mib, procs}, undisturbed(calls, often))
+				row(name, append([]any{o.size, o.kind, *mib, procs}, key...), undisturbed(calls, often))
 			}
 		}
+		for i := range hits {
+			tell("hit_after", &hits[i], sinceLast[i])
+		}
+		for i := range marking {
+			tell("hit_after", &marking[i], place[i])
+		}
+		tell("hit", merged(hits[:]))
+		tell("hit_marking", merged(marking[:]))
+		tell("refilled", &refills)
 		row("alive", []any{o.size, o.kind, *mib, procs}, map[string]float64{"objects": float64(alive)})
 	}
 }
@@ -151,6 +179,7 @@ type mixer struct {
 	assists *sample // mallocs that marked for 64 KiB of scan work, mostly
 	oldest  int
 	part    int // bytes between two collections, as many as are alive
+	calls   int
 	took    []uint32
 	at      []uintptr
 	order   []uint8
@@ -197,10 +226,13 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 			}
 			for i, k := range m.order[:n] {
 				kind := k &^ whileMarking
-				if marks := k != kind; marks && m.kinds[kind].assists(m.took[i]) {
+				marks := k != kind
+				if marks && m.kinds[kind].assists(m.took[i]) {
 					m.assists.add(m.took[i])
-				} else if counted != ofNothing {
-					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], marks, ours)
+				}
+				if counted != ofNothing {
+					m.calls++
+					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], marks, ours, m.calls)
 				}
 			}
 		}
@@ -244,17 +276,35 @@ func (o object) assists(took uint32) bool {
 // mix gathers the calls of a type: those that find a slot in the span of its last object, by whether the collector marks,
 // and those that do not.
 type mix struct {
-	hits, marking, refills sample
-	first, last            uintptr // pages of that span
+	hits        [len(sinceLast)]sample
+	marking     [len(place)]sample
+	refills     sample
+	first, last uintptr // pages of that span
+	at          uintptr // of that object
+	call        int     // that made it
 }
 
-func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool) {
+// add counts the mixer's nth call.
+func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool, nth int) {
+	others, next := nth-m.call-1, address == m.at+uintptr(o.size)
+	m.call, m.at = nth, address
+	if marks && o.assists(took) {
+		return
+	}
 	number := address / page
 	if o.slots() > 1 && number >= m.first && number < m.last { // the one slot again is a span of its own
-		if marks {
-			m.marking.add(took)
-		} else if !ours {
-			m.hits.add(took)
+		switch {
+		case marks && next:
+			m.marking[0].add(took)
+		case marks:
+			m.marking[1].add(took)
+		case ours:
+		case others < few:
+			m.hits[0].add(took)
+		case others < some:
+			m.hits[1].add(took)
+		default:
+			m.hits[2].add(took)
 		}
 		return
 	}
@@ -262,6 +312,15 @@ func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool) {
 		m.refills.add(took)
 	}
 	m.first, m.last = number, number+uintptr(o.pages)
+}
+
+// merged is all readings of some samples.
+func merged(samples []sample) *sample {
+	all := new(sample)
+	for i := range samples {
+		all.merge(&samples[i])
+	}
+	return all
 }
 
 // undisturbed are quantiles, and the mean of all but the last hundredth, of the calls that nothing interrupted: of all, as
