@@ -21,7 +21,7 @@ LAYERS = """
 """
 # where processes are written
 SIMPY = """
-    sim.engine sim.go.mgc sim.go.mgcworker sim.go.newstack sim.go.bgscavenge sim.go.goroutine sim.go.proc sim.go.sched sim.go.stw sim.go.timers sim.go.world
+    sim.engine sim.go.heaplock sim.go.mgc sim.go.mgcworker sim.go.newstack sim.go.bgscavenge sim.go.goroutine sim.go.proc sim.go.sched sim.go.stw sim.go.timers sim.go.world
     workloads.drive workloads.drive_trace experiments.run experiments.bench
     experiments.published_guide experiments.published_locks tests
 """

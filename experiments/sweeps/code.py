@@ -22,7 +22,7 @@ PARTS = (
         f"experiments/{name}.py"
         for name in (
             *("cautions", "collector", "errors", "machine", "machine_file", "machine_gc", "machine_mixed", "quantiles", "result", "run"),
-            *("sweeps/code", "sweeps/points", "sweeps/record", "sweeps/spec", "sweeps/work"),
+            *("sweeps/code", "sweeps/record", "sweeps/work"),
         )
     ),
 )

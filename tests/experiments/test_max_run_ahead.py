@@ -33,7 +33,7 @@ RUNS = {"cache-eviction": ("mallocs=400000",), "api-service": ("duration=100ms",
 TAILS = tuple(q for q in PERCENTILES if q <= 99.9)
 QUANTITIES = (*(f"p{q:g}" for q in TAILS), "throughput", "peak heap")
 LEVEL = 0.05 / (len(RUNS) * len(QUANTITIES))
-NARROW = (0.002, 0.002, 0.08, 0.22, 0.07, 0.05)
+NARROW = (0.002, 0.002, 0.08, 0.22, 0.07, 0.06)
 """Half widths of the differences' intervals at most, of the mean: the 99.9th percentile of batch-worker lies where those
 who touch fresh memory end and those who get more of it begin, and scatters by a tenth from seed to seed. Who comes last to a stop decides who sleeps, and wakes when: from then
 on two runs on the same draws go their own ways."""

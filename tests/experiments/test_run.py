@@ -151,7 +151,7 @@ def test_without_assists_nobody_marks_in_malloc_and_the_heap_overshoots_its_goal
     assert "assist" in on.latency and "assist" in on.assumed
     assert not {"assist", "assist_parked"} & off.latency.keys() and "assist" not in off.assumed
     assert off.metrics["/sim/gc/assists:share"] == 0
-    assert within < 1.15 < beyond  # the last of marking and the stop after it let the heap grow a little
+    assert within < 1.2 < beyond  # the last of marking, the barriers and the stop after it let the heap grow a little
 
 
 @pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")

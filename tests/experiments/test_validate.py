@@ -427,7 +427,7 @@ def test_page_is_written_with_its_figures(tmp_path):
         "| w | go1.27.3 | 1.34 [1.20, 1.50] | 10.0 | 2.00 | 5.00 | 0.10 | 1.25 | 130 | 0.05 | 130 | drifted |" in text
     )
     assert (
-        "mallocs to 12345 used pages and 70.0 fresh ones, the program to 8.00 fresh ones; assists marked 600." in text
+        "mallocs to 12345 used pages and 70.0 fresh ones, the program to 8.00 fresh ones." in text
     )
     assert "- marking: `mark -mib=32`; processes of the calibration itself read go1.27.3 0.95 to 1.02 times" in text
     assert "| cycles | 2 | 1 | w x2.00, x0.5 |" in text
