@@ -111,9 +111,10 @@ def report(result: Result) -> Report:
 
 def buckets(counts: Any) -> Buckets:
     """The buckets of a row of counts that hold something."""
-    from sim.metrics.histogram import bucket_top
+    from sim.metrics.histogram import bucket_rows
 
-    return [(bucket_top(i - 1) + 1 if i else 0, bucket_top(i), int(counts[i])) for i in counts.nonzero()[0].tolist()]
+    held = counts.nonzero()[0]
+    return bucket_rows(held.tolist(), counts[held].tolist())
 
 
 # Writing

@@ -27,6 +27,7 @@ import numpy as np
 
 from experiments.toolchain import command
 from experiments.validate_figures import Row
+from experiments.validate_run import middle_and_tail
 from sim.metrics.histogram import bucket_of_int, bucket_top
 
 if TYPE_CHECKING:
@@ -60,9 +61,7 @@ class Writes:
 
     def to_dict(self) -> dict[str, float]:
         """Its figures."""
-        longs = self.long_ns if len(self.long_ns) else np.zeros(1)
-        p50, p99 = (float(np.quantile(longs, q, method="inverted_cdf")) / 1000 for q in (0.5, 0.99))
-        return {"pages": self.pages, "share": self.share, "p50_us": p50, "p99_us": p99}
+        return {"pages": self.pages, "share": self.share} | middle_and_tail(self.long_ns)
 
 
 NONE = Writes(0, np.zeros(0))

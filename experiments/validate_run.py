@@ -143,10 +143,16 @@ class Noise:
 
     def to_dict(self) -> dict[str, float]:
         """Its figures."""
-        gaps = self.gaps_ns if len(self.gaps_ns) else np.zeros(1)
-        p50, p99 = (float(np.quantile(gaps, q, method="inverted_cdf")) / 1000 for q in (0.5, 0.99))
+        longest = float(max(self.gaps_ns, default=0.0)) / 1000
         rate = {"seconds": self.seconds, "a_second": self.a_second}
-        return rate | {"p50_us": p50, "p99_us": p99, "max_us": float(gaps.max()) / 1000, "share": self.share}
+        return rate | middle_and_tail(self.gaps_ns) | {"max_us": longest, "share": self.share}
+
+
+def middle_and_tail(lengths_ns: Any) -> dict[str, float]:
+    """Median and 99th percentile of some lengths, in microseconds; 0 if there are none."""
+    lengths = lengths_ns if len(lengths_ns) else np.zeros(1)
+    quantiles = {"p50_us": 0.5, "p99_us": 0.99}
+    return {name: float(np.quantile(lengths, q, method="inverted_cdf")) / 1000 for name, q in quantiles.items()}
 
 
 def together(noises: Sequence[Noise]) -> Noise:

@@ -44,10 +44,9 @@ class Latency:
 
     def rows(self) -> list[tuple[int, int, int]]:
         """The buckets that hold something: lowest and highest value in picoseconds, both of the bucket, and count."""
-        from sim.metrics.histogram import bucket_top
+        from sim.metrics.histogram import bucket_rows
 
-        tops = [(bucket_top(i - 1) + 1 if i else 0, bucket_top(i)) for i in self.buckets]
-        return [(low, high, count) for (low, high), count in zip(tops, self.counts, strict=True)]
+        return bucket_rows(self.buckets, self.counts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,11 @@ def bucket_top(bucket: int) -> int:
     return ((bucket - (shift << SUB_BITS) + 1) << shift) - 1
 
 
+def bucket_rows(buckets: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int, int]]:
+    """The lowest and the highest value of some buckets, both of the bucket, and what they count."""
+    return [(bucket_top(i - 1) + 1 if i else 0, bucket_top(i), n) for i, n in zip(buckets, counts, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a row of counts says: picoseconds; ``percentiles`` by `PERCENTILES`, each the top of its bucket."""
