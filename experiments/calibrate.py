@@ -13,8 +13,8 @@ from __future__ import annotations
 import datetime
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +59,6 @@ class Session:
     programs: Mapping[str, Path]
     effort: Effort
     say: Say
-    progress: Callable[[float], None]
     found: Measurements = field(default_factory=Measurements)
     before: host.Account = field(default_factory=host.Account.now)
     references: list[Mapping[str, float]] = field(default_factory=list)
@@ -75,20 +74,20 @@ class Session:
         """One process."""
         self.found.add(version, run, *execute(self.programs[version], run))
 
-    def everything(self) -> None:
-        """All repetitions, toolchains in turn."""
+    def everything(self) -> Iterator[float]:
+        """All repetitions, toolchains in turn; after each process of theirs, the share that is done."""
         plan = runs(self.effort, host.cpus())
         self.touch()
         self.reference()
         for repetition in range(self.effort.processes):
             for number, run in enumerate(plan):
                 for version in self.programs:
-                    if repetition == 0 or run.repeated:
-                        self.measure(version, run)
-                self.progress((repetition + (number + 1) / len(plan)) / self.effort.processes)
+                    self.measure(version, run)
+                yield (repetition + number / len(plan)) / self.effort.processes
             for run in system_runs(self.effort):
                 self.measure(self.newest, run)
             self.reference()
+            yield (repetition + 1) / self.effort.processes
 
     def again(self, version: str, table: str, rows: Sequence[str] = ()) -> None:
         """More processes of all that feeds a table, or of those with these arguments."""
@@ -125,6 +124,11 @@ class Session:
             self.clock = host.timer(str(architecture), {name: numbers[0] for name, numbers in values.items()})
         (values, *_) = own.tables[MACHINE, table].values()
         return {name: numbers[0] for name, numbers in values.items()}
+
+    def text(self, notes: Sequence[str] = ()) -> tuple[str, list[str]]:
+        """The file of what was measured so far, and what says that the machine was busy."""
+        facts, busy = self.about(notes)
+        return write(facts, self.found, read_machine(_BASE)), busy
 
     def about(self, notes: Sequence[str] = ()) -> tuple[About, list[str]]:
         """What the file says beside its tables, and what of it says that the machine was busy."""
@@ -195,26 +199,36 @@ def calibrate(
 
     InputError: no Linux, too little memory, or tables that contradict each other however often they are measured.
     """
+    check(effort)
+    with ExitStack() as stack:
+        programs = {go.model: stack.enter_context(built_with(go)) for go in chosen}
+        session = Session(name, chosen, programs, effort, say)
+        for share in session.everything():
+            progress(share)
+        return settle(session)
+
+
+def check(effort: Effort) -> None:
+    """InputError if this machine cannot be calibrated: no Linux, or too little memory."""
     if not Path("/proc/stat").exists():
         raise InputError("calibrate measures with the means of Linux; run it there")
     needed, free = _NEEDED_KIB[effort is FULL], host.memory("MemAvailable")
     if free < needed:
         raise InputError(f"calibrate needs {needed >> 10} MiB of free memory, there are {free >> 10}; make room first")
-    files = {"objects.go": objects_file()}
-    with ExitStack() as stack:
-        programs = {go.model: stack.enter_context(program(go, "calibrate", build_flags(go), files)) for go in chosen}
-        session = Session(name, chosen, programs, effort, say, progress)
-        session.everything()
-        return settle(session)
+
+
+@contextmanager
+def built_with(go: Toolchain) -> Iterator[Path]:
+    """The program, built with a toolchain; NoGo if that fails."""
+    with program(go, "calibrate", build_flags(go), {"objects.go": objects_file()}) as path:
+        yield path
 
 
 def settle(session: Session) -> Calibration:
     """The file, once it holds together; what still does not after measuring again is a caveat, or refused."""
-    base = read_machine(_BASE)
     for attempt in range(_AGAIN + 1):
-        facts, busy = session.about()
-        text = write(facts, session.found, base)
-        wrong = problems(text, facts.name)
+        text, busy = session.text()
+        wrong = problems(text, session.name)
         if not wrong or attempt == _AGAIN:
             break
         for one in {(one.version, one.table, one.rows): one for one in wrong}.values():
@@ -224,9 +238,8 @@ def settle(session: Session) -> Calibration:
         if problem.fatal:
             raise InputError(f"measured {_AGAIN + 1} times: {problem.what}; calibrate when the machine is quiet")
     if wrong:
-        facts, busy = session.about([f"Not resolved: {_told(one)}." for one in wrong])
-        text = write(facts, session.found, base)
-    return Calibration(text, parse_machine(text, facts.name), busy)
+        text, busy = session.text([f"Not resolved: {_told(one)}." for one in wrong])
+    return Calibration(text, parse_machine(text, session.name), busy)
 
 
 def _told(problem: Problem) -> str:

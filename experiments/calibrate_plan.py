@@ -31,8 +31,7 @@ SHAPES = (
     "objs2048shuf",
     "ptrs1M",
 )
-_SLOW = ("list64shuf", "objs64shuf")  # shapes that miss the cache at each object
-_MOST = 10  # times the collections of the largest heap
+_MOST = 10  # collections of a heap; of the largest, one
 _HEAPS = (4, 32)  # MiB of heaps smaller than those that all else is measured in
 SYSTEM = ("lock", "futex", "madvise")  # modes that know no allocator: one toolchain's program measures them
 
@@ -40,8 +39,8 @@ SYSTEM = ("lock", "futex", "madvise")  # modes that know no allocator: one toolc
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How much is measured: repetitions, each in processes of its own; MiB of objects up to 64 B, of other small ones,
-    of large ones, of those swept and of those marked, and of those that small heaps turn over; calls of what goroutines do; collections of a shape of heap;
-    seconds that memory is touched for before."""
+    of large ones, of those swept and of those marked, and of those that small heaps turn over; calls of what goroutines
+    do; seconds that memory is touched for before."""
 
     processes: int
     small_mib: int
@@ -51,12 +50,11 @@ class Effort:
     marked_mib: int
     turned_mib: int
     singles: int
-    cycles: int
     touch_seconds: int
 
 
-FULL = Effort(3, 64, 256, 512, 128, 256, 512, 2000, 3, 40)
-QUICK = Effort(2, 64, 64, 128, 32, 64, 128, 1000, 2, 8)
+FULL = Effort(3, 64, 256, 512, 128, 256, 512, 2000, 40)
+QUICK = Effort(2, 64, 64, 128, 32, 64, 128, 1000, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,6 @@ class Run:
     tables: tuple[str, ...]
     procs: int | None = 1  # GOMAXPROCS, None for as many as there are
     traced: int = 0  # collections at the end whose gctrace line is wanted
-    repeated: bool = True  # in each repetition, or in the first alone
     fresh_mib: int = 0  # of memory that it touches first, which a host is to stand behind by then
 
 
@@ -76,7 +73,7 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
     few = range(1, min(cpus, 2) + 1)
     return [
         *(_small(effort, size, kind) for size in SMALL for kind in KINDS),
-        Run(("steady", f"-rounds={effort.cycles}"), ("steady",)),
+        Run(("steady", "-rounds=3"), ("steady",)),
         *(Run(("warm", f"-mib={mib}", f"-rounds={effort.turned_mib // mib}"), ("warm",)) for mib in _HEAPS),
         *(_mixed(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few),
         *(_in_order(effort, mib) for mib in (*_HEAPS, effort.marked_mib)),
@@ -139,6 +136,6 @@ def _in_order(effort: Effort, mib: int) -> Run:
 
 def _mark(effort: Effort, shape: str, mib: int, procs: int) -> Run:
     """More collections of smaller heaps: a line of gctrace tells microseconds."""
-    cycles = (effort.cycles - (shape in _SLOW)) * min(effort.marked_mib // mib, _MOST)
+    cycles = min(effort.marked_mib // mib, _MOST)
     arguments = ("mark", f"-shape={shape}", f"-mib={mib}", f"-rounds={cycles}")
-    return Run(arguments, ("mark",), procs, traced=cycles, repeated=False)
+    return Run(arguments, ("mark",), procs, traced=cycles)

@@ -9,7 +9,7 @@ import click
 
 from experiments.errors import InputError, visible
 from experiments.output import writable, write_whole
-from experiments.progress import Bar, announce_compile
+from experiments.progress import Bar, announce_compile, say
 
 
 @click.command()
@@ -41,13 +41,13 @@ def calibrate(gos: tuple[str, ...], output: str | None, name: str | None, quick:
 
     bar = Bar(sys.stderr) if sys.stderr.isatty() else None
 
-    def say(line: str) -> None:
+    def tell(line: str) -> None:
         if bar is not None:
             bar.close()  # it draws itself again
-        _say(line)
+        say(line)
 
     try:
-        found = work.calibrate(chosen, QUICK if quick else FULL, called, say, bar or (lambda share: None))
+        found = work.calibrate(chosen, QUICK if quick else FULL, called, tell, bar or (lambda share: None))
     finally:
         if bar is not None:
             bar.close()
@@ -65,9 +65,4 @@ def calibrate(gos: tuple[str, ...], output: str | None, name: str | None, quick:
         click.echo(str(loops(found.machine, version)))
     prices = target if "/" in str(target) else f"./{target}"
     click.echo(f"kept in {visible(target)}; use it with --set prices={visible(prices)}", err=True)
-    _say(f"the machine was busy: {'; '.join(found.busy)}" if found.busy else "the machine was quiet")
-
-
-def _say(line: str) -> None:
-    """A line on stderr."""
-    click.echo(f"allocsim: {visible(line)}", err=True)
+    say(f"the machine was busy: {'; '.join(found.busy)}" if found.busy else "the machine was quiet")

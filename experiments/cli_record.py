@@ -6,13 +6,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
 from experiments.errors import InputError, visible
 from experiments.output import writable, write_whole
-from experiments.progress import announce_compile
+from experiments.progress import announce_compile, say
 from workloads.recorded_files import RECORD, trace_of
 
 _SECONDS = 5.0
@@ -59,13 +58,13 @@ def record_(
         raise click.UsageError("--seconds goes with --pprof alone")
     found = record(command, output, url=url, seconds=seconds or _SECONDS, trace=not no_trace)
     for note in found.notes:
-        _say(f"record: {note}")
+        say(f"record: {note}")
     where = output if output is not None else found.directory.name
     sizes = [f"{name} ({_size(found.directory / name)})" for name in found.told["files"]]
     kept = f"kept in {where}: {', '.join([*sizes, RECORD])}"
     if found.status:
         kept = f"the command ended with exit status {found.status}; {kept}"
-    _say(f"record: {found.cycles:,} collections; {kept}")
+    say(f"record: {found.cycles:,} collections; {kept}")
     if found.status:
         raise click.exceptions.Exit(found.status)
 
@@ -117,16 +116,16 @@ def fit_(
     announce_compile(modules=("pump", "streams_fill", "gotrace_wire", "gotrace_merge"))
     from experiments.fit import fit, table
 
-    found = fit(sources, sets=sets, seconds=seconds, simulate=not no_run, tell=lambda line: _say(f"fit: {line}"))
+    found = fit(sources, sets=sets, seconds=seconds, simulate=not no_run, tell=lambda line: say(f"fit: {line}"))
     write_whole(target, found.text)
     for caution in found.cautions:
-        _say(f"warning: {caution}")
+        say(f"warning: {caution}")
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=2))
     elif rows := table(found):
         _table(rows)
         click.echo("\n* met: what the program computes, and a guessed share of pointers, were chosen for that.")
-    _say(f"fit: written to {target}; run it with allocsim run {target}")
+    say(f"fit: written to {target}; run it with allocsim run {target}")
 
 
 def _check_source(name: str) -> None:
@@ -143,11 +142,6 @@ def _check_source(name: str) -> None:
     if missing:
         raise InputError(f"{name or repr(name)}: no such file; name one that exists, or a directory of allocsim record")
     raise InputError(f"{name}: is not a plain file; write what it holds to one first")
-
-
-def _say(message: Any) -> None:
-    """One line on stderr."""
-    click.echo(f"allocsim: {visible(message)}", err=True)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:

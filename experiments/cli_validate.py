@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from experiments.errors import InputError
-from experiments.progress import announce_compile
+from experiments.progress import announce_compile, say
 
 if TYPE_CHECKING:
     from experiments.toolchain import Toolchain
+    from experiments.validate_calibrate import Meanwhile
 
 
 @click.command()
@@ -26,15 +27,17 @@ if TYPE_CHECKING:
 @click.option(
     "--machine", metavar="NAME|FILE", help="The machine file that prices the simulation [default: epyc-2core]."
 )
+@click.option("--calibrate", metavar="FILE", help="Measure prices between the real runs, into a new machine file.")
 @click.option("--only", metavar="PATTERN", help="Only workloads whose names match, as in 'grid-50MB-*'.")
 @click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Real runs of each.")
 @click.option("--explain", is_flag=True, help="Show too which paths the tails of malloc come from.")
 @click.option("-o", "--output", metavar="FILE.md", help="Write a page, and all its figures as JSON beside it.")
-@click.option("--force", is_flag=True, help="Replace FILE.md and its JSON if they exist.")
+@click.option("--force", is_flag=True, help="Replace FILE.md, its JSON and the machine file if they exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def validate(
     gos: tuple[str, ...],
     machine: str | None,
+    calibrate: str | None,
     only: str | None,
     repeat: int,
     explain: bool,
@@ -47,23 +50,29 @@ def validate(
     Latency of malloc, throughput, cycles, heaps, pauses and assists, on the real runtime and in the model. With all
     workloads and two versions it takes a quarter of an hour; the machine should have nothing else to do.
 
-    Before and after each real run, loops of `allocsim calibrate` tell how fast the host is relative to the machine
-    file; if it has drifted by more than a tenth, that is said. Prices of the same hour:
+    Before each real run, loops of `allocsim calibrate` tell how fast the host is relative to the machine file; if it
+    has drifted by more than a tenth, that is said. A shared host drifts within the hour, so have prices measured in the
+    same one, between the real runs (ten minutes more):
 
     \b
-        allocsim calibrate -o now.toml && allocsim validate --machine ./now.toml
+        allocsim validate --calibrate now.toml -o now.md
     """
     from experiments import validate_page
     from experiments.validate_workloads import chosen
 
     target = validate_page.target(output, force) if output is not None else None
     toolchains, workloads = _toolchains(gos), chosen(only)
-    priced = _machine(machine, [go.model for go in toolchains])
+    if machine is not None and calibrate is not None:
+        raise InputError("--machine and --calibrate: prices are read or measured; give one of them")
+    progress = _Progress()
+    if calibrate is None:
+        priced: str | Meanwhile | None = _machine(machine, [go.model for go in toolchains])
+    else:
+        priced = _meanwhile(calibrate, force, progress)
     announce_compile()
     from experiments.validate import validate as run
 
     before, begun = os.getloadavg(), time.time()
-    progress = _Progress()
     try:
         answer = run(workloads, toolchains, priced, repeat, progress)
     finally:
@@ -75,6 +84,7 @@ def validate(
         options = [
             *("--go GO" for _ in gos),
             f"--machine {machine}" if machine else "",
+            f"--calibrate {Path(calibrate).name}" if calibrate else "",
             f"--only '{only}'" if only else "",
         ]
         command = " ".join(filter(None, [*options, f"--repeat {repeat}", f"-o {target.name}"]))
@@ -101,6 +111,18 @@ def _machine(name: str | None, versions: Sequence[str]) -> str | None:
     for version in versions:
         read_machine(name).measured(version)
     return str(Path(name).absolute()) if "/" in name or name.endswith(".toml") else name
+
+
+def _meanwhile(name: str, force: bool, progress: _Progress) -> Meanwhile:
+    """Prices to be measured, once it is sure that they can be kept."""
+    from experiments.output import writable
+    from experiments.validate_calibrate import Meanwhile
+
+    def tell(line: str) -> None:
+        progress.close()
+        say(line)
+
+    return Meanwhile(writable(Path(name), force).absolute(), tell)
 
 
 def _provenance(before: tuple[float, float, float], begun: float, toolchains: list[str]) -> dict[str, Any]:

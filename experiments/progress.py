@@ -12,6 +12,8 @@ from typing import TextIO
 
 import click
 
+from experiments.errors import visible
+
 _PATIENCE = 2.0  # seconds without a bar
 _EVERY = 0.1  # seconds between two drawings
 
@@ -97,3 +99,8 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def say(message: object) -> None:
+    """A line on stderr, of which nothing acts on a terminal."""
+    click.echo(f"allocsim: {visible(str(message))}", err=True)

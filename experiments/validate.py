@@ -4,12 +4,12 @@ The workloads are scenarios of ``validation/``; each becomes a Go program (valid
 operations on the real runtime, and is simulated with the prices of a machine file. They share nothing with the loops
 that a machine's prices are measured with, and no price may be chosen by what comes out here.
 
-Every real run is repeated, the versions in turn so that a drift of the machine meets all alike; each repetition is two
-runs, one of which prints its cycles (validate_figures.py). The real figure is the median. Before each repetition and
-after the last, loops of the calibration are run again, which tells how fast the host is relative to it
-(validate_host.py), and what interrupts the CPUs is measured; after each repetition, which memory the host of a virtual
-machine takes away too (validate_memory.py). Errors are summed up over all workloads, and over those
-beside which the host was as calibrated; simulated figures are never scaled.
+Every real run is repeated, all workloads and versions in turn so that a drift of the machine meets all alike; each
+repetition is two runs, one of which prints its cycles (validate_figures.py). The real figure is the median. Before each
+repetition loops of the calibration are run again, which tells how fast the host is relative to it (validate_host.py),
+and what interrupts the CPUs is measured; after it, which memory the host of a virtual machine takes away
+(validate_memory.py). Prices may be measured in between the real runs (validate_calibrate.py). Errors are summed up over
+all workloads, and over those beside which the host was as calibrated; simulated figures are never scaled.
 
 Left out of the model, and so part of the errors: write barriers, what else runs on the machine (its interruptions are
 measured alongside), caches of the CPU that the program's own objects push the allocator's data out of, and what a Go
@@ -28,17 +28,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from experiments.calibrate import built_with
 from experiments.calibrate_host import back, memory
+from experiments.calibrate_tables import Measurements
 from experiments.machine import load_machine
-from experiments.machine_file import read_machine
+from experiments.machine_file import Machine, read_machine
 from experiments.run import Result
 from experiments.toolchain import Toolchain
+from experiments.validate_calibrate import Meanwhile
 from experiments.validate_figures import BY_NAME, Line, Row, Seen, compare, directions, figures, totals
-from experiments.validate_host import Loop, as_calibrated, calibrating, drift, loops, probe, speeds
+from experiments.validate_host import Loop, as_calibrated, drift, loops, probe, speeds
 from experiments.validate_memory import Withheld, longer, measure_withheld, pages_of, unpriced, withheld
 from experiments.validate_memory import together as all_withheld
 from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails, together
-from experiments.validate_stream import Program, check, kinds_of, write
+from experiments.validate_stream import Kind, Program, check, kinds_of, write
 from experiments.validate_workloads import Workload
 from sim import __version__
 from workloads.scenario import Scenario
@@ -54,49 +57,78 @@ Watch = Callable[[float, str], None]
 def validate(
     workloads: Sequence[Workload],
     toolchains: Sequence[Toolchain],
-    machine: str | None = None,
+    prices: str | Meanwhile | None = None,
     repeat: int = 3,
     watch: Watch = lambda share, doing: None,
 ) -> dict[str, Any]:
     """Run and simulate workloads with each toolchain; everything that was found.
 
-    ``machine``: the machine file, in place of the scenarios'. ``watch`` is told the share that is done and what is next.
-    NoGo or InputError, one line, if something cannot be run.
+    ``prices``: the machine file, in place of the scenarios', or how one is measured meanwhile. ``watch`` is told the share
+    that is done and what is next. NoGo or InputError, one line, if something cannot be run.
     """
-    scenarios = {one.name: {go.version: _scenario(one, go, machine) for go in toolchains} for one in workloads}
-    loads = [next(iter(by.values())).workload for by in scenarios.values()]
+    measured = prices if isinstance(prices, Meanwhile) else None
+    machine = None if isinstance(prices, Meanwhile) else prices
+    scenarios = {one.name: [_scenario(one, go, machine) for go in toolchains] for one in workloads}
+    loads = [by[0].workload for by in scenarios.values()]
     kinds = kinds_of([load.mix for load in loads if not isinstance(load, Recorded)])
     answer: dict[str, Any] = {"schema": SCHEMA, "allocsim": __version__, "repeat": repeat, "workloads": []}
-    steps, done = len(workloads) * len(toolchains) * (repeat + 1), 0
     with ExitStack() as stack:
         watch(0.0, "building")
-        programs = {go.version: stack.enter_context(replayer(go, kinds)) for go in toolchains}
-        clocks = {go.version: stack.enter_context(calibrating(go)) for go in toolchains}
+        programs = [stack.enter_context(replayer(go, kinds)) for go in toolchains]
+        clocks = [stack.enter_context(built_with(go)) for go in toolchains]
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="allocsim-")))
+        real = {name: [Real(*one) for one in zip(by, programs, clocks, strict=True)] for name, by in scenarios.items()}
+        known = None
+        if measured is not None:
+            watch(0.0, "calibrating, the first time")
+            known = measured.begin(toolchains, clocks)
+        _run_all(real, known, kinds, folder, repeat, measured, watch)
         for workload in workloads:
-            by_version = scenarios[workload.name]
-            written = write(next(iter(by_version.values())), kinds, folder)
-            real = [Real(by_version[go.version], programs[go.version], clocks[go.version]) for go in toolchains]
-            for number in range(repeat):
-                for go, one in zip(toolchains, real, strict=True):
-                    watch(done / steps, f"{workload.name}, go{go.version}, run {number + 1} of {repeat}")
-                    one.repeat(written)
-                    done += 1
-            for one in real:
-                one.look()
             versions = []
-            for go, one in zip(toolchains, real, strict=True):
-                watch(done / steps, f"{workload.name}, go{go.version}, simulated")
+            written = write(scenarios[workload.name][0], kinds, folder)
+            for go, one in zip(toolchains, real[workload.name], strict=True):
+                watch(1.0, f"{workload.name}, go{go.version}, simulated")
+                if measured is not None:
+                    one.scenario = _scenario(workload, go, str(measured.path))
                 versions.append(_compared(go, written, one))
-                done += 1
-            answer["workloads"].append(
-                {"name": workload.name, "purpose": next(iter(by_version.values())).purpose, "versions": versions}
-            )
-            for file in written.files:
-                file.unlink()
+            answer["workloads"].append({"name": workload.name, "purpose": one.scenario.purpose, "versions": versions})
+            _remove(written)
     answer |= summed(_tables(answer))
     answer["directions"] = [asdict(one) for one in directions(_pairs(answer, toolchains))]
     return answer
+
+
+def _run_all(
+    real: Mapping[str, Sequence[Real]],
+    known: Machine | None,
+    kinds: Sequence[Kind],
+    folder: Path,
+    repeat: int,
+    measured: Meanwhile | None,
+    watch: Watch,
+) -> None:
+    """All real runs, and the calibration between them; ``known``: the machine file to compare the host with, if it is no
+    scenario's."""
+    done, steps = 0, repeat * len(real)
+    for number in range(repeat):
+        for name, versions in real.items():
+            written = write(versions[0].scenario, kinds, folder)
+            watch(done / steps, f"{name}, run {number + 1} of {repeat}")
+            for one in versions:
+                one.repeat(written, one.loops(known))
+            _remove(written)
+            done += 1
+            if measured is not None:
+                watch(done / steps, "calibrating")
+                measured.until(done / steps)
+    if measured is not None:
+        measured.end()
+
+
+def _remove(written: Program) -> None:
+    """The files of a program: they take up to a hundred megabytes."""
+    for file in written.files:
+        file.unlink()
 
 
 @dataclass(slots=True)
@@ -109,23 +141,24 @@ class Real:
     scenario: Scenario
     built: Path
     calibrate: Path  # the program
-    loops: Sequence[Loop] = field(init=False)
     runs: list[tuple[Seen, Seen, Mapping[str, Any]]] = field(default_factory=list)
     noise: list[Noise] = field(default_factory=list)
     withheld: list[Withheld] = field(default_factory=list)
-    probes: list[Mapping[str, float]] = field(default_factory=list)
+    probes: list[Mapping[str, Measurements]] = field(default_factory=list)
     size: int = 1 << 30  # bytes that the program has of the system, as its last run told
 
-    def __post_init__(self) -> None:
+    def loops(self, known: Machine | None = None) -> list[Loop]:
+        """What tells how fast the host is, of a machine file: the scenario's if there is no other."""
         one = self.scenario
-        self.loops = loops(read_machine(one.machine), one.version, one.gomaxprocs, one.heap_shape)
+        return loops(known or read_machine(one.machine), one.version, one.gomaxprocs, one.heap_shape)
 
-    def look(self) -> None:
-        """How fast the host is relative to its calibration, what interrupts it, and after a run which memory it lacks."""
-        self.probes.append(probe(self.calibrate, self.loops))
+    def repeat(self, written: Program, wanted: Sequence[Loop]) -> None:
+        """A look at the host, a repetition, and another look."""
+        self.probes.append(probe(self.calibrate, wanted))
         self.noise.append(measure_noise(self.built))
-        if self.runs:
-            self.withheld.append(self._withheld(self.runs[-1][0]))
+        seen, told = self._run(written, traced=False)
+        self.runs.append((seen, self._run(written, traced=True)[0], told))
+        self.withheld.append(self._withheld(seen))
 
     def _withheld(self, seen: Seen) -> Withheld:
         """Which memory the host lacks: of a heap as large as a run's goal, or as it grew, in the time between two cycles."""
@@ -133,12 +166,6 @@ class Real:
         heap = min(seen.memstats["NextGC"], seen.memstats["HeapSys"], memory("MemAvailable") << 8)
         turn = seen.wall / 1e9 / max(1, seen.memstats["NumGC"] - seen.before["NumGC"])
         return measure_withheld(self.built, heap, turn)
-
-    def repeat(self, written: Program) -> None:
-        """A look at the host, and a repetition."""
-        self.look()
-        seen, told = self._run(written, traced=False)
-        self.runs.append((seen, self._run(written, traced=True)[0], told))
 
     def _run(self, written: Program, traced: bool) -> tuple[Seen, Mapping[str, Any]]:
         """A run on memory that the host stands behind."""
@@ -174,7 +201,7 @@ def _compared(go: Toolchain, written: Program, real: Real) -> dict[str, Any]:
         "without_noise": {name: value for name, value in alone.items() if name.startswith(_WITH_NOISE)},
         "mallocs": written.mallocs,
         "table": [_row(line) for line in table],
-        "host": [asdict(one) for one in speeds(real.loops, real.probes)],
+        "host": [asdict(one) for one in speeds(real.loops(), real.probes)],
         "noise": together(real.noise).to_dict(),
         "withheld": missing,
         "tails": tails([one.malloc for one, _, _ in runs], result, malloc),

@@ -1,4 +1,4 @@
-"""Is the host still as it was calibrated? Loops of ``allocsim calibrate``, run again beside each real program.
+"""Is the host as it was calibrated? Loops of ``allocsim calibrate``, run again beside each real program.
 
 The program truth/calibrate runs with the very modes and heaps that fed the machine file, only fewer rounds, and what it
 prints is gathered as a calibration gathers it; so each number has its own in the file, and their quotient tells how
@@ -18,19 +18,17 @@ no simulated figure is changed by it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
-from experiments.calibrate import build_flags, execute
-from experiments.calibrate_objects import objects_file
+from experiments.calibrate import execute
 from experiments.calibrate_plan import Run
 from experiments.calibrate_tables import MACHINE, Measurements
 from experiments.machine_file import Key, Machine, Reading, Table
 from experiments.machine_gc import SHAPES
-from experiments.toolchain import NoGo, Toolchain, program
+from experiments.toolchain import NoGo
 
 LIMIT = 0.10
 """A host that takes so much longer or shorter than calibrated has drifted."""
@@ -109,20 +107,12 @@ def _candidates(
     yield "page faults", Run(("fault", "-mib=16"), ("first_touch",)), "p50", [("mmap first touch", version)]
 
 
-@contextmanager
-def calibrating(go: Toolchain) -> Iterator[Path]:
-    """The program calibrate, built with a toolchain; NoGo if that fails."""
-    with program(go, "calibrate", build_flags(go), {"objects.go": objects_file()}) as built:
-        yield built
-
-
-def probe(built: Path, wanted: Sequence[Loop]) -> dict[str, float]:
-    """Run each loop once, with the program calibrate of a toolchain; by aspect, time relative to the file."""
+def probe(built: Path, wanted: Sequence[Loop]) -> dict[str, Measurements]:
+    """Run each loop once, with the program calibrate of a toolchain; what each printed, by aspect."""
     found = {}
     for loop in wanted:
-        own = Measurements()
-        own.add(loop.version, loop.run, *execute(built, loop.run))
-        found[loop.aspect] = loop.ratio(own)
+        found[loop.aspect] = Measurements()
+        found[loop.aspect].add(loop.version, loop.run, *execute(built, loop.run))
     return found
 
 
@@ -143,11 +133,11 @@ class Speed:
     calibrated_high: float
 
 
-def speeds(wanted: Sequence[Loop], probes: Sequence[Mapping[str, float]]) -> list[Speed]:
-    """Of all probes beside the runs of a workload."""
+def speeds(wanted: Sequence[Loop], probes: Sequence[Mapping[str, Measurements]]) -> list[Speed]:
+    """Of all probes beside the runs of a workload; NoGo if one printed nothing that is in the file."""
     found = []
     for loop in wanted:
-        ratios = [one[loop.aspect] for one in probes]
+        ratios = [loop.ratio(one[loop.aspect]) for one in probes]
         found.append(Speed(loop.aspect, str(loop), median(ratios), min(ratios), max(ratios), *loop.spread))
     return found
 

@@ -21,20 +21,20 @@ from experiments import calibrate as work
 from experiments import calibrate_host as host
 from experiments.calibrate_check import problems
 from experiments.calibrate_file import About, write
-from experiments.calibrate_objects import SMALL, objects_file
+from experiments.calibrate_objects import SMALL
 from experiments.calibrate_plan import Effort, Run, runs, system_runs
 from experiments.calibrate_tables import MACHINE, SPECS, Measurements, reading, rounded
 from experiments.cli_measure import calibrate
 from experiments.errors import InputError
 from experiments.machine import derive, slots
 from experiments.machine_file import ASSUMABLE, LOCK_STEPS, OPTIONAL, TABLES, parse_machine, read_machine
-from experiments.toolchain import NoGo, Toolchain, program, toolchain, toolchains
+from experiments.toolchain import NoGo, Toolchain, toolchain, toolchains
 from sim.go.params import VERSIONS
 
 ROOT = Path(__file__).parent.parent.parent
 RECORDED = json.loads(lzma.decompress((ROOT / "tests" / "data" / "calibrate.json.xz").read_bytes()))
 VERSIONS_RECORDED = ("go1.19", "go1.27")
-TINY = Effort(1, 1, 2, 16, 2, 2, 32, 20, 2, 1)
+TINY = Effort(1, 1, 2, 16, 2, 2, 32, 20, 1)
 OWN_STEPS = {"profile_sample", "mark_stack"}
 
 
@@ -261,7 +261,7 @@ class Fake(work.Session):
 
 
 def session(said, mended):
-    one = Fake("guest", (), {}, TINY, said.append, lambda share: None, recorded())
+    one = Fake("guest", (), {}, TINY, said.append, recorded())
     one.asked, one.mended = [], mended
     return one
 
@@ -329,7 +329,7 @@ def test_vectors_that_the_collector_looks_for_are_those_of_the_cpu(machine, text
 
 
 def test_measuring_again_adds_processes_of_that_table_alone(monkeypatch):
-    one = work.Session("guest", (), {"go1.19": Path("19"), "go1.27": Path("27")}, TINY, print, print)
+    one = work.Session("guest", (), {"go1.19": Path("19"), "go1.27": Path("27")}, TINY, print)
     ran = []
 
     def execute(built, run):
@@ -500,7 +500,7 @@ def go() -> Toolchain:
 @pytest.mark.slow
 def test_every_process_runs_and_fills_its_tables(go):
     found = Measurements()
-    with program(go, "calibrate", work.build_flags(go), {"objects.go": objects_file()}) as built:
+    with work.built_with(go) as built:
         for run in [*runs(TINY, 2), *system_runs(TINY)]:
             found.add(go.model, run, *work.execute(built, run))
         with pytest.raises(NoGo, match=r"^calibrate mark -shape=ring failed: panic: no shape ring$"):
