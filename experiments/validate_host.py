@@ -182,7 +182,7 @@ def statement(found: Mapping[str, Any]) -> str:
         return f"{took[0].upper()}{took[1:]}: within {100 * found['limit']:g} % of its calibration beside all of them.{taken}"
     return (
         f"THE HOST WAS NOT AS CALIBRATED: {took}; it was within {100 * found['limit']:g} % of its calibration beside {share}.{taken} "
-        "Errors elsewhere are the model's and the host's together; calibrate again right before validating."
+        "Errors elsewhere are the model's and the host's together; have prices measured between the runs (--calibrate)."
     )
 
 

@@ -27,8 +27,9 @@ Simulated latencies of malloc, throughput and first touches are told with the in
 which a loop that only reads the clock showed beside each workload, and with memory that the host of a virtual machine had
 taken away, which a loop showed that writes to as many pages as the heap has (`experiments/validate_memory.py`).
 Everything else is as simulated. How fast the host was relative to its calibration, loops of
-`allocsim calibrate` told that were run again before and after each real run (`experiments/validate_host.py`); nothing
-that is simulated is changed by it. Errors are summed up twice: over all workloads, and over those beside which the host
+`allocsim calibrate` told that were run again before each real run (`experiments/validate_host.py`); nothing
+that is simulated is changed by it. Real runs are spread over the whole time, so that the spread of a workload's own has what the
+host did meanwhile in it; with `--calibrate` so are those that prices come from. Errors are summed up twice: over all workloads, and over those beside which the host
 was as calibrated. Real figures are the median of {repeat} runs, with the least and the most of them; *beyond*: the simulated figure lies
 outside these. Heaps, goals and marked bytes are those of the second half of a run; what is marked is told in whole MiB.
 """
