@@ -6,9 +6,10 @@ pointer. Up to 512 B that is the slope between 64 and 512 B objects of an array,
 1 and 2 KiB, and for large objects one array of pointers of 1 MiB. A pointer-free object costs what one of 64 B does,
 whatever its size. Where objects lie in an order of their own, so that each misses the caches, the rows measured on
 shuffled arrays count, as far as the machine has them. All that is of collections one right after the other; beside a
-program that runs marking takes longer, by as much as it did in one whose objects are known. A part of it is waits for memory
-that the machine below took, which few assists meet: what those took longer than the others. With the world stopped: the two pauses of those cycles together,
-half of it each.
+program that runs marking takes longer, by as much as it did in one whose objects are known. A part of that is waits for
+memory that the host of a virtual machine had taken away, which few assists meet: what those took longer than the others.
+It is left out, since it changes by the hour and is nothing of the runtime's. With the world stopped: the two pauses of
+those cycles together, half of it each.
 
 Sweeping: per span, on lines between the measured sizes of pointer-free classes, and the same for pointerful ones; what
 survives in a span matters little as long as something does.
@@ -21,7 +22,7 @@ from dataclasses import fields, replace
 from fractions import Fraction
 from statistics import median
 
-from experiments.machine_file import Table
+from experiments.machine_file import Key, Table
 from sim.costs import IN_ORDER, MarkPrices, Price, mark_between
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.units import throw
@@ -37,7 +38,6 @@ _ARRAYS = {"list": "", "list-shuffled": "shuf", "tree": "", "array": "", "array-
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
 _MIB = 1 << 20
 _PROCS = 1
-_MOST_WAITED = Fraction(9, 10)
 _OF_A_PROGRAM = "array-shuffled"  # the shape of what a program's objects are, in the order that they are found
 _NEEDED = ("leaf64", "objs64", "objs512", "ptrs1M")  # rows of whatever shape
 
@@ -60,19 +60,29 @@ def mark_prices(tables: Mapping[str, Table]) -> dict[str, list[MarkPrices]]:
     found[IN_ORDER] = [_in_order(tables, one, others.get((one.procs, one.nbytes))) for one in found[_OF_A_PROGRAM]]
     beside = {(one.procs, one.nbytes): _beside_a_program(tables, one) for one in found[_OF_A_PROGRAM]}
     return {
-        name: [_stalled(tables, _longer(one, beside.get((one.procs, one.nbytes), Fraction(1)))) for one in sizes]
+        name: [_longer(one, beside.get((one.procs, one.nbytes), Fraction(1))) for one in sizes]
         for name, sizes in found.items()
     }
 
 
 def _beside_a_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
     """How much longer marking takes while a program runs than when nothing else happens between two collections: what was
-    measured of the one by what the prices of the other make of the same objects. 1 where it was not measured."""
+    measured of the one, waits for memory left out, by what the prices of the other make of the same objects. 1 where it was
+    not measured."""
     if "marked" not in tables or "alive" not in tables:
         return Fraction(1)
-    took = tables["marked"].rows.get((prices.nbytes // _MIB, prices.procs))
+    heap = prices.nbytes // _MIB, prices.procs
+    took = tables["marked"].rows.get(heap)
     picoseconds = _of_the_program(tables, prices)
-    return 1_000_000 * took["cpu"].median / picoseconds if took is not None and picoseconds else Fraction(1)
+    if took is None or not picoseconds:
+        return Fraction(1)
+    return 1_000_000 * took["cpu"].median * (1 - _waited(tables, heap)) / picoseconds
+
+
+def _waited(tables: Mapping[str, Table], heap: Key) -> Fraction:
+    """The share of marking that was waits for memory, as mallocs that assist showed; 0 where they were not timed."""
+    row = tables["assist"].rows.get(heap) if "assist" in tables else None
+    return row["waited"].median / row["mean98"].median if row is not None else Fraction(0)
 
 
 def _of_the_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
@@ -111,17 +121,8 @@ def _of_object(prices: MarkPrices, size: int, kind: str) -> Fraction:
 
 def _longer(prices: MarkPrices, times: Fraction) -> MarkPrices:
     """All prices so many times as high."""
-    names = [one.name for one in fields(prices) if one.name not in ("procs", "nbytes", "stalls", "stall")]
+    names = [one.name for one in fields(prices) if one.name not in ("procs", "nbytes")]
     return replace(prices, **{name: round(times * getattr(prices, name)) for name in names})
-
-
-def _stalled(tables: Mapping[str, Table], prices: MarkPrices) -> MarkPrices:
-    """With the part of it that is waits for memory, as mallocs that assist showed: none where they were not timed."""
-    row = tables["assist"].rows.get((prices.nbytes // _MIB, prices.procs)) if "assist" in tables else None
-    if row is None:
-        return prices
-    share = min(row["waited"].median / row["mean98"].median, _MOST_WAITED)
-    return replace(prices, stalls=round(1_000_000 * share), stall=round(1000 * row["wait"].median))
 
 
 def _mark_prices(mark: Table, procs: int, mib: int, shape: str) -> MarkPrices:

@@ -38,7 +38,7 @@ from experiments.toolchain import Toolchain
 from experiments.validate_calibrate import Meanwhile
 from experiments.validate_figures import BY_NAME, Line, Row, Seen, compare, directions, figures, totals
 from experiments.validate_host import Loop, as_calibrated, drift, loops, probe, speeds
-from experiments.validate_memory import Withheld, longer, measure_withheld, pages_of, unpriced, withheld
+from experiments.validate_memory import Withheld, longer, marked_longer, measure_withheld, pages_of, unpriced, withheld
 from experiments.validate_memory import together as all_withheld
 from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails, together
 from experiments.validate_stream import Kind, Program, check, kinds_of, write
@@ -48,7 +48,8 @@ from workloads.scenario import Scenario
 from workloads.spec import Recorded, Workers
 
 SCHEMA = 3
-_WITH_NOISE = ("malloc ", "throughput", "first touch")
+_MARKING = ("assist CPU", "mark CPU", "mark wall")
+_WITH_NOISE = ("malloc ", "throughput", "first touch", *_MARKING)
 """Quantities that are told with what interrupts the CPUs and which memory is missing."""
 
 Watch = Callable[[float, str], None]
@@ -229,6 +230,8 @@ def _as_seen(ours: Seen, result: Result, real: Real) -> tuple[Row, dict[str, flo
     malloc = interrupted(withheld(ours.malloc, result.counts, pages, missing, scenario.seed), noise, scenario.seed)
     touched = ours.first_touch + pages.fresh_by_program * missing.fresh.mean
     found = figures(replace(ours, malloc=malloc, first_touch=touched))
+    times = marked_longer(1e6 * found["mark CPU"], pages, missing)
+    found |= {name: times * found[name] for name in _MARKING}
     if isinstance(scenario.workload, Workers):
         at_once = min(scenario.workload.goroutines, scenario.gomaxprocs)
         computing = 1e9 * result.metrics["/sim/time/compute:cpu-seconds"]

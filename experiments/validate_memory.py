@@ -7,8 +7,8 @@ of them in turn, as often as the workload collects garbage; a write that takes m
 for the first time (*fresh*) and all later ones (*old*). The loop has nothing else in common with the workload.
 
 Simulated calls meet as many as the pages they are the first to write to (`Pages`), each as likely as those of the loop:
-a malloc that clears memory used before, and pages that are first touched in malloc or by the program. Assists have such
-waits in what marking costs (sim/go/mgcstall.py).
+a malloc that clears memory used before, pages that are first touched in malloc or by the program, and an assist, which
+reads what it marks.
 
 An allocation is taken to write to each page of what it allocates, and to no less than two pages for each span that was
 refilled, once. Where the price of a first touch has long ones in it, as many are taken off. Left out: pages of the
@@ -33,6 +33,7 @@ from sim.metrics.histogram import bucket_of_int, bucket_top
 if TYPE_CHECKING:
     from experiments.run import Result
     from sim.costs import Price
+    from sim.metrics.cycles import Cycle
 
 MEMORY_MS = 600
 """How long the loop writes to pages that it wrote to before, or twice to each."""
@@ -104,10 +105,12 @@ def measure_withheld(built: Path, heap: int, turn: float) -> Withheld:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Pages of 4 KiB that a run is the first to write to, since they were mapped or since the last cycle: used memory
-    that mallocs clear; fresh memory by malloc, and by the program."""
+    """Pages of 4 KiB that a run is the first to write to or read, since they were mapped or since the last cycle: used
+    memory that mallocs clear, and what is marked by assists, and by all; fresh memory by malloc, and by the program."""
 
     cleared: float
+    assisted: float
+    marked: float
     fresh: float
     fresh_by_program: float
 
@@ -129,13 +132,22 @@ def pages_of(result: Result, unpriced_share: float) -> Pages:
     mallocs = latency["all"].count
     written = max(result.memstats["TotalAlloc"] / _PAGE, min(refills * _SPAN / _PAGE, mallocs))
     fresh = unpriced_share * metrics["/sim/heap/resident:bytes"] / _PAGE
+    marked = sum(cycle.heap2 for cycle in result.cycles) / _PAGE
+    assisting, marking = sum(one.assist_time for one in result.cycles), sum(map(_marking, result.cycles))
     program, malloc = metrics["/sim/time/first-touch-by-program:cpu-seconds"], latency["first_touch"].total / 1e12
     by_program = program / (program + malloc) if program + malloc else 0.0
     return Pages(
         cleared=written * latency["zero"].count / mallocs if mallocs else 0.0,
+        assisted=marked * assisting / marking if marking else 0.0,
+        marked=marked,
         fresh=fresh * (1 - by_program),
         fresh_by_program=fresh * by_program,
     )
+
+
+def _marking(cycle: Cycle) -> int:
+    """Picoseconds of CPU time that a cycle's marking took."""
+    return cycle.assist_time + cycle.dedicated_time + cycle.fractional_time + cycle.idle_time
 
 
 # Calls that meet them
@@ -151,7 +163,11 @@ def withheld(row: Row, causes: Mapping[str, Any], pages: Pages, found: Withheld,
     counts = row.counts.astype(np.int64).copy()
     random = np.random.Generator(np.random.Philox(seed))
     total, longest = row.total, row.maximum
-    for cause, many, writes in (("zero", pages.cleared, found.old), ("first_touch", pages.fresh, found.fresh)):
+    for cause, many, writes in (
+        ("zero", pages.cleared, found.old),
+        ("first_touch", pages.fresh, found.fresh),
+        ("assist", pages.assisted, found.old),
+    ):
         taking = np.flatnonzero(causes[cause])
         missing = int(random.poisson(many * writes.share)) if len(taking) else 0
         if not missing:
@@ -185,3 +201,8 @@ def longer(wall: float, computing: float, pages: Pages, found: Withheld, interru
     """
     waits = pages.cleared * found.old.mean + (pages.fresh + pages.fresh_by_program) * found.fresh.mean
     return wall + (waits + computing * interrupted / (1 - interrupted)) / at_once
+
+
+def marked_longer(marking: float, pages: Pages, found: Withheld) -> float:
+    """How many times as long marking of so many nanoseconds takes where pages are missing."""
+    return 1 + pages.marked * found.old.mean / marking if marking else 1.0

@@ -23,7 +23,7 @@ done and what is left out, `experiments/validate_figures.py` what each figure is
 
     allocsim validate {command}
 
-Simulated latencies of malloc, throughput and first touches are told with the interruptions of the machine at the time,
+Simulated latencies of malloc, throughput, first touches, and what marking and assists took are told with the interruptions of the machine at the time,
 which a loop that only reads the clock showed beside each workload, and with memory that the host of a virtual machine had
 taken away, which a loop showed that writes to as many pages as the heap has (`experiments/validate_memory.py`).
 Everything else is as simulated. How fast the host was relative to its calibration, loops of
@@ -109,7 +109,10 @@ def _tails(version: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return table
 
 
-_SHOWN = (*(f"malloc {name}" for name in ("p99", "p99.9", "p99.99", "max", "mean")), "throughput", "first touch")
+_SHOWN = (
+    *(f"malloc {name}" for name in ("p99", "p99.9", "p99.99", "max", "mean")),
+    *("throughput", "first touch", "assist CPU", "mark CPU"),
+)
 
 
 def _notes(version: Mapping[str, Any]) -> Iterator[str]:
@@ -119,7 +122,8 @@ def _notes(version: Mapping[str, Any]) -> Iterator[str]:
     met = missing["met"]
     yield (
         f"First to write: mallocs to {number(met['cleared'])} used pages and {number(met['fresh'])} fresh ones, "
-        f"the program to {number(met['fresh_by_program'])} fresh ones."
+        f"the program to {number(met['fresh_by_program'])} fresh ones; {number(met['marked'])} pages were marked, "
+        f"{number(met['assisted'])} of them by assists."
     )
     if real["unpaid_driver_ms"] > 10 * real["wall_s"]:
         yield f"The program's own work took {number(real['unpaid_driver_ms'])} ms more than there was think time for."

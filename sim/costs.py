@@ -167,8 +167,7 @@ class MarkPrices:
     byte read of it.
 
     ``scan``: objects with pointers up to 512 B, and large ones, with ``small_byte`` and ``large_byte``; ``middle``: those
-    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read. Of all that
-    so many parts in a million, ``stalls``, are waits of ``stall`` picoseconds each (sim/go/mgcstall.py).
+    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read.
     """
 
     procs: int
@@ -179,8 +178,6 @@ class MarkPrices:
     large_byte: int
     middle_object: int
     middle_byte: int
-    stalls: int = 0
-    stall: int = 0
 
 
 IN_ORDER = "in-order"

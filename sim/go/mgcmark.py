@@ -16,7 +16,6 @@ waits for in the queue.
 A large array of pointers is scanned in pieces of 128 KiB (oblets), each a job that nobody leaves half done: for little
 scan work it finds thousands of objects, which are then scanned for much. So where the heap holds such arrays, its part
 of the stock is not even: one piece and its share of all else take turns, and who helps out with a piece helps long.
-Nor is it where memory has to be waited for (mgcstall.py).
 
 Root jobs are stacks, globals, and 16 shards an arena in which to look for spans with specials (markrootSpans): there
 are none here, but looking takes its time. It is in the globals' part; the shards count as no scan work.
@@ -36,7 +35,6 @@ from sim.costs import STEPS
 from sim.go.mfixalloc import PTR_SIZE
 from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
 from sim.go.mgcpacer import scan_work, trigger
-from sim.go.mgcstall import even_time, stalled_time, stretch
 from sim.go.mheap import clear_page_marks, mark_page, mark_span
 from sim.go.mspan import mark_slot
 from sim.go.sizeclasses import class_to_size, uses_inline_mark_bits
@@ -143,7 +141,6 @@ def set_oblets(h: Any, work: Any, objects: Any, whole: Any) -> None:
 
     Finding an object costs what a pointer-free one costs, of which nothing is read. ``whole``: picoseconds of the heap.
     """
-    h[0].mark_even = whole
     h[0].mark_oblets = (work + OBLET // 2) // OBLET
     cpu = objects * mark_object(h)[1] + np.int64(np.float64(work) * np.float64(mark_byte(h)[0]) / 1000.0)
     h[0].mark_array_cpu = min(cpu, whole)
@@ -185,7 +182,6 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
     h[0].bytes_marked = 0
     clear_page_marks(h)
     heap_cpu, heap_work = mark_live_objects(h)
-    heap_cpu = stalled_time(h, heap_cpu)
     grey_tiny_blocks(h)
     h[0].mark_works[STACKS] = stack_work
     h[0].mark_works[GLOBALS] = globals_work
@@ -212,22 +208,17 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
 
 @jit
 def even(h: Any) -> Any:
-    """Whether the heap's part of the stock, waits apart, is: no large array of pointers, or nothing but such."""
+    """Whether the heap's part of the stock is: no large array of pointers, or nothing but such."""
+    whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
     work = h[0].mark_works[HEAP_PART]
-    return h[0].mark_oblets == 0 or h[0].mark_array_cpu >= h[0].mark_even or h[0].mark_array_work >= work
-
-
-@jit
-def uniform(h: Any) -> Any:
-    """Whether it takes as long everywhere, no matter what."""
-    return stretch(h) == 0 and even(h)
+    return h[0].mark_oblets == 0 or h[0].mark_array_cpu >= whole or h[0].mark_array_work >= work
 
 
 @jit
 def turn(h: Any) -> Any:
     """Of a piece of an array and its share of all else: (picoseconds, scan work), and those of the piece alone."""
     n = np.float64(h[0].mark_oblets)
-    whole = np.float64(h[0].mark_even)
+    whole = np.float64(h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS])
     work = np.float64(h[0].mark_works[HEAP_PART])
     return whole / n, work / n, np.float64(h[0].mark_array_cpu) / n, np.float64(h[0].mark_array_work) / n
 
@@ -235,9 +226,6 @@ def turn(h: Any) -> Any:
 @jit
 def heap_work(h: Any, given: Any) -> Any:
     """Scan work of the heap that is done when it was given so much CPU."""
-    given = even_time(h, given)
-    if even(h):
-        return np.float64(h[0].mark_works[HEAP_PART]) * (np.float64(given) / np.float64(h[0].mark_even))
     cpu, work, piece_cpu, piece_work = turn(h)
     turns = np.floor(np.float64(given) / cpu)
     rest = np.float64(given) - turns * cpu
@@ -249,17 +237,12 @@ def heap_work(h: Any, given: Any) -> Any:
 @jit
 def heap_cpu(h: Any, done: Any) -> Any:
     """CPU of the heap until so much scan work is done, a piece of an array once begun to its end."""
-    if even(h):
-        took = np.float64(h[0].mark_even) * (np.float64(done) / np.float64(h[0].mark_works[HEAP_PART]))
-        return np.float64(stalled_time(h, np.int64(took) + 1))
     cpu, work, piece_cpu, piece_work = turn(h)
     turns = np.floor(np.float64(done) / work)
     rest = np.float64(done) - turns * work
     if rest < piece_work:
-        took = turns * cpu + (piece_cpu if rest > 0 else 0.0)
-    else:
-        took = turns * cpu + piece_cpu + (cpu - piece_cpu) * (rest - piece_work) / (work - piece_work)
-    return took if stretch(h) == 0 else np.float64(stalled_time(h, np.int64(took) + 1))
+        return turns * cpu + (piece_cpu if rest > 0 else 0.0)
+    return turns * cpu + piece_cpu + (cpu - piece_cpu) * (rest - piece_work) / (work - piece_work)
 
 
 @jit
@@ -270,7 +253,7 @@ def work_by(h: Any, part: Any, cpu: Any) -> Any:
     given = min(max(cpu - first, np.int64(0)), whole)
     if given == whole:
         return h[0].mark_works[part] if cpu >= first else np.int64(0)
-    if part == HEAP_PART and not uniform(h):
+    if part == HEAP_PART and not even(h):
         return min(np.int64(heap_work(h, given)), h[0].mark_works[part])
     return np.int64(np.float64(h[0].mark_works[part]) * (np.float64(given) / np.float64(whole)))
 
@@ -284,7 +267,7 @@ def cpu_for(h: Any, work: Any) -> Any:
         if at >= end:
             continue
         left = h[0].mark_works[part] - work_by(h, part, at)
-        if left > work and part == HEAP_PART and not uniform(h):
+        if left > work and part == HEAP_PART and not even(h):
             first = h[0].mark_cpus[GLOBALS]
             until = first + np.int64(heap_cpu(h, h[0].mark_works[part] - left + work)) + 1
             return max(min(until, end) - h[0].mark_cpu, at - h[0].mark_cpu + 1)

@@ -195,7 +195,6 @@ class World:
         tables.allocate("cause_max", NUM_CAUSES)
         if log_lines:
             tables.allocate("log", log_lines)
-        fields.stall_key = self.stream("mark/stalls").key
         for index, proc in enumerate(self.heap.arrays["procs"]):
             proc["draw_key"] = self.stream(f"prices/p{index}").key
             proc["sample_key"] = self.stream(f"profile/p{index}").key
@@ -249,7 +248,6 @@ class World:
             "middle": (price("middle_object"), price("middle_byte")),
             "large": (price("scan_object"), self.mark_large_byte),
         }
-        self.heap.fields.mark_stalls, self.heap.fields.mark_stall = price("stalls"), price("stall")
         noscan = price("noscan_object")
         for spc in range(NUM_SPAN_CLASSES):
             small = class_to_size[spc >> 1] <= MIN_SIZE_FOR_MALLOC_HEADER

@@ -398,7 +398,7 @@ def answer():
     version = {"toolchain": "1.27.3", "machine": "m", "real": real, "tails": [tail], "without_noise": {}}
     version["table"] = [row | {"error": 0.1, "beyond": True}]
     missing = {"pages": 1000, "share": 0.0125, "p50_us": 130.0, "p99_us": 180.0}
-    met = {"cleared": 12_345.0, "fresh": 70.0, "fresh_by_program": 8.0}
+    met = {"cleared": 12_345.0, "fresh": 70.0, "fresh_by_program": 8.0, "marked": 900.0, "assisted": 90.0}
     version["withheld"] = {"fresh": missing, "old": missing | {"share": 0.0005}, "met": met}
     version["noise"] = {"a_second": 10.0, "p50_us": 2.0, "p99_us": 5.0, "max_us": 9.0, "share": 0.001}
     spread = {"low": 1.2, "high": 1.5, "calibrated_low": 0.95, "calibrated_high": 1.02}
@@ -427,7 +427,8 @@ def test_page_is_written_with_its_figures(tmp_path):
         "| w | go1.27.3 | 1.34 [1.20, 1.50] | 10.0 | 2.00 | 5.00 | 0.10 | 1.25 | 130 | 0.05 | 130 | drifted |" in text
     )
     assert (
-        "mallocs to 12345 used pages and 70.0 fresh ones, the program to 8.00 fresh ones." in text
+        "mallocs to 12345 used pages and 70.0 fresh ones, the program to 8.00 fresh ones; 900 pages were marked, 90.0 of them by "
+        "assists." in text
     )
     assert "- marking: `mark -mib=32`; processes of the calibration itself read go1.27.3 0.95 to 1.02 times" in text
     assert "| cycles | 2 | 1 | w x2.00, x0.5 |" in text

@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from experiments.validate_figures import Row
-from experiments.validate_memory import NONE, Pages, Withheld, Writes, longer, pages_of, together, unpriced, withheld
+from experiments.validate_memory import (
+    NONE,
+    Pages,
+    Withheld,
+    Writes,
+    longer,
+    marked_longer,
+    pages_of,
+    together,
+    unpriced,
+    withheld,
+)
 from sim.costs import CELLS, Price
 from sim.metrics.histogram import BUCKETS, bucket_of_int, bucket_top
 
@@ -27,7 +38,13 @@ def row(calls):
 
 
 def causes(**given):
-    return {cause: histogram(given.get(cause, {})) for cause in ("zero", "first_touch")}
+    return {cause: histogram(given.get(cause, {})) for cause in ("zero", "first_touch", "assist")}
+
+
+def met(**given):
+    """Pages of a run, none of what is not given."""
+    none = dict.fromkeys(("cleared", "assisted", "marked", "fresh", "fresh_by_program"), 0.0)
+    return Pages(**none | given)
 
 
 def above(counts, threshold):
@@ -54,7 +71,7 @@ def test_calls_meet_missing_pages_as_those_of_a_slow_model_do():
     took = {size: 1000 * size // 16 for size in many}
     calls = row({10_000 + took[size]: n for size, n in many.items()})
     zero = {took[size]: n for size, n in many.items()}
-    pages = Pages(cleared=sizes.sum() / 4096, fresh=0.0, fresh_by_program=0.0)
+    pages = met(cleared=sizes.sum() / 4096)
     ours = [withheld(calls, causes(zero=zero), pages, HOST, seed) for seed in range(20)]
     assert all(one.counts.sum() == len(sizes) for one in ours)
     for size in many:
@@ -71,7 +88,7 @@ def test_calls_meet_missing_pages_as_those_of_a_slow_model_do():
 
 def test_fresh_pages_are_as_those_first_written_to_and_the_sum_is_theirs():
     calls = row({50_000: 100_000, 2 * US: 1_000})
-    pages = Pages(cleared=0.0, fresh=2_000.0, fresh_by_program=9_000.0)
+    pages = met(fresh=2_000.0, fresh_by_program=9_000.0)
     seen = withheld(calls, causes(first_touch={2 * US: 1_000}), pages, HOST, 3)
     hit = above(seen.counts, 50 * US)
     assert hit == pytest.approx(2_000 * 0.05, abs=4 * 10)  # four deviations
@@ -80,9 +97,29 @@ def test_fresh_pages_are_as_those_first_written_to_and_the_sum_is_theirs():
     assert seen.maximum == bucket_top(bucket_of_int(2 * US)) + 100 * US
 
 
+def test_an_assist_is_as_long_as_it_marks_missing_pages():
+    """Each marks 16 pages in 30 us; the longer ones of 60 us twice as many, and so are hit twice as often."""
+    random = np.random.default_rng(5)
+    marks = {30 * US: (20_000, 16), 60 * US: (5_000, 32)}
+    calls, assist = row({10_000: 10**6} | {took: n for took, (n, _) in marks.items()}), {took: n for took, (n, _) in marks.items()}
+    pages = met(assisted=float(sum(n * each for n, each in marks.values())))
+    seen = [withheld(calls, causes(assist=assist), pages, HOST, seed) for seed in range(10)]
+    for took, (n, each) in marks.items():
+        slow = np.mean([(random.binomial(each, HOST.old.share, n) > 0).sum() for _ in range(10)])
+        hit = np.mean([calls.counts[bucket_of_int(took)] - one.counts[bucket_of_int(took)] for one in seen])
+        assert hit == pytest.approx(slow, rel=0.1)
+    assert all((one.counts - calls.counts)[: bucket_of_int(20 * US)].sum() == 0 for one in seen), "no other call is"
+
+
+def test_marking_takes_as_much_longer_as_its_pages_are_missing():
+    """Of a million pages marked in a second two in a thousand are missing, for 130 us."""
+    assert marked_longer(1e9, met(marked=1e6), HOST) == pytest.approx(1 + 1e6 * 0.002 * 130_000 / 1e9)
+    assert marked_longer(0.0, met(), HOST) == 1
+
+
 def test_same_seed_same_calls():
     calls, zero = row({50_000: 100_000}), causes(zero={20_000: 100_000})
-    pages = Pages(cleared=50_000.0, fresh=0.0, fresh_by_program=0.0)
+    pages = met(cleared=50_000.0)
     first, again, other = (withheld(calls, zero, pages, HOST, seed) for seed in (1, 1, 2))
     assert (first.counts == again.counts).all() and first.total == again.total
     assert (first.counts != other.counts).any()
@@ -91,10 +128,11 @@ def test_same_seed_same_calls():
 @pytest.mark.parametrize("host", [Withheld(NONE, NONE), Withheld(Writes(9, np.zeros(0)), Writes(99, np.zeros(0)))])
 def test_a_host_that_lacks_nothing_changes_nothing(host):
     calls = row({50_000: 100, 70_000: 1})
-    pages = Pages(cleared=5e6, fresh=5e6, fresh_by_program=5e6)
-    seen = withheld(calls, causes(zero={20_000: 100}, first_touch={1_000: 5}), pages, host, 1)
+    pages = met(cleared=5e6, assisted=5e6, marked=9e6, fresh=5e6, fresh_by_program=5e6)
+    seen = withheld(calls, causes(zero={20_000: 100}, first_touch={1_000: 5}, assist={30_000: 9}), pages, host, 1)
     assert (seen.counts == calls.counts).all() and (seen.total, seen.maximum) == (calls.total, calls.maximum)
     assert longer(1e9, 5e8, pages, host, 0.0, 1) == 1e9
+    assert marked_longer(1e9, pages, host) == 1
 
 
 def test_what_several_looks_showed_is_as_one():
@@ -107,7 +145,7 @@ def test_what_several_looks_showed_is_as_one():
 
 def test_a_wait_of_one_of_two_goroutines_is_half_a_wait_of_the_run():
     """For 200 pages of 5 us each (a twentieth takes 100 us longer) goroutines wait a millisecond in all."""
-    pages = Pages(cleared=0.0, fresh=150.0, fresh_by_program=50.0)
+    pages = met(fresh=150.0, fresh_by_program=50.0)
     assert longer(9e6, 4e6, pages, HOST, 0.0, 1) == pytest.approx(10e6)
     assert longer(9e6, 4e6, pages, HOST, 0.0, 2) == pytest.approx(9.5e6)
     assert longer(9e6, 4e6, pages, HOST, 0.2, 1) == pytest.approx(11e6)  # a fifth of 5 ms it does not run
@@ -133,8 +171,12 @@ def test_pages_of_a_run():
             "/sim/heap/resident:bytes": 400 * 4096,
             "/sim/time/first-touch-by-program:cpu-seconds": 0.003,
         },
+        cycles=[
+            SimpleNamespace(heap2=n * 4096, assist_time=a, dedicated_time=d, fractional_time=0, idle_time=i)
+            for n, a, d, i in ((300, 10, 20, 10), (100, 0, 40, 0))
+        ],
     )
     found = pages_of(result, 0.5)
-    assert found == Pages(cleared=0.75 * 600, fresh=50.0, fresh_by_program=150.0)
+    assert found == Pages(cleared=0.75 * 600, assisted=400 * 10 / 80, marked=400, fresh=50.0, fresh_by_program=150.0)
     result.memstats["TotalAlloc"] = 40 << 20
     assert pages_of(result, 1.0).cleared == 0.75 * 10_240

@@ -4,11 +4,29 @@ import random
 
 import numpy as np
 import pytest
+from numba import int64, void
 
+from sim.go import mgcmark
 from sim.go.runtime import Heap
-from tests.go.marking import cpu_until, pieces, work_given
+from sim.go.state import heap_type
+from sim.jit import bare, entry
 
 MIB = 1 << 20
+
+
+@entry(void(heap_type, int64, int64, int64))
+def pieces(h, work, objects, whole):
+    mgcmark.set_oblets(bare(h), work, objects, whole)
+
+
+@entry(int64(heap_type, int64))
+def work_given(h, cpu):
+    return mgcmark.work_by(bare(h), np.int64(2), cpu)
+
+
+@entry(int64(heap_type, int64))
+def cpu_until(h, work):
+    return mgcmark.cpu_for(bare(h), work)
 
 
 def a_heap(array_work, objects, object_cpu, other_cpu, other_work):
