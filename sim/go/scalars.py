@@ -238,7 +238,7 @@ SCALARS = [
     ("mark_cpus", "i8", (3,)),  # of them until the end of stacks, of globals, of the heap
     ("mark_works", "i8", (3,)),  # scan work of each, bytes
     ("mark_even", "i8"),  # picoseconds that the heap's part would take if it were even
-    ("mark_oblets", "i8"),  # pieces that large arrays of pointers are scanned in
+    ("mark_oblets", "i8"),  # pieces that arrays of pointers are scanned in
     ("mark_array_cpu", "i8"),  # of the heap's: picoseconds for all of them, finding what they point to
     ("mark_array_work", "i8"),  # and their scan work
     ("mark_stalls", "i8"),  # waits for memory (mgcstall.py): parts in a million of the heap's CPU

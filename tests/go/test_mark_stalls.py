@@ -34,7 +34,7 @@ def a_heap(whole, work, stalls, stall, array=(0, 0, 0)):
     fields = heap.fields
     fields.mark_stalls, fields.mark_stall, fields.stall_key = stalls, stall, 12345
     fields.mark_works[2] = work
-    pieces(heap.header, array_work, objects, whole)
+    pieces(heap.header, array_work, round(array_work / (128 << 10)), objects, whole)
     fields.mark_cpus[2] = fields.mark_total = stalled(heap.header, whole)
     return heap
 
