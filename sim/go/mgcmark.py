@@ -13,9 +13,10 @@ Background work becomes credit in lots of 2000 (gcCreditSlack) of all workers to
 turn, the rest for whoever steals it. An assist does at least 64 KiB of work, alone or from credit; what it lacks it
 waits for in the queue.
 
-A large array of pointers is scanned in pieces of 128 KiB (oblets), each a job that nobody leaves half done: for little
-scan work it finds thousands of objects, which are then scanned for much. So where the heap holds such arrays, its part
-of the stock is not even: one piece and its share of all else take turns, and who helps out with a piece helps long.
+An array of pointers is scanned in one go, a large one in pieces of 128 KiB (oblets), each a job that nobody leaves half
+done: for little scan work it finds thousands of objects, which are then scanned for much. So where the heap holds arrays,
+its part of the stock is not even: one piece and its share of all else take turns, and who helps out with a piece helps
+long. What is smaller than `LEAST_ARRAY` goes under in an assist's least work.
 
 Root jobs are stacks, globals, and 16 shards an arena in which to look for spans with specials (markrootSpans): there
 are none here, but looking takes its time. It is in the globals' part; the shards count as no scan work.
@@ -70,6 +71,7 @@ from sim.jit import jit
 CREDIT_SLACK = 2000  # scan work a background worker gathers before it gives it as credit (gcCreditSlack)
 OBLET = 128 << 10  # bytes of a large object that are scanned as one job (maxObletBytes)
 OVER_ASSIST_WORK = 64 << 10  # least scan work of an assist (gcOverAssistWork)
+LEAST_ARRAY = OVER_ASSIST_WORK // 8  # scan work of an object that makes the stock uneven
 ASSIST_TIME_SLACK = 5_000_000  # picoseconds of assist after which the CPU limiter looks (gcAssistTimeSlack)
 PAGES_PER_SPAN_ROOT = 512  # of a root job that looks for specials (pagesPerSpanRoot)
 EACH_BITS = 20  # of the fraction of assist_each
@@ -130,18 +132,40 @@ def mark_live_objects(h: Any) -> Any:
         work += of_average(h, np.int64(spc), sparse[spc], large, scan_bytes(h)[spc])
         read = of_average(h, np.int64(spc), counts[spc], large, scan_read(h)[spc])
         cpu += counts[spc] * mark_object(h)[spc] + np.int64(np.float64(read) * np.float64(mark_byte(h)[spc]) / 1000.0)
-    array_work = of_average(h, np.int64(0), counts[0], large, scan_bytes(h)[0])
-    set_oblets(h, array_work, min(found, array_work // PTR_SIZE), cpu)
+    array_work, pieces = arrays(h, large)
+    set_oblets(h, array_work, pieces, min(found, array_work // PTR_SIZE), cpu)
     return cpu, work
 
 
 @jit
-def set_oblets(h: Any, work: Any, objects: Any, whole: Any) -> None:
-    """How the heap is not even: large arrays of pointers of so much scan work, which point to so many of the objects.
+def arrays(h: Any, large: Any) -> Any:
+    """Live objects of much scan work, of which so many bytes are large: their (scan work, number of pieces).
 
-    Finding an object costs what a pointer-free one costs, of which nothing is read. ``whole``: picoseconds of the heap.
+    Of pieces of several sizes as many as there would be if all were of the size that the work meets on average.
     """
-    h[0].mark_oblets = (work + OBLET // 2) // OBLET
+    counts = mark_counts(h)
+    total, squares = np.int64(0), 0.0
+    for spc in range(0, NUM_SPAN_CLASSES, 2):
+        work = of_average(h, np.int64(spc), counts[spc], large, scan_bytes(h)[spc])
+        if work < LEAST_ARRAY or work < LEAST_ARRAY * counts[spc]:
+            continue
+        each = np.float64(work) / np.float64(counts[spc])
+        piece = each / max(np.floor(each / OBLET + 0.5), 1.0)
+        total += work
+        squares += np.float64(work) * piece
+    if total == 0:
+        return total, np.int64(0)
+    return total, np.int64(np.float64(total) * np.float64(total) / squares + 0.5)
+
+
+@jit
+def set_oblets(h: Any, work: Any, pieces: Any, objects: Any, whole: Any) -> None:
+    """How the heap is not even: arrays of so much scan work in so many pieces, which point to so many of the objects.
+
+    Finding an object costs what a pointer-free one costs, of which nothing is read; arrays of any size are read as large
+    ones are. ``whole``: picoseconds of the heap.
+    """
+    h[0].mark_oblets = pieces
     cpu = objects * mark_object(h)[1] + np.int64(np.float64(work) * np.float64(mark_byte(h)[0]) / 1000.0)
     h[0].mark_array_cpu = min(cpu, whole)
     h[0].mark_array_work = work
@@ -208,7 +232,7 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
 
 @jit
 def even(h: Any) -> Any:
-    """Whether the heap's part of the stock is: no large array of pointers, or nothing but such."""
+    """Whether the heap's part of the stock is: no array of pointers, or nothing but such."""
     whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
     work = h[0].mark_works[HEAP_PART]
     return h[0].mark_oblets == 0 or h[0].mark_array_cpu >= whole or h[0].mark_array_work >= work

@@ -237,7 +237,7 @@ SCALARS = [
     ("mark_total", "i8"),  # picoseconds of CPU that all of it takes
     ("mark_cpus", "i8", (3,)),  # of them until the end of stacks, of globals, of the heap
     ("mark_works", "i8", (3,)),  # scan work of each, bytes
-    ("mark_oblets", "i8"),  # pieces that large arrays of pointers are scanned in
+    ("mark_oblets", "i8"),  # pieces that arrays of pointers are scanned in
     ("mark_array_cpu", "i8"),  # of the heap's: picoseconds for all of them, finding what they point to
     ("mark_array_work", "i8"),  # and their scan work
     ("mark_over", "u1"),  # nothing is left to mark, and the collector has been told

@@ -1,22 +1,28 @@
-"""Large arrays of pointers in marking: against a list of pieces, each with its share of all else after it."""
+"""Arrays of pointers in marking: against a list of pieces, each with its share of all else after it."""
 
 import random
 
 import numpy as np
 import pytest
-from numba import int64, void
+from numba import int64, types, void
 
 from sim.go import mgcmark
 from sim.go.runtime import Heap
+from sim.go.sizeclasses import class_to_size
 from sim.go.state import heap_type
 from sim.jit import bare, entry
 
 MIB = 1 << 20
 
 
-@entry(void(heap_type, int64, int64, int64))
-def pieces(h, work, objects, whole):
-    mgcmark.set_oblets(bare(h), work, objects, whole)
+@entry(void(heap_type, int64, int64, int64, int64))
+def pieces(h, work, number, objects, whole):
+    mgcmark.set_oblets(bare(h), work, number, objects, whole)
+
+
+@entry(types.UniTuple(int64, 2)(heap_type, int64))
+def arrays_among(h, large):
+    return mgcmark.arrays(bare(h), large)
 
 
 @entry(int64(heap_type, int64))
@@ -38,7 +44,7 @@ def a_heap(array_work, objects, object_cpu, other_cpu, other_work):
     fields.mark_cpus[2] = whole
     fields.mark_total = whole
     fields.mark_works[2] = array_work + other_work
-    pieces(heap.header, array_work, objects, whole)
+    pieces(heap.header, array_work, round(array_work / (128 << 10)), objects, whole)
     return heap
 
 
@@ -83,3 +89,42 @@ def test_a_piece_is_long_for_its_work():
     assert cpu_until(heap.header, 1) == pytest.approx((1 << 14) * 40_000, rel=1e-6)
     heap.fields.mark_cpu = (1 << 14) * 40_000 + 1
     assert cpu_until(heap.header, 64 << 10) == pytest.approx(10**10 / 20 / 16, rel=1e-3)
+
+
+def arrays_of(live, born, large=0):
+    """What the set-up of marking makes of so many live objects by class, and of (number, bytes of scan work) ever born."""
+    heap = Heap("go1.27", 1)
+    for of, number in live.items():
+        heap.arrays["mark_counts"][2 * of] = number
+    for of, (number, nbytes) in born.items():
+        heap.arrays["scan_count"][2 * of] = number
+        heap.arrays["scan_bytes"][2 * of] = nbytes
+    return arrays_among(heap.header, large)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_pieces_are_as_long_as_those_that_work_is_met_in(seed):
+    """Of a list of all live arrays and their pieces: draw bytes of scan work, and see how long the piece is."""
+    rng = random.Random(seed)
+    live, born, each = {}, {}, []
+    for of in rng.sample(range(1, len(class_to_size)), 30):
+        live[of], number = rng.randrange(1, 9), rng.randrange(9, 99)
+        born[of] = number, number * (int(class_to_size[of]) // 8 * 8)
+        each += [float(class_to_size[of])] * live[of] if class_to_size[of] >= 8 << 10 else []
+    n, size = rng.randrange(1, 5), (rng.randrange(5, 300) << 13) + 8  # large arrays
+    live[0], born[0] = n, (99 * size, 99 * size)
+    number = max(round(size / (128 << 10)), 1)
+    each += [size / number] * (n * number)
+    work, found = arrays_of(live, born, n * size)
+    assert work == pytest.approx(sum(each), rel=1e-6)
+    drawn = np.mean(rng.choices(each, weights=each, k=200_000))
+    assert work / found == pytest.approx(drawn, rel=0.03, abs=work / found / found)
+
+
+def test_a_table_of_a_few_thousand_variables_is_one_piece():
+    """A slot of 19,072 bytes for 2305 pointers. One assist in each of 418 cycles scanned it, in go1.19 and go1.27."""
+    of = int(np.searchsorted(class_to_size, 8 * 2305))
+    assert arrays_of({of: 1, 9: 2000}, {of: (1, 8 * 2305), 9: (10**6, 10**8)}) == (8 * 2305, 1)
+    assert arrays_of({9: 2000, 40: 9}, {9: (10**6, 10**8), 40: (10**4, 10**7)}) == (0, 0)
+    assert arrays_of({0: 1}, {0: (40 << 10, 40 << 10)}, 40 << 10) == (40 << 10, 1)
+    assert arrays_of({0: 1}, {0: (800 << 10, 800 << 10)}, 800 << 10) == (800 << 10, 6)
