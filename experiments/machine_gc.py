@@ -6,7 +6,8 @@ pointer. Up to 512 B that is the slope between 64 and 512 B objects of an array,
 1 and 2 KiB, and for large objects one array of pointers of 1 MiB. A pointer-free object costs what one of 64 B does,
 whatever its size. Where objects lie in an order of their own, so that each misses the caches, the rows measured on
 shuffled arrays count, as far as the machine has them. All that is of collections one right after the other; beside a
-program that runs marking takes longer, by as much as it did in one whose objects are known. A part of it is waits for memory
+program that runs marking takes longer, by as much as it did in one whose objects are known: half of them have pointers, and
+what is read of those tells which heap's prices they have (`sim.costs.mark_placed`). A part of it is waits for memory
 that the machine below took, which few assists meet: what those took longer than the others. With the world stopped: the two pauses of those cycles together,
 half of it each.
 
@@ -17,12 +18,12 @@ survives in a span matters little as long as something does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from fractions import Fraction
 from statistics import median
 
 from experiments.machine_file import Table
-from sim.costs import IN_ORDER, MarkPrices, Price, mark_between
+from sim.costs import IN_ORDER, MarkPrices, Price, mark_between, mark_placed, of_procs
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.units import throw
 
@@ -36,6 +37,7 @@ SHAPES = {
 _ARRAYS = {"list": "", "list-shuffled": "shuf", "tree": "", "array": "", "array-shuffled": "shuf"}  # order of objects
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
 _MIB = 1 << 20
+_MILLION = 1_000_000
 _PROCS = 1
 _MOST_WAITED = Fraction(9, 10)
 _OF_A_PROGRAM = "array-shuffled"  # the shape of what a program's objects are, in the order that they are found
@@ -56,43 +58,51 @@ def mark_prices(tables: Mapping[str, Table]) -> dict[str, list[MarkPrices]]:
         if not any(heap in first for heap in whole):
             whole = first[-1:] or [(_PROCS, max(mib for _, mib in heaps))]  # whose missing row is named
         found[name] = [_mark_prices(mark, procs, mib, name) for procs, mib in whole]
-    others = {(one.procs, one.nbytes): one for one in found["array"]}
-    found[IN_ORDER] = [_in_order(tables, one, others.get((one.procs, one.nbytes))) for one in found[_OF_A_PROGRAM]]
-    beside = {(one.procs, one.nbytes): _beside_a_program(tables, one) for one in found[_OF_A_PROGRAM]}
+    found[IN_ORDER] = [_in_order(tables, one, found["array"], found[_OF_A_PROGRAM]) for one in found[_OF_A_PROGRAM]]
+    beside = {(one.procs, one.nbytes): _beside_a_program(tables, one, found[_OF_A_PROGRAM]) for one in found[_OF_A_PROGRAM]}
     return {
-        name: [_stalled(tables, _longer(one, beside.get((one.procs, one.nbytes), Fraction(1)))) for one in sizes]
+        name: [_stalled(tables, replace(one, beside=beside.get((one.procs, one.nbytes), one.beside))) for one in sizes]
         for name, sizes in found.items()
     }
 
 
-def _beside_a_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
-    """How much longer marking takes while a program runs than when nothing else happens between two collections: what was
-    measured of the one by what the prices of the other make of the same objects. 1 where it was not measured."""
+def _beside_a_program(tables: Mapping[str, Table], one: MarkPrices, all_sizes: Sequence[MarkPrices]) -> int:
+    """How much longer marking takes while a program runs than when nothing else happens between two collections, in parts
+    per million: what was measured of the one by what the prices of the other make of the same objects. As long where it
+    was not measured."""
     if "marked" not in tables or "alive" not in tables:
-        return Fraction(1)
-    took = tables["marked"].rows.get((prices.nbytes // _MIB, prices.procs))
-    picoseconds = _of_the_program(tables, prices)
-    return 1_000_000 * took["cpu"].median / picoseconds if took is not None and picoseconds else Fraction(1)
+        return one.beside
+    took = tables["marked"].rows.get((one.nbytes // _MIB, one.procs))
+    picoseconds = _of_the_program(tables, one, all_sizes)
+    if took is None or not picoseconds:
+        return one.beside
+    return round(_MILLION * _MILLION * took["cpu"].median / picoseconds)
 
 
-def _of_the_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
-    """Picoseconds of marking what was alive in that program, at these prices."""
-    found = Fraction(0)
-    for (size, kind, *heap), row in tables["alive"].rows.items():
-        if heap == [prices.nbytes // _MIB, prices.procs]:
-            found += row["objects"].median * _of_object(prices, int(size), str(kind))
-    return found
+def _of_the_program(tables: Mapping[str, Table], heap: MarkPrices, all_sizes: Sequence[MarkPrices]) -> Fraction:
+    """Picoseconds of marking what was alive in that program, in the heap that some prices are of, at those of all heaps."""
+    alive = [
+        (int(size), str(kind), row["objects"].median)
+        for (size, kind, *key), row in tables["alive"].rows.items()
+        if key == [heap.nbytes // _MIB, heap.procs]
+    ]
+    read = int(sum(size * objects for size, kind, objects in alive if kind != "noscan"))
+    prices = mark_placed(of_procs(all_sizes, heap.procs), heap.nbytes, read)
+    return sum((objects * _of_object(prices, size, kind) for size, kind, objects in alive), Fraction(0))
 
 
-def _in_order(tables: Mapping[str, Table], shuffled: MarkPrices, new: MarkPrices | None) -> MarkPrices:
+def _in_order(
+    tables: Mapping[str, Table], shuffled: MarkPrices, arrays: Sequence[MarkPrices], all_sizes: Sequence[MarkPrices]
+) -> MarkPrices:
     """Of objects found in the order in which they were allocated, in memory that was used before: so far from the prices of
     shuffled ones to those of an array just built that a program takes as much less as it did. No less where that was not
     measured. The share is that of one P; others were not measured."""
     mib = shuffled.nbytes // _MIB
+    new = next((one for one in arrays if (one.procs, one.nbytes) == (shuffled.procs, shuffled.nbytes)), None)
     if new is None or not {"alive", "marked", "marked_in_order"} <= tables.keys():
         return shuffled
     any_order, in_order = tables["marked"].rows.get((mib, _PROCS)), tables["marked_in_order"].rows.get((mib,))
-    whole, least = _of_the_program(tables, shuffled), _of_the_program(tables, new)
+    whole, least = _of_the_program(tables, shuffled, all_sizes), _of_the_program(tables, new, arrays)
     if any_order is None or in_order is None or least >= whole:
         return shuffled
     wanted = whole * in_order["cpu"].median / any_order["cpu"].median
@@ -107,12 +117,6 @@ def _of_object(prices: MarkPrices, size: int, kind: str) -> Fraction:
     if size <= MIN_SIZE_FOR_MALLOC_HEADER:
         return prices.scan_object + Fraction(size * prices.small_byte, 1000)
     return prices.middle_object + Fraction(size * prices.middle_byte, 1000)
-
-
-def _longer(prices: MarkPrices, times: Fraction) -> MarkPrices:
-    """All prices so many times as high."""
-    names = [one.name for one in fields(prices) if one.name not in ("procs", "nbytes", "stalls", "stall")]
-    return replace(prices, **{name: round(times * getattr(prices, name)) for name in names})
 
 
 def _stalled(tables: Mapping[str, Table], prices: MarkPrices) -> MarkPrices:

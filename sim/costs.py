@@ -167,7 +167,8 @@ class MarkPrices:
     byte read of it.
 
     ``scan``: objects with pointers up to 512 B, and large ones, with ``small_byte`` and ``large_byte``; ``middle``: those
-    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read. Of all that
+    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read. All that where
+    nothing but marking happens; beside a program it takes ``beside`` parts in a million. Of all that
     so many parts in a million, ``stalls``, are waits of ``stall`` picoseconds each (sim/go/mgcstall.py).
     """
 
@@ -179,6 +180,7 @@ class MarkPrices:
     large_byte: int
     middle_object: int
     middle_byte: int
+    beside: int = 1_000_000
     stalls: int = 0
     stall: int = 0
 
@@ -235,6 +237,16 @@ def mark_between(low: MarkPrices, high: MarkPrices, at: Fraction) -> MarkPrices:
     """Of a heap between two of the same size."""
     names = [one.name for one in fields(low) if one.name not in ("procs", "nbytes")]
     return replace(low, **{name: between(getattr(low, name), getattr(high, name), at) for name in names})
+
+
+def mark_placed(measured: Sequence[MarkPrices], nbytes: int, read: int) -> MarkPrices:
+    """Of a heap of so many bytes, of whose objects marking reads ``read``, from prices of so many Ps, rising.
+
+    Which cache an object with pointers is in is a matter of what is read between two collections, the heap's pointer-free
+    memory apart: of an object without pointers no more than what tells its span, and its mark.
+    """
+    whole = mark_between(*place(measured, nbytes))
+    return replace(mark_between(*place(measured, read)), noscan_object=whole.noscan_object, beside=whole.beside)
 
 
 SizedT = TypeVar("SizedT", bound=_Sized)

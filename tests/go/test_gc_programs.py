@@ -45,7 +45,7 @@ def slow_marking(version, factor):
     prices = made_up_prices(version)
 
     def dear(m):
-        return MarkPrices(m.procs, m.nbytes, *(factor * getattr(m, name) for name in MarkPrices.__slots__[2:]))
+        return replace(m, beside=factor * m.beside)
 
     return replace(prices, mark={shape: [dear(m) for m in heaps] for shape, heaps in prices.mark.items()})
 
