@@ -18,7 +18,7 @@ survives in a span matters little as long as something does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from statistics import median
 
@@ -58,56 +58,67 @@ def mark_prices(tables: Mapping[str, Table]) -> dict[str, list[MarkPrices]]:
         if not any(heap in first for heap in whole):
             whole = first[-1:] or [(_PROCS, max(mib for _, mib in heaps))]  # whose missing row is named
         found[name] = [_mark_prices(mark, procs, mib, name) for procs, mib in whole]
-    found[IN_ORDER] = [_in_order(tables, one, found["array"], found[_OF_A_PROGRAM]) for one in found[_OF_A_PROGRAM]]
-    beside = {(one.procs, one.nbytes): _beside_a_program(tables, one, found[_OF_A_PROGRAM]) for one in found[_OF_A_PROGRAM]}
-    return {
-        name: [_stalled(tables, replace(one, beside=beside.get((one.procs, one.nbytes), one.beside))) for one in sizes]
-        for name, sizes in found.items()
-    }
+    shuffled, arrays = found[_OF_A_PROGRAM], found["array"]
+    shares = {(one.procs, one.nbytes): _share_in_order(tables, one, shuffled, arrays) for one in shuffled}
+    times = {(one.procs, one.nbytes): _beside_a_program(tables, one, shuffled) for one in shuffled}
+
+    def of_program(one: MarkPrices, sizes: Sequence[MarkPrices], share: Fraction) -> MarkPrices:
+        longer = times.get((one.procs, one.nbytes), Fraction(1))
+        placed, new = (_placed(tables, one, each) for each in (sizes, arrays))
+        return _stalled(tables, _longer(mark_between(placed, new, share) if share else placed, longer))
+
+    prices = {name: [of_program(one, sizes, Fraction(0)) for one in sizes] for name, sizes in found.items()}
+    return prices | {IN_ORDER: [of_program(one, shuffled, shares[one.procs, one.nbytes]) for one in shuffled]}
 
 
-def _beside_a_program(tables: Mapping[str, Table], one: MarkPrices, all_sizes: Sequence[MarkPrices]) -> int:
-    """How much longer marking takes while a program runs than when nothing else happens between two collections, in parts
-    per million: what was measured of the one by what the prices of the other make of the same objects. As long where it
-    was not measured."""
-    if "marked" not in tables or "alive" not in tables:
-        return one.beside
-    took = tables["marked"].rows.get((one.nbytes // _MIB, one.procs))
-    picoseconds = _of_the_program(tables, one, all_sizes)
-    if took is None or not picoseconds:
-        return one.beside
-    return round(_MILLION * _MILLION * took["cpu"].median / picoseconds)
+def _beside_a_program(tables: Mapping[str, Table], one: MarkPrices, shuffled: Sequence[MarkPrices]) -> Fraction:
+    """How much longer marking takes while a program runs than when nothing else happens between two collections: what was
+    measured of the one by what the prices of the other make of the same objects. 1 where it was not measured."""
+    picoseconds = _of_the_program(tables, _placed(tables, one, shuffled))
+    if not picoseconds:
+        return Fraction(1)
+    return _MILLION * tables["marked"].row(one.nbytes // _MIB, one.procs)["cpu"].median / picoseconds
 
 
-def _of_the_program(tables: Mapping[str, Table], heap: MarkPrices, all_sizes: Sequence[MarkPrices]) -> Fraction:
-    """Picoseconds of marking what was alive in that program, in the heap that some prices are of, at those of all heaps."""
-    alive = [
-        (int(size), str(kind), row["objects"].median)
-        for (size, kind, *key), row in tables["alive"].rows.items()
-        if key == [heap.nbytes // _MIB, heap.procs]
-    ]
-    read = int(sum(size * objects for size, kind, objects in alive if kind != "noscan"))
-    prices = mark_placed(of_procs(all_sizes, heap.procs), heap.nbytes, read)
+def _alive(tables: Mapping[str, Table], heap: MarkPrices) -> list[tuple[int, str, Fraction]]:
+    """Sizes, kinds and numbers of the objects alive in that program, in the heap that some prices are of: none where its
+    marking was not measured."""
+    key = [heap.nbytes // _MIB, heap.procs]
+    known = {"alive", "marked"} <= tables.keys() and tuple(key) in tables["marked"].rows
+    rows = tables["alive"].rows if known else {}
+    return [(int(size), str(kind), row["objects"].median) for (size, kind, *of), row in rows.items() if of == key]
+
+
+def _placed(tables: Mapping[str, Table], one: MarkPrices, sizes: Sequence[MarkPrices]) -> MarkPrices:
+    """Prices of that program's heap from those of heaps of a shape: the heap was not all read."""
+    read = int(sum(size * objects for size, kind, objects in _alive(tables, one) if kind != "noscan"))
+    if not read:
+        return next((each for each in sizes if (each.procs, each.nbytes) == (one.procs, one.nbytes)), one)
+    found = mark_placed(of_procs(sizes, one.procs), one.nbytes, read)
+    return replace(found, procs=one.procs, nbytes=one.nbytes, read=read)
+
+
+def _of_the_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
+    """Picoseconds of marking what was alive in that program, at these prices."""
+    alive = _alive(tables, prices)
     return sum((objects * _of_object(prices, size, kind) for size, kind, objects in alive), Fraction(0))
 
 
-def _in_order(
-    tables: Mapping[str, Table], shuffled: MarkPrices, arrays: Sequence[MarkPrices], all_sizes: Sequence[MarkPrices]
-) -> MarkPrices:
+def _share_in_order(
+    tables: Mapping[str, Table], one: MarkPrices, shuffled: Sequence[MarkPrices], arrays: Sequence[MarkPrices]
+) -> Fraction:
     """Of objects found in the order in which they were allocated, in memory that was used before: so far from the prices of
-    shuffled ones to those of an array just built that a program takes as much less as it did. No less where that was not
+    shuffled ones to those of an array just built that a program takes as much less as it did. 0 where that was not
     measured. The share is that of one P; others were not measured."""
-    mib = shuffled.nbytes // _MIB
-    new = next((one for one in arrays if (one.procs, one.nbytes) == (shuffled.procs, shuffled.nbytes)), None)
-    if new is None or not {"alive", "marked", "marked_in_order"} <= tables.keys():
-        return shuffled
+    if "marked_in_order" not in tables or not _alive(tables, one):
+        return Fraction(0)
+    mib = one.nbytes // _MIB
     any_order, in_order = tables["marked"].rows.get((mib, _PROCS)), tables["marked_in_order"].rows.get((mib,))
-    whole, least = _of_the_program(tables, shuffled, all_sizes), _of_the_program(tables, new, arrays)
+    whole, least = (_of_the_program(tables, _placed(tables, one, sizes)) for sizes in (shuffled, arrays))
     if any_order is None or in_order is None or least >= whole:
-        return shuffled
+        return Fraction(0)
     wanted = whole * in_order["cpu"].median / any_order["cpu"].median
-    at = min(max((whole - wanted) / (whole - least), Fraction(0)), Fraction(1))
-    return mark_between(shuffled, new, at)
+    return min(max((whole - wanted) / (whole - least), Fraction(0)), Fraction(1))
 
 
 def _of_object(prices: MarkPrices, size: int, kind: str) -> Fraction:
@@ -117,6 +128,13 @@ def _of_object(prices: MarkPrices, size: int, kind: str) -> Fraction:
     if size <= MIN_SIZE_FOR_MALLOC_HEADER:
         return prices.scan_object + Fraction(size * prices.small_byte, 1000)
     return prices.middle_object + Fraction(size * prices.middle_byte, 1000)
+
+
+def _longer(prices: MarkPrices, times: Fraction) -> MarkPrices:
+    """All prices so many times as high."""
+    same = ("procs", "nbytes", "read", "stalls", "stall")
+    names = [one.name for one in fields(prices) if one.name not in same]
+    return replace(prices, **{name: round(times * getattr(prices, name)) for name in names})
 
 
 def _stalled(tables: Mapping[str, Table], prices: MarkPrices) -> MarkPrices:

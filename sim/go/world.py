@@ -243,7 +243,7 @@ class World:
         arrays = self.heap.arrays
 
         def price(name: str) -> int:
-            return int(getattr(prices, name)) * prices.beside // 1_000_000
+            return int(getattr(prices, name))
 
         self.mark_large_byte = price("large_byte")
         scan = {

@@ -83,7 +83,7 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
         return [int(arrays[name][SPC]) // NS for name in ("zero_price", "hit_price", "mark_object")]
 
     assert found() == [10, 20, 10]
-    world.price_heap(8 * MIB)  # a third of the way, in the logarithm
+    world.price_heap(8 * MIB, 0)  # a third of the way, in the logarithm
     assert found() == [30, 60, 20]
     world.go(churn, 800_000, 130_000, 0)  # 8 MiB live
     world.run()
