@@ -168,9 +168,9 @@ class MarkPrices:
     byte read of it.
 
     ``scan``: objects with pointers up to 512 B, and large ones, with ``small_byte`` and ``large_byte``; ``middle``: those
-    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read. ``read``: bytes that
-    marking reads of the objects of such a heap, 0 if all of it. Of all that
-    so many parts in a million, ``stalls``, are waits of ``stall`` picoseconds each (sim/go/mgcstall.py).
+    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read. ``read``:
+    bytes that marking reads of the objects of such a heap, 0 if all of it. Of all that so many parts in a million,
+    ``stalls``, are waits of ``stall`` picoseconds each (sim/go/mgcstall.py).
     """
 
     procs: int
@@ -268,8 +268,9 @@ def _placed(measured: Sequence[SizedT], sizes: Sequence[int], size: int) -> tupl
     if high in (0, len(sizes)):
         one = measured[min(high, len(sizes) - 1)]
         return one, one, Fraction(0)
-    first = eighths(sizes[high - 1])
-    return measured[high - 1], measured[high], Fraction(eighths(size) - first, eighths(sizes[high]) - first)
+    first, last = eighths(sizes[high - 1]), eighths(sizes[high])
+    at = Fraction(eighths(size) - first, last - first) if last > first else Fraction(0)
+    return measured[high - 1], measured[high], at
 
 
 def mark_placed(measured: Sequence[MarkPrices], nbytes: int, read: int) -> MarkPrices:
@@ -279,9 +280,9 @@ def mark_placed(measured: Sequence[MarkPrices], nbytes: int, read: int) -> MarkP
     memory apart: of an object without pointers no more than what tells its span, and its mark.
     """
     noscan = mark_between(*place(measured, nbytes)).noscan_object
-    return replace(
-        mark_between(*_placed(measured, [one.read or one.nbytes for one in measured], read)), noscan_object=noscan
-    )
+    by_read = sorted(measured, key=lambda one: one.read or one.nbytes)
+    placed = _placed(by_read, [one.read or one.nbytes for one in by_read], read)
+    return replace(mark_between(*placed), noscan_object=noscan)
 
 
 def between(low: Any, high: Any, at: Fraction) -> Any:

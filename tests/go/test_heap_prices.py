@@ -97,6 +97,25 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
     ]
 
 
+@pytest.mark.skipif(PLAIN, reason="a million mallocs")
+def test_marking_is_priced_by_what_it_reads_pointer_free_objects_by_the_heap():
+    world = a_world([heap(4, 10)], [marking(4, 10), marking(32, 40)])
+    pointers = np.zeros(4 * MIB // 32, OP)  # 8 MiB of objects, of each the first half up to its last pointer
+    pointers[:] = (ALLOC, NEEDZERO, NO_OBJ, 64, 32)
+
+    def program(g):
+        for _ in range(2):
+            yield g.run(pointers, 0)
+        yield from churn(g, 800_000, 130_000, 0)
+
+    world.go(program)
+    world.run()
+    begun = world.gc.log.cycles[-1].heap0
+    assert begun > 32 * MIB
+    mark_object = world.heap.arrays["mark_object"]
+    assert [int(mark_object[spc]) // NS for spc in (SPC - 1, SPC)] == [20, 40]
+
+
 @pytest.mark.skipif(PLAIN, reason="400,000 mallocs")
 def test_a_hit_after_other_work_has_a_price_of_its_own_and_is_as_long_as_one_of_its_values():
     found = {}
