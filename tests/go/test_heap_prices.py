@@ -106,7 +106,7 @@ def test_marking_is_priced_by_what_it_reads_pointer_free_objects_by_the_heap():
     def program(g):
         for _ in range(2):
             yield g.run(pointers, 0)
-        yield from churn(g, 800_000, 130_000, 0)
+        yield from churn(g, 800_000, 180_000, 0)
 
     world.go(program)
     world.run()
