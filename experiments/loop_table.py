@@ -76,7 +76,7 @@ class Loop:
 
     def __init__(self, version: str, prices: Prices) -> None:
         self.world = World(version, 1, prices, seed=1, gogc=-1)
-        self.world.price_heap(prices.heaps[-1].nbytes)  # the one that was measured, though this one is shorter
+        self.world.price_heap(prices.heaps[-1].nbytes, 0)  # the one that was measured, though this one is shorter
         self.heap = self.world.heap
 
     def run(self, ops: Any, n: int) -> float:

@@ -6,10 +6,11 @@ pointer. Up to 512 B that is the slope between 64 and 512 B objects of an array,
 1 and 2 KiB, and for large objects one array of pointers of 1 MiB. A pointer-free object costs what one of 64 B does,
 whatever its size. Where objects lie in an order of their own, so that each misses the caches, the rows measured on
 shuffled arrays count, as far as the machine has them. All that is of collections one right after the other; beside a
-program that runs marking takes longer, by as much as it did in one whose objects are known. A part of that is waits for
-memory that the host of a virtual machine had taken away, which few assists meet: what those took longer than the others.
-It is left out, since it changes by the hour and is nothing of the runtime's. With the world stopped: the two pauses of
-those cycles together, half of it each.
+program that runs marking takes longer, by as much as it did in one whose objects are known: half of them have pointers, and
+what is read of those tells which heap's prices they have (`sim.costs.mark_placed`). A part of it is waits for memory
+that the host of a virtual machine had taken away, which few assists meet: what those took longer than the others. It is
+left out, since it changes by the hour and is nothing of the runtime's. With the world stopped: the two pauses of those
+cycles together, half of it each.
 
 Sweeping: per span, on lines between the measured sizes of pointer-free classes, and the same for pointerful ones; what
 survives in a span matters little as long as something does.
@@ -23,7 +24,7 @@ from fractions import Fraction
 from statistics import median
 
 from experiments.machine_file import Key, Table
-from sim.costs import IN_ORDER, MarkPrices, Price, mark_between
+from sim.costs import IN_ORDER, MarkPrices, Price, mark_between, mark_placed, of_procs
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.units import throw
 
@@ -37,6 +38,7 @@ SHAPES = {
 _ARRAYS = {"list": "", "list-shuffled": "shuf", "tree": "", "array": "", "array-shuffled": "shuf"}  # order of objects
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
 _MIB = 1 << 20
+_MILLION = 1_000_000
 _PROCS = 1
 _OF_A_PROGRAM = "array-shuffled"  # the shape of what a program's objects are, in the order that they are found
 _NEEDED = ("leaf64", "objs64", "objs512", "ptrs1M")  # rows of whatever shape
@@ -56,27 +58,28 @@ def mark_prices(tables: Mapping[str, Table]) -> dict[str, list[MarkPrices]]:
         if not any(heap in first for heap in whole):
             whole = first[-1:] or [(_PROCS, max(mib for _, mib in heaps))]  # whose missing row is named
         found[name] = [_mark_prices(mark, procs, mib, name) for procs, mib in whole]
-    others = {(one.procs, one.nbytes): one for one in found["array"]}
-    found[IN_ORDER] = [_in_order(tables, one, others.get((one.procs, one.nbytes))) for one in found[_OF_A_PROGRAM]]
-    beside = {(one.procs, one.nbytes): _beside_a_program(tables, one) for one in found[_OF_A_PROGRAM]}
-    return {
-        name: [_longer(one, beside.get((one.procs, one.nbytes), Fraction(1))) for one in sizes]
-        for name, sizes in found.items()
-    }
+    shuffled, arrays = found[_OF_A_PROGRAM], found["array"]
+    shares = {(one.procs, one.nbytes): _share_in_order(tables, one, shuffled, arrays) for one in shuffled}
+    times = {(one.procs, one.nbytes): _beside_a_program(tables, one, shuffled) for one in shuffled}
+
+    def of_program(one: MarkPrices, sizes: Sequence[MarkPrices], share: Fraction) -> MarkPrices:
+        longer = times.get((one.procs, one.nbytes), Fraction(1))
+        placed, new = (_placed(tables, one, each) for each in (sizes, arrays))
+        return _longer(mark_between(placed, new, share) if share else placed, longer)
+
+    prices = {name: [of_program(one, sizes, Fraction(0)) for one in sizes] for name, sizes in found.items()}
+    return prices | {IN_ORDER: [of_program(one, shuffled, shares[one.procs, one.nbytes]) for one in shuffled]}
 
 
-def _beside_a_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
+def _beside_a_program(tables: Mapping[str, Table], one: MarkPrices, shuffled: Sequence[MarkPrices]) -> Fraction:
     """How much longer marking takes while a program runs than when nothing else happens between two collections: what was
     measured of the one, waits for memory left out, by what the prices of the other make of the same objects. 1 where it was
     not measured."""
-    if "marked" not in tables or "alive" not in tables:
+    picoseconds = _of_the_program(tables, _placed(tables, one, shuffled))
+    if not picoseconds:
         return Fraction(1)
-    heap = prices.nbytes // _MIB, prices.procs
-    took = tables["marked"].rows.get(heap)
-    picoseconds = _of_the_program(tables, prices)
-    if took is None or not picoseconds:
-        return Fraction(1)
-    return 1_000_000 * took["cpu"].median * (1 - _waited(tables, heap)) / picoseconds
+    heap = one.nbytes // _MIB, one.procs
+    return _MILLION * tables["marked"].row(*heap)["cpu"].median * (1 - _waited(tables, heap)) / picoseconds
 
 
 def _waited(tables: Mapping[str, Table], heap: Key) -> Fraction:
@@ -85,29 +88,45 @@ def _waited(tables: Mapping[str, Table], heap: Key) -> Fraction:
     return row["waited"].median / row["mean98"].median if row is not None else Fraction(0)
 
 
+def _alive(tables: Mapping[str, Table], heap: MarkPrices) -> list[tuple[int, str, Fraction]]:
+    """Sizes, kinds and numbers of the objects alive in that program, in the heap that some prices are of: none where its
+    marking was not measured."""
+    key = [heap.nbytes // _MIB, heap.procs]
+    known = {"alive", "marked"} <= tables.keys() and tuple(key) in tables["marked"].rows
+    rows = tables["alive"].rows if known else {}
+    return [(int(size), str(kind), row["objects"].median) for (size, kind, *of), row in rows.items() if of == key]
+
+
+def _placed(tables: Mapping[str, Table], one: MarkPrices, sizes: Sequence[MarkPrices]) -> MarkPrices:
+    """Prices of that program's heap from those of heaps of a shape: the heap was not all read."""
+    read = int(sum(size * objects for size, kind, objects in _alive(tables, one) if kind != "noscan"))
+    if not read:
+        return next((each for each in sizes if (each.procs, each.nbytes) == (one.procs, one.nbytes)), one)
+    found = mark_placed(of_procs(sizes, one.procs), one.nbytes, read)
+    return replace(found, procs=one.procs, nbytes=one.nbytes, read=read)
+
+
 def _of_the_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
     """Picoseconds of marking what was alive in that program, at these prices."""
-    found = Fraction(0)
-    for (size, kind, *heap), row in tables["alive"].rows.items():
-        if heap == [prices.nbytes // _MIB, prices.procs]:
-            found += row["objects"].median * _of_object(prices, int(size), str(kind))
-    return found
+    alive = _alive(tables, prices)
+    return sum((objects * _of_object(prices, size, kind) for size, kind, objects in alive), Fraction(0))
 
 
-def _in_order(tables: Mapping[str, Table], shuffled: MarkPrices, new: MarkPrices | None) -> MarkPrices:
+def _share_in_order(
+    tables: Mapping[str, Table], one: MarkPrices, shuffled: Sequence[MarkPrices], arrays: Sequence[MarkPrices]
+) -> Fraction:
     """Of objects found in the order in which they were allocated, in memory that was used before: so far from the prices of
-    shuffled ones to those of an array just built that a program takes as much less as it did. No less where that was not
+    shuffled ones to those of an array just built that a program takes as much less as it did. 0 where that was not
     measured. The share is that of one P; others were not measured."""
-    mib = shuffled.nbytes // _MIB
-    if new is None or not {"alive", "marked", "marked_in_order"} <= tables.keys():
-        return shuffled
+    if "marked_in_order" not in tables or not _alive(tables, one):
+        return Fraction(0)
+    mib = one.nbytes // _MIB
     any_order, in_order = tables["marked"].rows.get((mib, _PROCS)), tables["marked_in_order"].rows.get((mib,))
-    whole, least = _of_the_program(tables, shuffled), _of_the_program(tables, new)
+    whole, least = (_of_the_program(tables, _placed(tables, one, sizes)) for sizes in (shuffled, arrays))
     if any_order is None or in_order is None or least >= whole:
-        return shuffled
+        return Fraction(0)
     wanted = whole * in_order["cpu"].median / any_order["cpu"].median
-    at = min(max((whole - wanted) / (whole - least), Fraction(0)), Fraction(1))
-    return mark_between(shuffled, new, at)
+    return min(max((whole - wanted) / (whole - least), Fraction(0)), Fraction(1))
 
 
 def _of_object(prices: MarkPrices, size: int, kind: str) -> Fraction:
@@ -121,7 +140,7 @@ def _of_object(prices: MarkPrices, size: int, kind: str) -> Fraction:
 
 def _longer(prices: MarkPrices, times: Fraction) -> MarkPrices:
     """All prices so many times as high."""
-    names = [one.name for one in fields(prices) if one.name not in ("procs", "nbytes")]
+    names = [one.name for one in fields(prices) if one.name not in ("procs", "nbytes", "read")]
     return replace(prices, **{name: round(times * getattr(prices, name)) for name in names})
 
 

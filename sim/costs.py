@@ -10,6 +10,7 @@ standing for the whole tail above), so that a draw is one look-up and the mean i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
@@ -167,7 +168,8 @@ class MarkPrices:
     byte read of it.
 
     ``scan``: objects with pointers up to 512 B, and large ones, with ``small_byte`` and ``large_byte``; ``middle``: those
-    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read.
+    in between, whose type go1.27 finds in a header; ``noscan``: pointer-free ones, of which nothing is read. ``read``:
+    bytes that marking reads of the objects of such a heap, 0 if all of it.
     """
 
     procs: int
@@ -178,6 +180,7 @@ class MarkPrices:
     large_byte: int
     middle_object: int
     middle_byte: int
+    read: int = 0
 
 
 IN_ORDER = "in-order"
@@ -253,12 +256,30 @@ def place(measured: Sequence[SizedT], nbytes: int) -> tuple[SizedT, SizedT, Frac
 
     By the logarithm of the size, in steps of `eighths`; beyond the measured sizes as at the last.
     """
-    low = max((one for one in measured if one.nbytes <= nbytes), default=measured[0], key=lambda one: one.nbytes)
-    high = min((one for one in measured if one.nbytes > nbytes), default=measured[-1], key=lambda one: one.nbytes)
-    if high.nbytes <= low.nbytes:
-        return low, low, Fraction(0)
-    first = eighths(low.nbytes)
-    return low, high, Fraction(eighths(nbytes) - first, eighths(high.nbytes) - first)
+    return _placed(measured, [one.nbytes for one in measured], nbytes)
+
+
+def _placed(measured: Sequence[SizedT], sizes: Sequence[int], size: int) -> tuple[SizedT, SizedT, Fraction]:
+    """As `place`, of those that have such sizes."""
+    high = bisect_right(sizes, size)
+    if high in (0, len(sizes)):
+        one = measured[min(high, len(sizes) - 1)]
+        return one, one, Fraction(0)
+    first, last = eighths(sizes[high - 1]), eighths(sizes[high])
+    at = Fraction(eighths(size) - first, last - first) if last > first else Fraction(0)
+    return measured[high - 1], measured[high], at
+
+
+def mark_placed(measured: Sequence[MarkPrices], nbytes: int, read: int) -> MarkPrices:
+    """Of a heap of so many bytes, of whose objects marking reads ``read``, from prices of so many Ps, rising.
+
+    Which cache an object with pointers is in is a matter of what is read between two collections, the heap's pointer-free
+    memory apart: of an object without pointers no more than what tells its span, and its mark.
+    """
+    noscan = mark_between(*place(measured, nbytes)).noscan_object
+    by_read = sorted(measured, key=lambda one: one.read or one.nbytes)
+    placed = _placed(by_read, [one.read or one.nbytes for one in by_read], read)
+    return replace(mark_between(*placed), noscan_object=noscan)
 
 
 def between(low: Any, high: Any, at: Fraction) -> Any:

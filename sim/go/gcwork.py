@@ -17,6 +17,7 @@ from sim.go.mgcmark import CREDIT_SLACK as CREDIT_SLACK  # noqa: PLC0414 - for i
 from sim.go.mgcmark import (
     advance,
     arm,
+    bytes_to_read,
     flush_bg_credit,
     is_marked,
     mark_setup,
@@ -99,6 +100,12 @@ def scan_stacks(h: Any, p: Any) -> Any:
         n += used > 0
         work += used
     return n, work, stack_cost(h, p)
+
+
+@entry(int64(heap_type))
+def bytes_read(h: Any) -> Any:
+    """Bytes that marking would read of the heap's live objects, with the world stopped."""
+    return bytes_to_read(bare(h))
 
 
 @entry(void(heap_type, int64, int64, int64, int64))

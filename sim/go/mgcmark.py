@@ -37,7 +37,7 @@ from sim.go.mfixalloc import PTR_SIZE
 from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
 from sim.go.mgcpacer import scan_work, trigger
 from sim.go.mheap import clear_page_marks, mark_page, mark_span
-from sim.go.mspan import mark_slot
+from sim.go.mspan import count_live, mark_slot
 from sim.go.sizeclasses import class_to_size, uses_inline_mark_bits
 from sim.go.state import (
     ARENA_PAGES,
@@ -94,6 +94,18 @@ def of_average(h: Any, spc: Any, objects: Any, nbytes: Any, total: Any) -> Any:
         return np.int64(0)
     of = np.float64(nbytes) if spc < 2 else np.float64(objects)
     return np.int64(of * np.float64(total) / np.float64(scan_count(h)[spc]))
+
+
+@jit
+def bytes_to_read(h: Any) -> Any:
+    """Bytes that marking would read now of the heap's live objects. The world is stopped."""
+    read = np.int64(0)
+    for s in range(1, h[0].nspans):
+        sp = spans(h)[s]
+        if sp.state == SPAN_IN_USE and sp.spanclass & 1 == 0:
+            live = count_live(h, s)
+            read += of_average(h, np.int64(sp.spanclass), live, live * sp.elemsize, scan_read(h)[sp.spanclass])
+    return read
 
 
 @jit

@@ -219,6 +219,15 @@ def mark_live(h: Any, s: Any) -> Any:
 
 
 @jit
+def count_live(h: Any, s: Any) -> Any:
+    """How many objects are allocated and not dead."""
+    live = np.int64(0)
+    for i in range(span_words(spans(h)[s].nelems)):
+        live += popcount64(allocated_word(h, s, i) & ~words(h)[np.int64(spans(h)[s].dead_bits) + i])
+    return live
+
+
+@jit
 def mark_slot(h: Any, s: Any, slot: Any) -> Any:
     """Set a slot's mark; False if it was set already."""
     word = np.int64(spans(h)[s].mark_bits) + (slot >> 6)

@@ -34,6 +34,7 @@ from sim.costs import (
     Prices,
     between,
     mark_between,
+    mark_placed,
     of_procs,
     place,
 )
@@ -168,7 +169,7 @@ class World:
             self.heap.tables.allocate(name, rows * NUM_SPAN_CLASSES)
         self.step_means = {name: price.mean for name, price in prices.steps.items()}
         self._placed: Any = None
-        self.price_heap(0)
+        self.price_heap(0, 0)
         self.cpus = gomaxprocs if cpus is None else cpus
         self.gc = Collector(self, gogc, memory_limit, globals_bytes, timeline)
         for lock in (self._heap_lock, *self.central_locks):
@@ -199,17 +200,18 @@ class World:
             proc["draw_key"] = self.stream(f"prices/p{index}").key
             proc["sample_key"] = self.stream(f"profile/p{index}").key
 
-    def price_heap(self, nbytes: int) -> None:
+    def price_heap(self, nbytes: int, read: int) -> None:
         """From now on clearing and marking cost what they do in a heap of so many bytes, no P being in a malloc.
 
-        Memory comes back to malloc, and marking to an object, after about so many others: it is in one cache or another.
+        Memory comes back to malloc after about so many others, and marking to an object that it reads after ``read`` bytes:
+        it is in one cache or another.
         """
-        placed = place(self._heap_prices, nbytes), place(self._mark_prices, nbytes)
+        placed = place(self._heap_prices, nbytes), mark_placed(self._mark_prices, nbytes, read)
         if placed != self._placed:
             settle_hits(self)
             self._placed = placed
             self._price_hits(*placed[0])
-            self._price_marking(*placed[1])
+            self._price_marking(placed[1])
 
     def _price_hits(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
         """What clearing costs by span class, between two measured heaps."""
@@ -235,12 +237,12 @@ class World:
         one, other = (heap.hits() + heap.hits_marking() for heap in (low, high))
         return _cells(one[kind - HIT_APART][spc], other[kind - HIT_APART][spc], at)
 
-    def _price_marking(self, low: MarkPrices, high: MarkPrices, at: Fraction) -> None:
-        """What marking costs by span class, between two measured heaps of that shape."""
+    def _price_marking(self, prices: MarkPrices) -> None:
+        """What marking costs by span class."""
         arrays = self.heap.arrays
 
         def price(name: str) -> int:
-            return between(getattr(low, name), getattr(high, name), at)
+            return int(getattr(prices, name))
 
         self.mark_large_byte = price("large_byte")
         scan = {

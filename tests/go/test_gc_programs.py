@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.costs import MarkPrices
 from sim.engine.clock import OBSERVE, after, priority
 from sim.go.check_gc import check_times
 from sim.go.world import World
@@ -45,7 +44,8 @@ def slow_marking(version, factor):
     prices = made_up_prices(version)
 
     def dear(m):
-        return MarkPrices(m.procs, m.nbytes, *(factor * getattr(m, name) for name in MarkPrices.__slots__[2:]))
+        names = ("scan_object", "noscan_object", "small_byte", "large_byte", "middle_object", "middle_byte")
+        return replace(m, **{name: factor * getattr(m, name) for name in names})
 
     return replace(prices, mark={shape: [dear(m) for m in heaps] for shape, heaps in prices.mark.items()})
 

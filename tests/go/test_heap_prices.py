@@ -83,7 +83,7 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
         return [int(arrays[name][SPC]) // NS for name in ("zero_price", "hit_price", "mark_object")]
 
     assert found() == [10, 20, 10]
-    world.price_heap(8 * MIB)  # a third of the way, in the logarithm
+    world.price_heap(8 * MIB, 0)  # a third of the way, in the logarithm
     assert found() == [30, 60, 20]
     world.go(churn, 800_000, 130_000, 0)  # 8 MiB live
     world.run()
@@ -95,6 +95,25 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
         10 * NS + 60 * NS * third.numerator // third.denominator,
         10 * NS + 30 * NS * third.numerator // third.denominator,
     ]
+
+
+@pytest.mark.skipif(PLAIN, reason="a million mallocs")
+def test_marking_is_priced_by_what_it_reads_pointer_free_objects_by_the_heap():
+    world = a_world([heap(4, 10)], [marking(4, 10), marking(32, 40)])
+    pointers = np.zeros(4 * MIB // 32, OP)  # 8 MiB of objects, of each the first half up to its last pointer
+    pointers[:] = (ALLOC, NEEDZERO, NO_OBJ, 64, 32)
+
+    def program(g):
+        for _ in range(2):
+            yield g.run(pointers, 0)
+        yield from churn(g, 800_000, 130_000, 0)
+
+    world.go(program)
+    world.run()
+    at = Fraction(eighths(world.gc.log.cycles[-1].heap0) - eighths(4 * MIB), 24)
+    assert Fraction(3, 4) < at < 1
+    mark_object = world.heap.arrays["mark_object"]
+    assert [int(mark_object[spc]) for spc in (SPC - 1, SPC)] == [20 * NS, 10 * NS + 30 * NS * at.numerator // at.denominator]
 
 
 @pytest.mark.skipif(PLAIN, reason="400,000 mallocs")
