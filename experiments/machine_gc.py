@@ -6,10 +6,10 @@ pointer. Up to 512 B that is the slope between 64 and 512 B objects of an array,
 1 and 2 KiB, and for large objects one array of pointers of 1 MiB. A pointer-free object costs what one of 64 B does,
 whatever its size. Where objects lie in an order of their own, so that each misses the caches, the rows measured on
 shuffled arrays count, as far as the machine has them. All that is of collections one right after the other; beside a
-program that runs marking takes longer, by as much as it did in one whose objects are known. A part of that is waits for
-memory that the host of a virtual machine had taken away, which few assists meet: what those took longer than the others.
-It is left out, since it changes by the hour and is nothing of the runtime's. With the world stopped: the two pauses of
-those cycles together, half of it each.
+program that runs marking takes longer, by as much as it did in one whose objects are known. What it waited for memory that
+the host of a virtual machine had taken is no price and is off: so many pages as are alive, each of which is waited for
+as long as a write to such a page was in the mean. With the world stopped: the two pauses of those cycles together, half
+of it each.
 
 Sweeping: per span, on lines between the measured sizes of pointer-free classes, and the same for pointerful ones; what
 survives in a span matters little as long as something does.
@@ -22,7 +22,7 @@ from dataclasses import fields, replace
 from fractions import Fraction
 from statistics import median
 
-from experiments.machine_file import Key, Table
+from experiments.machine_file import Table
 from sim.costs import IN_ORDER, MarkPrices, Price, mark_between
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.units import throw
@@ -38,6 +38,8 @@ _ARRAYS = {"list": "", "list-shuffled": "shuf", "tree": "", "array": "", "array-
 _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shuf": 64}
 _MIB = 1 << 20
 _PROCS = 1
+_MOST_WAITED = Fraction(9, 10)  # of the time
+_PAGE = 4096
 _OF_A_PROGRAM = "array-shuffled"  # the shape of what a program's objects are, in the order that they are found
 _NEEDED = ("leaf64", "objs64", "objs512", "ptrs1M")  # rows of whatever shape
 
@@ -67,22 +69,28 @@ def mark_prices(tables: Mapping[str, Table]) -> dict[str, list[MarkPrices]]:
 
 def _beside_a_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
     """How much longer marking takes while a program runs than when nothing else happens between two collections: what was
-    measured of the one, waits for memory left out, by what the prices of the other make of the same objects. 1 where it was
-    not measured."""
+    measured of the one by what the prices of the other make of the same objects. 1 where it was not measured."""
     if "marked" not in tables or "alive" not in tables:
         return Fraction(1)
-    heap = prices.nbytes // _MIB, prices.procs
-    took = tables["marked"].rows.get(heap)
+    took = _marked(tables, prices.nbytes // _MIB, prices.procs)
     picoseconds = _of_the_program(tables, prices)
-    if took is None or not picoseconds:
-        return Fraction(1)
-    return 1_000_000 * took["cpu"].median * (1 - _waited(tables, heap)) / picoseconds
+    return took / picoseconds if took is not None and picoseconds else Fraction(1)
 
 
-def _waited(tables: Mapping[str, Table], heap: Key) -> Fraction:
-    """The share of marking that was waits for memory, as mallocs that assist showed; 0 where they were not timed."""
-    row = tables["assist"].rows.get(heap) if "assist" in tables else None
-    return row["waited"].median / row["mean98"].median if row is not None else Fraction(0)
+def _marked(tables: Mapping[str, Table], mib: int, procs: int, table: str = "marked") -> Fraction | None:
+    """Picoseconds of marking in a program with a heap of so many MiB on so many Ps, without its waits for memory; None if
+    that was not measured."""
+    key = (mib, procs) if table == "marked" else (mib,)
+    took = tables[table].rows.get(key)
+    if took is None:
+        return None
+    whole = 1_000_000 * took["cpu"].median
+    row = tables["withheld"].rows.get((mib, procs)) if "withheld" in tables else None
+    if row is None:
+        return whole
+    alive = tables["alive"].rows.items()
+    pages = sum(int(size) * one["objects"].median for (size, _, *heap), one in alive if heap == [mib, procs]) / _PAGE
+    return max(whole - 1000 * pages * row["wait"].median, (1 - _MOST_WAITED) * whole)
 
 
 def _of_the_program(tables: Mapping[str, Table], prices: MarkPrices) -> Fraction:
@@ -101,11 +109,11 @@ def _in_order(tables: Mapping[str, Table], shuffled: MarkPrices, new: MarkPrices
     mib = shuffled.nbytes // _MIB
     if new is None or not {"alive", "marked", "marked_in_order"} <= tables.keys():
         return shuffled
-    any_order, in_order = tables["marked"].rows.get((mib, _PROCS)), tables["marked_in_order"].rows.get((mib,))
+    any_order, in_order = _marked(tables, mib, _PROCS), _marked(tables, mib, _PROCS, "marked_in_order")
     whole, least = _of_the_program(tables, shuffled), _of_the_program(tables, new)
     if any_order is None or in_order is None or least >= whole:
         return shuffled
-    wanted = whole * in_order["cpu"].median / any_order["cpu"].median
+    wanted = whole * in_order / any_order
     at = min(max((whole - wanted) / (whole - least), Fraction(0)), Fraction(1))
     return mark_between(shuffled, new, at)
 
