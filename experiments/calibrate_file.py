@@ -48,8 +48,8 @@ SOURCES = {
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",
     "marked_in_order": "mixed: the same on one P, in processes where the oldest object dies instead of any",
     "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
-    "assist": "mixed: mallocs that assist, less the timer, mostly with 64 KiB of scan work each; mean98 = mean of all but the longest fiftieth; "
-    "waited = of that mean what is beyond p35, where it is so for 60 us or more; wait = median of such a wait",
+    "withheld": "mixed: writes to as many small pages as the heap has, each written to before, and once in the time of a collection: what those "
+    "that take 20 us longer than usual do beyond the usual, in the mean of all",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",

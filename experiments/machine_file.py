@@ -52,7 +52,7 @@ OPTIONAL = {
     "marked": "mib# procs# cpu~",
     "marked_in_order": "mib# cpu~",
     "paused": "mib# both~",
-    "assist": "mib# procs# p35~ mean98~ waited~ wait~",
+    "withheld": "mib# procs# wait~",
 }
 LOOP_MIB = 256  # that the loops of mallocs cycle through, unless a file says otherwise
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"

@@ -7,10 +7,10 @@ pointer. Up to 512 B that is the slope between 64 and 512 B objects of an array,
 whatever its size. Where objects lie in an order of their own, so that each misses the caches, the rows measured on
 shuffled arrays count, as far as the machine has them. All that is of collections one right after the other; beside a
 program that runs marking takes longer, by as much as it did in one whose objects are known: half of them have pointers, and
-what is read of those tells which heap's prices they have (`sim.costs.mark_placed`). A part of it is waits for memory
-that the host of a virtual machine had taken away, which few assists meet: what those took longer than the others. It is
-left out, since it changes by the hour and is nothing of the runtime's. With the world stopped: the two pauses of those
-cycles together, half of it each.
+what is read of those tells which heap's prices they have (`sim.costs.mark_placed`). What it waited for memory that the
+host of a virtual machine had taken is no price and is off: so many pages as are alive, each of which is waited for
+as long as a write to such a page was in the mean. With the world stopped: the two pauses of those cycles together, half
+of it each.
 
 Sweeping: per span, on lines between the measured sizes of pointer-free classes, and the same for pointerful ones; what
 survives in a span matters little as long as something does.
@@ -23,7 +23,7 @@ from dataclasses import fields, replace
 from fractions import Fraction
 from statistics import median
 
-from experiments.machine_file import Key, Table
+from experiments.machine_file import Table
 from sim.costs import IN_ORDER, MarkPrices, Price, mark_between, mark_placed, of_procs
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.units import throw
@@ -40,6 +40,8 @@ _BYTES = {"list64": 64, "list64shuf": 64, "tree16": 16, "objs64": 64, "objs64shu
 _MIB = 1 << 20
 _MILLION = 1_000_000
 _PROCS = 1
+_MOST_WAITED = Fraction(9, 10)  # of the time
+_PAGE = 4096
 _OF_A_PROGRAM = "array-shuffled"  # the shape of what a program's objects are, in the order that they are found
 _NEEDED = ("leaf64", "objs64", "objs512", "ptrs1M")  # rows of whatever shape
 
@@ -73,19 +75,21 @@ def mark_prices(tables: Mapping[str, Table]) -> dict[str, list[MarkPrices]]:
 
 def _beside_a_program(tables: Mapping[str, Table], one: MarkPrices, shuffled: Sequence[MarkPrices]) -> Fraction:
     """How much longer marking takes while a program runs than when nothing else happens between two collections: what was
-    measured of the one, waits for memory left out, by what the prices of the other make of the same objects. 1 where it was
-    not measured."""
+    measured of the one by what the prices of the other make of the same objects. 1 where it was not measured."""
     picoseconds = _of_the_program(tables, _placed(tables, one, shuffled))
-    if not picoseconds:
-        return Fraction(1)
-    heap = one.nbytes // _MIB, one.procs
-    return _MILLION * tables["marked"].row(*heap)["cpu"].median * (1 - _waited(tables, heap)) / picoseconds
+    return _marked(tables, one, one.procs) / picoseconds if picoseconds else Fraction(1)
 
 
-def _waited(tables: Mapping[str, Table], heap: Key) -> Fraction:
-    """The share of marking that was waits for memory, as mallocs that assist showed; 0 where they were not timed."""
-    row = tables["assist"].rows.get(heap) if "assist" in tables else None
-    return row["waited"].median / row["mean98"].median if row is not None else Fraction(0)
+def _marked(tables: Mapping[str, Table], heap: MarkPrices, procs: int, table: str = "marked") -> Fraction:
+    """Picoseconds of marking in a program with the heap that some prices are of, on so many Ps, without its waits for
+    memory."""
+    mib = heap.nbytes // _MIB
+    whole: Fraction = _MILLION * tables[table].row(*((mib, procs) if table == "marked" else (mib,)))["cpu"].median
+    row = tables["withheld"].rows.get((mib, procs)) if "withheld" in tables else None
+    if row is None:
+        return whole
+    pages = sum((size * objects for size, _, objects in _alive(tables, heap)), Fraction(0)) / _PAGE
+    return max(whole - 1000 * pages * row["wait"].median, (1 - _MOST_WAITED) * whole)
 
 
 def _alive(tables: Mapping[str, Table], heap: MarkPrices) -> list[tuple[int, str, Fraction]]:
@@ -121,11 +125,12 @@ def _share_in_order(
     if "marked_in_order" not in tables or not _alive(tables, one):
         return Fraction(0)
     mib = one.nbytes // _MIB
-    any_order, in_order = tables["marked"].rows.get((mib, _PROCS)), tables["marked_in_order"].rows.get((mib,))
-    whole, least = (_of_the_program(tables, _placed(tables, one, sizes)) for sizes in (shuffled, arrays))
-    if any_order is None or in_order is None or least >= whole:
+    if (mib, _PROCS) not in tables["marked"].rows or (mib,) not in tables["marked_in_order"].rows:
         return Fraction(0)
-    wanted = whole * in_order["cpu"].median / any_order["cpu"].median
+    whole, least = (_of_the_program(tables, _placed(tables, one, sizes)) for sizes in (shuffled, arrays))
+    if least >= whole:
+        return Fraction(0)
+    wanted = whole * _marked(tables, one, _PROCS, "marked_in_order") / _marked(tables, one, _PROCS)
     return min(max((whole - wanted) / (whole - least), Fraction(0)), Fraction(1))
 
 

@@ -12,7 +12,8 @@ reads what it marks.
 
 An allocation is taken to write to each page of what it allocates, and to no less than two pages for each span that was
 refilled, once. Where the price of a first touch has long ones in it, as many are taken off. Left out: pages of the
-runtime's own tables, and what the program itself finds missing of used memory.
+runtime's own tables, that what is marked may lie on more pages than it fills, waits of background workers in throughput,
+and what the program itself finds missing of used memory.
 """
 
 from __future__ import annotations
@@ -199,7 +200,8 @@ def longer(wall: float, computing: float, pages: Pages, found: Withheld, interru
 
     Only what they compute is taken to be interrupted; what the runtime does is priced by loops that were interrupted too.
     """
-    waits = pages.cleared * found.old.mean + (pages.fresh + pages.fresh_by_program) * found.fresh.mean
+    old, fresh = pages.cleared + pages.assisted, pages.fresh + pages.fresh_by_program
+    waits = old * found.old.mean + fresh * found.fresh.mean
     return wall + (waits + computing * interrupted / (1 - interrupted)) / at_once
 
 

@@ -197,27 +197,6 @@ func (s *sample) upTo(q float64) float64 {
 	return sum / want / perNs
 }
 
-// each calls f for all lengths, in nanoseconds and rising, of which there are readings.
-func (s *sample) each(f func(ns float64, n uint32)) {
-	for ticks, count := range s.counts {
-		if count > 0 {
-			f(float64(ticks)/perNs, count)
-		}
-	}
-	for part, count := range s.beyond {
-		if count > 0 {
-			f(ticksOf(part)/perNs, count)
-		}
-	}
-}
-
-// addMany takes a length without any overhead so many times.
-func (s *sample) addMany(ns float64, n uint32) {
-	for ; n > 0; n-- {
-		s.add(uint32(ns*perNs) + uint32(overhead))
-	}
-}
-
 // merge adds the readings of another sample.
 func (s *sample) merge(other *sample) {
 	for ticks, count := range other.counts {

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unsafe"
 
+	"allocsim/truth/memory"
 	"allocsim/truth/tsc"
 )
 
@@ -19,12 +20,9 @@ const (
 	cacheLine      = 64
 	mostDisturbed  = 0.2 // of the calls
 	fewest         = 200 // readings that a row is told from: two of them are its last hundredth
-	fewestAssists  = 25
-	oblet          = 128 << 10 // bytes of a large array that are scanned in one piece
 	shortestAssist = 4000      // nanoseconds; half of one a byte more is for clearing
-	shortestStall  = 60_000
-	fewStalled     = 0.35 // of the assists, the quickest: hardly any of them waited
-	scanPieces     = 0.02 // of the assists, the longest: they scanned a piece of a large array, or slept
+	writing        = 400 * time.Millisecond // to pages again
+	longestTurn    = 500 * time.Millisecond // of writes to all of them
 	whileMarking   = 0x80 // with the number of a type: the collector marked when that malloc began
 )
 
@@ -85,9 +83,9 @@ func mixable() []object {
 // for each P. Without the work in between the CPU would begin a malloc
 // before it has finished the last, and find all that malloc reads in its first cache. Calls that find a slot in the span
 // of the type's last one are counted while the collector keeps the heap as it would anybody's, those while it marks
-// apart, and those that mark themselves apart again; all others, which refill, while it is collected and swept between
+// apart, but for those that mark themselves; all others, which refill, while it is collected and swept between
 // two rounds, so that none of them sweeps. Those that touch new memory are left out. What is alive in the end is told by
-// type, for what the runtime says of marking it. With -inorder the oldest dies, not any: nothing is told then but by the
+// type, for what the runtime says of marking it, and how long memory that the host took has to be waited for. With -inorder the oldest dies, not any: nothing is told then but by the
 // runtime, of marking what it finds in the order in which it was allocated.
 func mixed() {
 	noFaults = true
@@ -116,21 +114,17 @@ func mixed() {
 		runtime.GC() // which sweeps, too
 	}
 	debug.SetGCPercent(100)
+	begun := time.Now()
 	for i := 0; i < *rounds; i++ {
 		round(ofHits)
 	}
+	turn := time.Since(begun) / time.Duration(*rounds)
 	debug.SetGCPercent(-1)
 	if *order {
 		runtime.ReadMemStats(new(runtime.MemStats)) // waits for the runtime's last line
 		return
 	}
-	var assists sample
-	for _, m := range mixers {
-		assists.merge(m.assists)
-	}
-	if assists.n >= fewestAssists && 8*len(mixers[0].alive) >= oblet {
-		row("assist", []any{*mib, procs}, stalls(&assists))
-	}
+	row("withheld", []any{*mib, procs}, map[string]float64{"wait": withheld(turn)})
 	for k, o := range kinds {
 		var refills sample
 		var hits [len(sinceLast)]sample
@@ -176,7 +170,6 @@ type mixer struct {
 	alive   []unsafe.Pointer
 	aliveOf []uint8 // of what type each is
 	mixes   []mix
-	assists *sample // mallocs that marked for 64 KiB of scan work, mostly
 	oldest  int
 	part    int // bytes between two collections, as many as are alive
 	calls   int
@@ -189,7 +182,6 @@ func newMixer(kinds []object, part int, seed uint64) *mixer {
 	m := &mixer{kinds: kinds, draw: lottery(kinds, seed), random: xorshift(seed), part: part}
 	m.took, m.at, m.order = array[uint32](batch), array[uintptr](batch), array[uint8](batch)
 	m.mixes = array[mix](len(kinds))
-	m.assists = &array[sample](1)[0]
 	bytes := 0
 	for i := 0; i < batch; i++ {
 		bytes += kinds[m.draw()].size
@@ -226,13 +218,9 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 			}
 			for i, k := range m.order[:n] {
 				kind := k &^ whileMarking
-				marks := k != kind
-				if marks && m.kinds[kind].assists(m.took[i]) {
-					m.assists.add(m.took[i])
-				}
 				if counted != ofNothing {
 					m.calls++
-					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], marks, ours, m.calls)
+					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], k != kind, ours, m.calls)
 				}
 			}
 		}
@@ -247,6 +235,23 @@ func occupy(p unsafe.Pointer, size int) {
 	}
 	for begin := tsc.Now(); float64(tsc.Now()-begin) < thinking*perNs; {
 	}
+}
+
+// withheld tells how many nanoseconds longer than usual writes to pages take in the mean, as many as the heap has, where
+// each is written to once a turn.
+func withheld(turn time.Duration) float64 {
+	if turn > longestTurn {
+		turn = longestTurn
+	}
+	found, err := memory.Withheld(memory.Clock{PerNs: perNs, Overhead: overhead}, *mib<<20/page, turn, writing)
+	if err != nil {
+		panic(err)
+	}
+	waited := 0.0
+	for _, one := range found.Old.LongNs {
+		waited += one
+	}
+	return waited / float64(found.Old.Pages)
 }
 
 // lottery draws numbers of types, each as often as the root of its size is small.
@@ -333,28 +338,3 @@ func undisturbed(s *sample, perNs float64) map[string]float64 {
 	}
 }
 
-// stalls tells of assists, all of which mark for about as much scan work, how long one is (pieces of arrays apart), how
-// much of it is beyond one that waits for nothing, for longer than marking varies, and how long such a wait is. What
-// takes so long is memory that the machine below this one has to bring back first. A small heap's one array is no piece
-// of many, and met by too many of its few assists.
-func stalls(assists *sample) map[string]float64 {
-	base, most := assists.quantile(fewStalled), assists.quantile(1-scanPieces)
-	var waits sample
-	mean, waited := 0.0, 0.0
-	assists.each(func(ns float64, n uint32) {
-		if ns > most {
-			return
-		}
-		mean += ns * float64(n)
-		if ns > base+shortestStall {
-			waited += (ns - base) * float64(n)
-			waits.addMany(ns-base, n)
-		}
-	})
-	each := 0.0
-	if waits.n > 0 {
-		each = waits.quantile(0.5)
-	}
-	n := (1 - scanPieces) * float64(assists.n)
-	return map[string]float64{"p35": base, "mean98": mean / n, "waited": waited / n, "wait": each}
-}

@@ -22,6 +22,7 @@ import (
 	"time"
 	"unsafe"
 
+	"allocsim/truth/memory"
 	"allocsim/truth/tsc"
 )
 
@@ -141,7 +142,9 @@ func main() {
 		return
 	}
 	if *pages > 0 {
-		check(json.NewEncoder(os.Stdout).Encode(withheld(*pages, *pass, *during)))
+		found, err := memory.Withheld(memory.Clock{PerNs: 1000 / clock.tickPs, Overhead: clock.overhead}, *pages, *pass, *during)
+		check(err)
+		check(json.NewEncoder(os.Stdout).Encode(found))
 		return
 	}
 	var run func()
