@@ -19,11 +19,14 @@ its part of the stock is not even: one piece and its share of all else take turn
 long. What is smaller than `LEAST_ARRAY` goes under in an assist's least work.
 
 Root jobs are stacks, globals, and 16 shards an arena in which to look for spans with specials (markrootSpans): there
-are none here, but looking takes its time. It is in the globals' part; the shards count as no scan work.
+are none here, but looking takes its time. It is in the globals' part; the shards count as no scan work. Globals are
+jobs of 256 KiB: the first assist of a cycle, in its first 64 KiB of work, often scans all of a program's.
 
 Left out: which object is found when otherwise (Green Tea's batches and a list that cannot be shared are in the prices), the
-write barrier's cost, that a worker may run dry while others have work, specials and finalizers themselves, and
-that go1.14 made its shards of 512 swept spans each.
+write barrier's cost, specials and finalizers themselves, and that go1.14 made its shards of 512 swept spans each. Nor
+is there a worker that finds nothing while who opened the heap (an array that all else hangs on) has what it found in
+its own buffers: it leaves, its P sleeps, and assists do the rest of the cycle's marking. With one goroutine on two Ps
+and 1 MB live that was so in 73 of 391 cycles of go1.19 (39 % of all time in assists) and 193 of 471 of go1.27 (81 %).
 """
 
 from __future__ import annotations
@@ -70,6 +73,7 @@ from sim.jit import jit
 
 CREDIT_SLACK = 2000  # scan work a background worker gathers before it gives it as credit (gcCreditSlack)
 OBLET = 128 << 10  # bytes of a large object that are scanned as one job (maxObletBytes)
+ROOT_BLOCK = 256 << 10  # bytes of globals that are scanned as one job (rootBlockBytes)
 OVER_ASSIST_WORK = 64 << 10  # least scan work of an assist (gcOverAssistWork)
 LEAST_ARRAY = OVER_ASSIST_WORK // 8  # scan work of an object that makes the stock uneven
 ASSIST_TIME_SLACK = 5_000_000  # picoseconds of assist after which the CPU limiter looks (gcAssistTimeSlack)
@@ -453,6 +457,21 @@ def steal_credit(h: Any, g: Any, work: Any, debt: Any) -> Any:
 
 
 @jit
+def whole_jobs(h: Any, work: Any) -> Any:
+    """Scan work of an assist that begins now and is to do so much: a block of globals it meets it does to its end. (markroot)
+
+    Who else marks takes other blocks meanwhile, of what is left to this one's end its part.
+    """
+    scanned = h[0].globals_scan_work
+    stacks_left = h[0].mark_works[STACKS] - h[0].stack_scan_work
+    if work <= stacks_left or scanned >= h[0].mark_works[GLOBALS]:
+        return work
+    last = scanned + work - stacks_left
+    end = min((last + ROOT_BLOCK - 1) // ROOT_BLOCK * ROOT_BLOCK, h[0].mark_works[GLOBALS])
+    return max(work, (stacks_left + end - scanned) // (h[0].mark_workers + h[0].mark_assists + 1))
+
+
+@jit
 def assist(h: Any, p: Any, g: Any, now: Any) -> Any:
     """A goroutine in debt steals credit, and begins to mark for what is missing: PAID, DRAINING or PARKED. (gcAssistAlloc)"""
     advance(h, now)
@@ -468,7 +487,7 @@ def assist(h: Any, p: Any, g: Any, now: Any) -> Any:
         return PAID
     if is_marked(h):
         return PARKED
-    g.assist_work = work
+    g.assist_work = whole_jobs(h, work)
     g.assist_base = h[0].assist_each
     start_event(h, p, MARK_ASSIST, now)
     h[0].mark_assists += 1
