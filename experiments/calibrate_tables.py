@@ -64,6 +64,8 @@ class Measurements:
     def rows(self, version: str, table: str) -> list[list[Any]]:
         """The rows of a table as a machine file has them, sorted."""
         found = self.tables.get((version, table), {})
+        if table == "refilled":
+            found = _mostly_told(found)
         columns = SPECS[table].split()
         return [_cells(columns, key, found[key]) for key in sorted(found, key=_order)]
 
@@ -91,6 +93,16 @@ class Measurements:
 def reading(values: Sequence[float]) -> list[float]:
     """[median, min, max], to four digits."""
     return [rounded(number) for number in (median(values), min(values), max(values))]
+
+
+def _mostly_told(found: Mapping[Key, Values]) -> dict[Key, Values]:
+    """Rows that at least half of the processes told of those that had the same heap: a process tells none of types that it
+    refilled too seldom, which a few do not say of the same type."""
+    told = {key: max(map(len, values.values())) for key, values in found.items()}
+    most: dict[Key, int] = {}
+    for key, n in told.items():
+        most[key[2:]] = max(n, most.get(key[2:], 0))
+    return {key: found[key] for key, n in told.items() if 2 * n >= most[key[2:]]}
 
 
 def _place(version: str, table: str, key: Key) -> tuple[str, str, Key]:

@@ -305,6 +305,18 @@ def test_rows_of_too_few_calls_are_to_be_measured_again(base):
     assert refused.what == "go1.27.refilled has no row 32768, scan, 64, 1; prices are derived from it"
 
 
+def test_a_type_that_few_processes_told_of_has_no_row():
+    """Three processes with a heap of 4 MiB, one of which refilled a type often enough to tell; one alone with 32 MiB."""
+    found = Measurements()
+    for mib, sizes in ((4, (64, 32)), (4, (64,)), (4, (64,)), (32, (64, 32))):
+        lines = [
+            json.dumps({"table": "refilled", "key": [size, "scan", mib, 1], "values": dict.fromkeys(("p10", "p50", "p90", "p99", "mean99"), 1.0)})
+            for size in sizes
+        ]
+        found.add("go1.27", Run(("mixed",), ("refilled",)), "\n".join(lines), "")
+    assert [row[:4] for row in found.rows("go1.27", "refilled")] == [[32, "scan", 32, 1], [64, "scan", 4, 1], [64, "scan", 32, 1]]
+
+
 def test_the_heap_of_the_loops_is_the_one_they_cycled_through(machine, text):
     """64 MiB in a quick calibration, where the same heap has hits and pauses of its own."""
     prices = derive(machine, "go1.27")
