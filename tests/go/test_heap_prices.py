@@ -89,7 +89,7 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
     world.run()
     begun = world.gc.log.cycles[-1].heap0
     third = Fraction(eighths(begun) - eighths(4 * MIB), 24)
-    assert 16 * MIB < begun < 32 * MIB and third.denominator > 1
+    assert 12 * MIB < begun < 32 * MIB and third.denominator > 1
     assert world.sched.pay("stw_mark_term") == 50 * NS + 300 * NS * third.numerator // third.denominator
     assert [int(arrays[name][SPC]) for name in ("zero_price", "mark_object")] == [
         10 * NS + 60 * NS * third.numerator // third.denominator,
