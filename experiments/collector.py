@@ -16,7 +16,8 @@ def cpu_time(world: World, seen: Sequence[Cycle]) -> int:
 
 
 def peak_heap(world: World, seen: Sequence[Cycle]) -> int:
-    """The largest live heap so far by the runtime's own count (heapLive), which falls at the end of a cycle alone."""
+    """The largest live heap so far by the runtime's own count (heapLive), which falls at the end of a cycle, and where
+    caches are flushed: to be asked before that."""
     return max([one.heap1 for one in seen] + [int(world.heap.fields.heap_live)])
 
 

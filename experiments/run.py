@@ -247,9 +247,11 @@ def run(
 
 
 def _result(scenario: Scenario, world: World, load: Load, series: Series, cut_short: bool) -> Result:
-    """Read everything off a world; its Ps' caches are flushed for that, as ReadMemStats does."""
+    """Read everything off a world; its Ps' caches are flushed for that, as ReadMemStats does, which takes what they have not
+    used off the live heap: its peak is what it was before."""
+    collected = collector.figures(world)
     flush_all_mcaches(world.heap.header)
-    metrics = read_metrics(world) | collector.figures(world) | load.figures
+    metrics = read_metrics(world) | collected | load.figures
     if load.response is not None:
         metrics["/sim/requests/arrived:requests"] = load.requests
         metrics["/sim/requests/done:requests"] = load.response.summary().count
