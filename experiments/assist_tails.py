@@ -17,14 +17,15 @@ Assumed: what the machine file says of assists (30 ns to enter one) and of scann
 any number of Ps can share.
 
 Outcome: a goroutine that allocates while the collector marks must do at least 64 KiB of scan work or find as much credit,
-each request anew. At a third of the load a fifth of the slow mallocs are assists and most are sweeping (a refill that
+each request anew. At a third of the load a quarter of the slow mallocs are assists and most are sweeping (a refill that
 sweeps on its way to a span with room); near saturation, where no idle P marks and credit runs out, four in five: the
-99.9th percentile of malloc is 5 us with them, 0.8 us without. Responses feel it exactly there: at 82 and 91 % busy the
-99th percentile falls by 29 and 26 % without assists, for a heap that peaks 17 and 23 % higher; below, seeds differ by more. Issue
-56966 has a factor of 20, on a machine and a program that are not described in full: the sign is right, the size is not
-shown. GOGC=400 helps while there are idle Ps; near saturation its few cycles are as long as the others, nobody is slowed down, a queue builds up,
-and the 99.9th percentile is 59 % worse at 82 % busy (11 % better at 91): as that issue says, it is better for running fewer cycles, not for better ones.
-At a given load for each P assists are half to seven in ten of the slow mallocs whatever the number of Ps; stops of the world, a
+99.9th percentile of malloc is 2 to 6 us with them, 0.7 to 1 us without. Responses feel it exactly there: at 83 and 92 % busy
+the 99th percentile falls by 48 and 34 % without assists, for a heap that peaks 15 and 22 % higher; below, seeds differ by more.
+Issue 56966 has a factor of 20, on a machine and a program that are not described in full: the sign is right, the size is not
+shown. GOGC=400 helps while there are idle Ps; near saturation its few cycles are as long as the others, nobody is slowed
+down, a queue builds up, and the 99.9th percentile is 2 and 9 % better only: as that issue says, it is better for running
+fewer cycles, not for better ones.
+At a given load for each P assists are six to seven in ten of the slow mallocs whatever the number of Ps; stops of the world, a
 malloc for each P at a time, are rarer by it.
 """
 

@@ -39,10 +39,10 @@ def test_causes_add_up_to_what_is_slow(answer):
 
 
 def test_assists_take_over_as_idle_ps_go(by):
-    shares = [by["as is", rate].slow["assist"] / by["as is", rate].slow["all"] for rate in RATES]
-    assert shares[0] < 0.5 and shares[1] > 0.6
+    shares, sweeping = ([by["as is", rate].slow[one] / by["as is", rate].slow["all"] for rate in RATES] for one in ("assist", "sweep"))
+    assert shares[0] < 0.6 < shares[1]
+    assert sweeping[0] > 1.5 * sweeping[1]
     assert by["as is", RATES[1]].busy > 0.8 and by["as is", RATES[0]].busy < 0.4
-    assert by["as is", RATES[0]].slow["sweep"] > by["as is", RATES[0]].slow["assist"]
 
 
 def test_without_assists_malloc_has_shorter_tails_and_the_heap_overshoots(by):
@@ -50,7 +50,7 @@ def test_without_assists_malloc_has_shorter_tails_and_the_heap_overshoots(by):
         assert by["no assists", rate].slow["assist"] == 0
         assert by["no assists", rate].slow["sweep"] == pytest.approx(by["as is", rate].slow["sweep"], rel=0.35)
     busy, none = by["as is", RATES[1]], by["no assists", RATES[1]]
-    assert none.malloc_ns["p99.9"] < 0.5 * busy.malloc_ns["p99.9"]
+    assert none.malloc_ns["p99.9"] < 0.6 * busy.malloc_ns["p99.9"]
     assert none.response_us["p99"] < busy.response_us["p99"]
     assert 1.05 < none.peak_mib / busy.peak_mib < 1.4
     idle = by["as is", RATES[0]].peak_mib
