@@ -110,13 +110,14 @@ def _run_all(
 ) -> None:
     """All real runs, and the calibration between them; ``known``: the machine file to compare the host with, if it is no
     scenario's."""
+    wanted = {name: [one.loops(known) for one in versions] for name, versions in real.items()}
     done, steps = 0, repeat * len(real)
     for number in range(repeat):
         for name, versions in real.items():
             written = write(versions[0].scenario, kinds, folder)
             watch(done / steps, f"{name}, run {number + 1} of {repeat}")
-            for one in versions:
-                one.repeat(written, one.loops(known))
+            for one, loops_of_one in zip(versions, wanted[name], strict=True):
+                one.repeat(written, loops_of_one)
             _remove(written)
             done += 1
             if measured is not None:

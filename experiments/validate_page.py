@@ -23,9 +23,10 @@ done and what is left out, `experiments/validate_figures.py` what each figure is
 
     allocsim validate {command}
 
-Simulated latencies of malloc, throughput, first touches, and what marking and assists took are told with the interruptions of the machine at the time,
-which a loop that only reads the clock showed beside each workload, and with memory that the host of a virtual machine had
-taken away, which a loop showed that writes to as many pages as the heap has (`experiments/validate_memory.py`).
+Simulated latencies of malloc and throughput are told with the interruptions of the machine at the time, which a loop that
+only reads the clock showed beside each workload; they, first touches, and what marking and assists took are told with memory
+that the host of a virtual machine had taken away, which a loop showed that writes to as many pages as the heap has
+(`experiments/validate_memory.py`).
 Everything else is as simulated. How fast the host was relative to its calibration, loops of
 `allocsim calibrate` told that were run again before each real run (`experiments/validate_host.py`); nothing
 that is simulated is changed by it. Real runs are spread over the whole time, so that the spread of a workload's own has what the

@@ -18,12 +18,12 @@ const (
 	spinning       = 50 * time.Millisecond
 	thinking       = 250 // nanoseconds between two mallocs, besides writing to the object
 	cacheLine      = 64
-	mostDisturbed  = 0.2 // of the calls
-	fewest         = 200 // readings that a row is told from: two of them are its last hundredth
-	shortestAssist = 4000      // nanoseconds; half of one a byte more is for clearing
+	mostDisturbed  = 0.2                    // of the calls
+	fewest         = 200                    // readings that a row is told from: two of them are its last hundredth
+	shortestAssist = 4000                   // nanoseconds; half of one a byte more is for clearing
 	writing        = 400 * time.Millisecond // to pages again
 	longestTurn    = 500 * time.Millisecond // of writes to all of them
-	whileMarking   = 0x80 // with the number of a type: the collector marked when that malloc began
+	whileMarking   = 0x80                   // with the number of a type: the collector marked when that malloc began
 )
 
 // Hits are told apart by how many other mallocs were since the type's last: the more, the less of what malloc reads is at
@@ -337,4 +337,3 @@ func undisturbed(s *sample, perNs float64) map[string]float64 {
 		"p99": s.quantile(0.99 * share), "mean99": s.upTo(0.99 * share),
 	}
 }
-
