@@ -444,7 +444,7 @@ def test_page_is_written_with_its_figures(tmp_path):
     [
         (["-o", "errors"], "name a file that ends with .md"),
         (["-o", "nowhere/errors.md"], "there is no directory nowhere"),
-        (["--go", "/nowhere/go"], "go did not run"),
+        (["--go", "/nowhere/go"], "nowhere/go: No such file or directory"),
     ],
 )
 def test_bad_input_is_one_line(arguments, why):
