@@ -111,13 +111,20 @@ class _Tuner:
     """What a run shows, and what to change for it: the think time, and the share of pointers where that is a guess.
 
     ``rate``: bytes a second wanted; ``cost``: seconds that marking a byte should take, None if pointers are told, or it
-    is not. ``seen``: the last share of pointers, and what marking a byte took with it.
+    is not. ``seen``: the last share of pointers, and what marking a byte took with it; ``slope``: what it takes more for
+    all pointers than for none.
     """
 
     recorded: Recording
     rate: float
     cost: float | None
     seen: tuple[float, float] | None = None
+    slope: float | None = None
+
+    @property
+    def off(self) -> float:
+        """Relative error of what marking a byte took."""
+        return abs(self.seen[1] / self.cost - 1) if self.seen is not None and self.cost is not None else 0.0
 
     def think(self, result: Result, workload: Workers) -> tuple[int, float]:
         """The next think time, and the rate of this run."""
@@ -126,15 +133,16 @@ class _Tuner:
         return max(round(workload.mix.think + off), 0), rate
 
     def pointers(self, result: Result, share: float) -> float | None:
-        """The next share of pointers, along the line through the last two runs (a first slope is a guess)."""
+        """The next share of pointers, along the line through the last two runs that differ (a first slope is a guess)."""
         ours = mark_cost(of_simulated(result.cycles, result.scenario.version, exact=True))
         if self.cost is None or ours is None:
             return None
-        slope = 1.4 * ours
-        if self.seen is not None and share != self.seen[0]:
-            slope = max((ours - self.seen[1]) / (share - self.seen[0]), ours / 2)
+        if self.seen is None or self.slope is None:
+            self.slope = 1.4 * ours
+        elif abs(share - self.seen[0]) > 2 * CLOSE:
+            self.slope = max((ours - self.seen[1]) / (share - self.seen[0]), ours / 2)
         self.seen = share, ours
-        return min(max(share + (self.cost - ours) / slope, 0.0), 1.0)
+        return min(max(share + (self.cost - ours) / self.slope, 0.0), 1.0)
 
 
 def _calibrated(
@@ -152,7 +160,7 @@ def _calibrated(
         think, rate = tuner.think(result, workload)
         pointers = tuner.pointers(result, share)
         close = abs(rate / first.fit.rate - 1) <= CLOSE or think == workload.mix.think
-        if i == RUNS - 1 or (close and (pointers is None or abs(pointers - share) < 2 * CLOSE)):
+        if i == RUNS - 1 or (close and (pointers in (None, share) or tuner.off < 2 * CLOSE)):
             break
         following = now.with_values(think, pointers, sets)
         if following.raw == now.raw:
@@ -179,7 +187,7 @@ def _unmet(found: Draft, rate: float, tuner: _Tuner) -> Iterator[str]:
             f"the scenario allocates {rate / _MB:.4g} MB a second, the recorded program {tuner.rate / _MB:.4g}, with"
             f" {workload['think']} before each malloc of {workload['goroutines']} goroutines"
         )
-    if tuner.cost is not None and tuner.seen is not None and abs(tuner.seen[1] / tuner.cost - 1) > 5 * CLOSE:
+    if tuner.cost is not None and tuner.seen is not None and tuner.off > 5 * CLOSE:
         share, ours = tuner.seen
         yield (
             f"collecting takes {ours * _MB * 1e3:.2g} ms of CPU time for each MB marked, {tuner.cost * _MB * 1e3:.2g}"

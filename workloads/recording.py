@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from sim.go.params import nearest_version
+from sim.go.state import PAGE_SIZE
 from sim.metrics.gctrace import GcLine
 from workloads import gotrace_model as t
 from workloads.gctrace_log import GcLog, gctrace_part, read_log
@@ -37,6 +38,7 @@ DEFAULT_TABLE = Path(__file__).parent / "data" / "json.csv"
 _MIB = 1 << 20
 _HEAD = 1 << 20  # bytes looked at to tell a kind of file
 _GUESS = "half of the objects are full of them at a guess, or as many as the recorded cost of marking asks for"
+_LARGEST = 100  # of the largest live heap, what one object may have at most where the shipped table tells sizes
 _LEAST_GOAL = 4 << 20  # the first cycle's, with GOGC=100 (mgcpacer.go:defaultHeapMinimum)
 
 
@@ -281,9 +283,11 @@ def _sizes(
             )
         cautions.append(f"a profile does not tell pointers: {_GUESS}")
         return Sizes(found, "the heap profile", live=any(row.live for row in found))
-    rows = read_size_table(DEFAULT_TABLE).rows
+    most = max(max(one.live for one in cycles) / _LARGEST, PAGE_SIZE)
+    rows = tuple(row for row in read_size_table(DEFAULT_TABLE).rows if row.size <= most)
     cautions.append(
-        f"a gctrace log does not tell sizes: those of a program that decodes JSON are taken; nor pointers: {_GUESS}"
+        "a gctrace log does not tell sizes: those of a program that decodes JSON are taken, up to"
+        f" {rows[-1].size >> 10} KiB; nor pointers: {_GUESS}"
     )
     return Sizes(rows, f"workloads/data/{DEFAULT_TABLE.name}, for want of better")
 

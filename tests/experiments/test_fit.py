@@ -42,6 +42,15 @@ def test_the_scenario_collects_as_the_real_program_did(name, version):
     assert found.met == ("rate", "gc_share") and len(table(found)) == 7
 
 
+@pytest.mark.skipif(PLAIN, reason="millions of allocations")
+def test_a_log_alone_gives_a_scenario_that_collects_as_often():
+    found = fit([f"{CHURN}.log"])
+    theirs, ours = found.recorded, found.simulated
+    for figure in ("cycles", "trigger", "marked", "goal", "gc_share"):
+        assert getattr(ours, figure) == pytest.approx(getattr(theirs, figure), rel=0.05)
+    assert ours.rate == pytest.approx(theirs.rate, rel=0.02)
+
+
 def test_the_file_is_a_scenario_that_says_where_numbers_come_from(tmp_path, fit_command):
     status, out, err = fit_command(f"{JSON}.log", f"{JSON}.pb.gz", "--no-run", "--set", "gogc=200", "-o", "own.toml")
     assert (status, out) == (0, "")
