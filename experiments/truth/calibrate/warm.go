@@ -23,6 +23,8 @@ const (
 	shortestAssist = 4000                   // nanoseconds; half of one a byte more is for clearing
 	writing        = 400 * time.Millisecond // to pages again
 	longestTurn    = 500 * time.Millisecond // of writes to all of them
+	largestInline  = 512                    // slots of spans that may hold their own bitmaps,
+	inline         = 128                    // in so many bytes
 	whileMarking   = 0x80                   // with the number of a type: the collector marked when that malloc began
 )
 
@@ -84,7 +86,8 @@ func mixable() []object {
 // before it has finished the last, and find all that malloc reads in its first cache. Calls that find a slot in the span
 // of the type's last one are counted while the collector keeps the heap as it would anybody's, those while it marks
 // apart, but for those that mark themselves; all others, which refill, while it is collected and swept between
-// two rounds, so that none of them sweeps. Those that touch new memory are left out. What is alive in the end is told by
+// two rounds, so that none of them sweeps: a span that gives all its slots was a fresh one, any other a swept one with
+// room. Those that touch new memory are left out. What is alive in the end is told by
 // type, for what the runtime says of marking it, and how long memory that the host took has to be waited for. With -inorder the oldest dies, not any: nothing is told then but by the
 // runtime, of marking what it finds in the order in which it was allocated.
 func mixed() {
@@ -126,7 +129,7 @@ func mixed() {
 	}
 	row("withheld", []any{*mib, procs}, map[string]float64{"wait": withheld(turn)})
 	for k, o := range kinds {
-		var refills sample
+		var refills, fresh sample
 		var hits [len(sinceLast)]sample
 		var marking [len(place)]sample
 		alive := 0
@@ -138,6 +141,7 @@ func mixed() {
 				marking[i].merge(&m.mixes[k].marking[i])
 			}
 			refills.merge(&m.mixes[k].refills)
+			fresh.merge(&m.mixes[k].fresh)
 			for i, p := range m.alive {
 				if p != nil && int(m.aliveOf[i]) == k {
 					alive++
@@ -158,6 +162,7 @@ func mixed() {
 		tell("hit", merged(hits[:]))
 		tell("hit_marking", merged(marking[:]))
 		tell("refilled", &refills)
+		tell("refilled_fresh", &fresh)
 		row("alive", []any{o.size, o.kind, *mib, procs}, map[string]float64{"objects": float64(alive)})
 	}
 }
@@ -191,12 +196,16 @@ func newMixer(kinds []object, part int, seed uint64) *mixer {
 	return m
 }
 
-// work allocates a part each time it may begin, and counts the calls that it is told to.
+// work allocates a part each time it may begin, and counts the calls that it is told to. It is bound to no thread, nor is a
+// program: the runtime runs collections and sweeps on the thread of the P that is at hand, and another thread would often
+// be one of another CPU, from whose cache refills then had to fetch all that sweeping wrote.
 func (m *mixer) work(begin <-chan int, done chan<- bool) {
-	runtime.LockOSThread()
 	for counted := range begin {
 		ours := counted == ofRefills
 		asked()
+		for k := range m.mixes {
+			m.mixes[k].taken = 0 // a collection gave all spans back
+		}
 		for left := m.part; left > 0; {
 			n := 0
 			for ; n < batch && left > 0; n++ {
@@ -279,14 +288,17 @@ func (o object) assists(took uint32) bool {
 }
 
 // mix gathers the calls of a type: those that find a slot in the span of its last object, by whether the collector marks,
-// and those that do not.
+// and those that do not, by whether the span they take is a fresh one. Which it is shows when the next is taken.
 type mix struct {
 	hits        [len(sinceLast)]sample
 	marking     [len(place)]sample
 	refills     sample
+	fresh       sample
 	first, last uintptr // pages of that span
 	at          uintptr // of that object
 	call        int     // that made it
+	taken       int     // slots of that span so far, 0 of one whose refill does not count
+	refill      uint32  // what taking it took
 }
 
 // add counts the mixer's nth call.
@@ -298,6 +310,9 @@ func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool, nth 
 	}
 	number := address / page
 	if o.slots() > 1 && number >= m.first && number < m.last { // the one slot again is a span of its own
+		if m.taken > 0 {
+			m.taken++
+		}
 		switch {
 		case marks && next:
 			m.marking[0].add(took)
@@ -313,10 +328,25 @@ func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool, nth 
 		}
 		return
 	}
-	if ours {
+	if o.slots() == 1 && ours {
 		m.refills.add(took)
+	} else if m.taken > 0 && ours {
+		if m.taken >= o.free() {
+			m.fresh.add(m.refill)
+		} else {
+			m.refills.add(m.refill)
+		}
 	}
+	m.taken, m.refill = 1, took
 	m.first, m.last = number, number+uintptr(o.pages)
+}
+
+// free are the slots of a fresh span, of which bitmaps at its end may take some.
+func (o object) free() int {
+	if o.size <= largestInline {
+		return (o.pages*page - inline) / o.size
+	}
+	return o.slots()
 }
 
 // merged is all readings of some samples.
