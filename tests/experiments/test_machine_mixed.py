@@ -86,6 +86,15 @@ def test_hits_are_told_apart_by_what_lies_between_as_far_as_they_were_timed():
     assert not derived().few and not derived().next, "a file without such calls"
 
 
+def test_refills_with_fresh_spans_take_what_is_more_than_a_hit_and_those_of_fewer_ps_stand_for_missing_ones():
+    found = tables()
+    found["refilled_fresh"] = Table("m.toml: refilled_fresh", "s", "ns", {(4096, "scan", 4, 1): row(600, 900, 1500, 3000, 1000)})
+    mine = mixed(found, "scan", 4, 2, FRESH.get)
+    assert set(mine.fresh) == {4096} and mine.fresh[4096].cells[512] == pytest.approx(1000 * (900 - 200), rel=0.01)
+    assert mine.fresh[4096].mean == round(1000 * (0.99 * (1000 - 240) + 0.01 * (3000 - 900)))
+    assert mine.refills == derived().refills and not derived().fresh, "a file without such calls"
+
+
 def test_refills_of_the_smallest_slots_may_be_too_few():
     rows = tables(without=[("refilled", 64, "scan", 4, procs) for procs in (1, 2)])
     elsewhere = {(64, "scan", 32, 1): row(210, 320, 640, 1020, 365)}

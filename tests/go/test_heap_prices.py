@@ -11,6 +11,7 @@ from sim.go.metrics import latency_counts, settle_hits, shares
 from sim.go.state import (
     ALL,
     FAST,
+    FRESH,
     HIT_APART,
     HIT_CLEARED,
     HIT_FEW,
@@ -135,6 +136,22 @@ def test_a_hit_after_other_work_has_a_price_of_its_own_and_is_as_long_as_one_of_
     expected[bucket_of_int(fast)] += apart[HIT_FRESH]
     assert np.abs(others[ALL] - expected)[: bucket_of_int(30 * NS) + 1].max() <= 1100 and counts[ZEROING].sum() > 0
     assert others[FAST].sum() == others[ALL].sum()
+
+
+@pytest.mark.parametrize("think", [0, 50 * NS])
+def test_a_fresh_span_has_the_price_of_the_heap_with_other_work_before_it_and_in_a_loop_another(think):
+    world = a_world([replace(heap(4, 10), refill_fresh=(Price(4000 * NS),) * 136)])
+    turn = [*([(COMPUTE, 0, 0, think, 0)] if think else []), (ALLOC, NEEDZERO | NOSCAN, NO_OBJ, SIZE, 0)]
+
+    def body(g):
+        yield g.run(np.array(turn * 100 * (8192 // SIZE), OP), 1)
+
+    world.go(body)
+    world.run()
+    counts, times, _ = latency_counts(world)
+    assert counts[FRESH].sum() == pytest.approx(100, abs=2) and not world.gc.log.cycles
+    expected = 4000 * NS if think else made_up_prices().refill_fresh[SPC].mean
+    assert times[FRESH] / counts[FRESH].sum() == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
