@@ -23,6 +23,7 @@ const (
 	shortestAssist = 4000                   // nanoseconds; half of one a byte more is for clearing
 	writing        = 400 * time.Millisecond // to pages again
 	longestTurn    = 500 * time.Millisecond // of writes to all of them
+	tinyBlock      = 16                     // bytes of a slot that small objects without pointers share
 	largestInline  = 512                    // slots of spans that may hold their own bitmaps,
 	inline         = 128                    // in so many bytes
 	whileMarking   = 0x80                   // with the number of a type: the collector marked when that malloc began
@@ -178,6 +179,7 @@ type mixer struct {
 	oldest  int
 	part    int // bytes between two collections, as many as are alive
 	calls   int
+	blocks  int // the type of tiny blocks
 	took    []uint32
 	at      []uintptr
 	order   []uint8
@@ -187,6 +189,11 @@ func newMixer(kinds []object, part int, seed uint64) *mixer {
 	m := &mixer{kinds: kinds, draw: lottery(kinds, seed), random: xorshift(seed), part: part}
 	m.took, m.at, m.order = array[uint32](batch), array[uintptr](batch), array[uint8](batch)
 	m.mixes = array[mix](len(kinds))
+	for k, o := range kinds {
+		if o.size == tinyBlock && o.kind == "noscan" {
+			m.blocks = k
+		}
+	}
 	bytes := 0
 	for i := 0; i < batch; i++ {
 		bytes += kinds[m.draw()].size
@@ -204,7 +211,7 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 		ours := counted == ofRefills
 		asked()
 		for k := range m.mixes {
-			m.mixes[k].taken = 0 // a collection gave all spans back
+			m.mixes[k].giveBack() // as the collection did
 		}
 		for left := m.part; left > 0; {
 			n := 0
@@ -229,6 +236,12 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 				kind := k &^ whileMarking
 				if counted != ofNothing {
 					m.calls++
+					if m.kinds[kind].tiny() { // two get a slot of 16 B
+						if m.at[i]%tinyBlock != 0 || m.mixes[m.blocks].holds(m.at[i]) {
+							continue
+						}
+						kind = uint8(m.blocks)
+					}
 					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], k != kind, ours, m.calls)
 				}
 			}
@@ -299,6 +312,7 @@ type mix struct {
 	call        int     // that made it
 	taken       int     // slots of that span so far, 0 of one whose refill does not count
 	refill      uint32  // what taking it took
+	gaps        bool    // between those slots, which no fresh span has
 }
 
 // add counts the mixer's nth call.
@@ -309,9 +323,10 @@ func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool, nth 
 		return
 	}
 	number := address / page
-	if o.slots() > 1 && number >= m.first && number < m.last { // the one slot again is a span of its own
+	if o.slots() > 1 && m.holds(address) { // the one slot again is a span of its own
 		if m.taken > 0 {
 			m.taken++
+			m.gaps = m.gaps || !next
 		}
 		switch {
 		case marks && next:
@@ -330,15 +345,32 @@ func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool, nth 
 	}
 	if o.slots() == 1 && ours {
 		m.refills.add(took)
-	} else if m.taken > 0 && ours {
+	} else if m.taken > 0 {
 		if m.taken >= o.free() {
 			m.fresh.add(m.refill)
 		} else {
 			m.refills.add(m.refill)
 		}
 	}
-	m.taken, m.refill = 1, took
+	m.taken, m.refill, m.gaps = 1, took, address%page != 0
+	if !ours {
+		m.taken = 0
+	}
 	m.first, m.last = number, number+uintptr(o.pages)
+}
+
+// tiny tells whether malloc puts more than one such object into a slot.
+func (o object) tiny() bool { return o.kind == "noscan" && o.size < tinyBlock }
+
+// holds tells whether the span of the last object has this address too.
+func (m *mix) holds(address uintptr) bool { return address/page >= m.first && address/page < m.last }
+
+// giveBack ends a span that was not full yet: one without gaps so far may have been a fresh one or not.
+func (m *mix) giveBack() {
+	if m.taken > 0 && m.gaps {
+		m.refills.add(m.refill)
+	}
+	m.taken = 0
 }
 
 // free are the slots of a fresh span, of which bitmaps at its end may take some.
