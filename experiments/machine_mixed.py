@@ -75,9 +75,9 @@ def mixed(
                 whole = _row(tables["refilled"].row(*key, used))
                 added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
                 found.refills[size] = _price(added)
-            whole = _fresh(tables, key, procs)
-            if whole is not None:
-                found.fresh[size] = _price(_less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]}))
+            new = _fresh(tables, key, procs)
+            if new is not None:
+                found.fresh[size] = _price(_less(new, {**dict.fromkeys(new, hit["p50"]), "mean": hit["mean"]}))
         else:
             used = _measured_on(tables, ("refilled",), key, procs)
             whole = _row(tables["refilled"].row(*key, used))
