@@ -101,8 +101,8 @@ def _hits(tables: Mapping[str, Table], key: Key, found: Mixed) -> Row:
         found.marking[size] = _price(marking)
     if "hit_after" in tables:
         for told, name, after in (
-            (found.some, "hit", "to 15 others"),
-            (found.few, "hit", "to 3 others"),
+            (found.some, "hit", "to 31 others"),
+            (found.few, "hit", "to 7 others"),
             (found.next, "hit_marking", "marking, next slot"),
         ):
             row = _told(tables, key, name, after)

@@ -294,8 +294,8 @@ HIT_FEW = 4
 HIT_MARKING = 5
 HIT_NEXT = 6
 HIT_KINDS = 7
-FEW_OTHERS = 4  # fewer than that, as truth/calibrate/warm.go has it
-SOME_OTHERS = 16
+FEW_OTHERS = 8  # fewer than that, as truth/calibrate/warm.go has it
+SOME_OTHERS = 32
 
 # what a timeline is told of within mallocgc
 WORK_ASSIST = 1

@@ -76,7 +76,7 @@ def test_missing_rows_are_those_of_fewer_ps():
 def test_hits_are_told_apart_by_what_lies_between_as_far_as_they_were_timed():
     found = tables()
     key = 64, "scan", 4, 2
-    rows = {(*key, "to 3 others"): row(9, 11, 15, 80, 12), (*key, "more others"): row(12, 25, 60, 200, 35)}
+    rows = {(*key, "to 7 others"): row(9, 11, 15, 80, 12), (*key, "more others"): row(12, 25, 60, 200, 35)}
     found["hit_after"] = Table("m.toml: hit_after", "s", "ns", rows)
     found["hit_marking"] = Table("m.toml: hit_marking", "s", "ns", {key: row(20, 60, 90, 300, 70)})
     mine = mixed(found, "scan", 4, 2, FRESH.get)

@@ -208,7 +208,7 @@ def test_writing_to_the_object_is_other_work():
 
 
 @pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
-@pytest.mark.parametrize(("others", "kind"), [(3, HIT_FEW), (4, HIT_SOME), (15, HIT_SOME), (16, HIT_APART)])
+@pytest.mark.parametrize(("others", "kind"), [(7, HIT_FEW), (8, HIT_SOME), (31, HIT_SOME), (32, HIT_APART)])
 def test_a_hit_is_priced_by_how_many_other_mallocs_lie_between(others, kind):
     world = a_world([heap(4, 10)])
 
