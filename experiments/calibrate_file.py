@@ -43,7 +43,9 @@ SOURCES = {
     "hit_marking": "mixed: such calls while the collector marks, but for those in which an assist was",
     "hit_after": "mixed: the same calls by how many other mallocs were between the type's last one and them, and while "
     "the collector marks by whether their slot is the one after it",
-    "refilled": "mixed: the other calls, in rounds of the same processes with runtime.GC() between them",
+    "refilled": "mixed: the other calls, in rounds of the same processes with runtime.GC() between them; of spans with "
+    "more slots than one, those that get a swept span with room",
+    "refilled_fresh": "mixed: those of such calls that get a fresh span, which gives all its slots",
     "alive": "mixed: objects alive in the end",
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",
     "marked_in_order": "mixed: the same on one P, in processes where the oldest object dies instead of any",
@@ -238,6 +240,8 @@ def _version(version: str, toolchain: str, found: Measurements, own: Collection[
         steps = found.singles(version, "steps")
         yield from _measured({name: steps[name] for name in own}, ASSUMABLE)
     for name in [*TABLES, *OPTIONAL]:
+        if name == "refilled_fresh" and not found.rows(version, name):
+            continue  # there may be too few such calls to tell
         yield from _table(f'"{version}".{name}', name, version, found)
 
 

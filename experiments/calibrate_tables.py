@@ -64,7 +64,7 @@ class Measurements:
     def rows(self, version: str, table: str) -> list[list[Any]]:
         """The rows of a table as a machine file has them, sorted."""
         found = self.tables.get((version, table), {})
-        if table == "refilled":
+        if table in ("refilled", "refilled_fresh"):
             found = _mostly_told(found)
         columns = SPECS[table].split()
         return [_cells(columns, key, found[key]) for key in sorted(found, key=_order)]

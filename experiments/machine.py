@@ -117,7 +117,7 @@ def derive(machine: Machine, version: str) -> Prices:
     assumed = {name: one.reason for name, one in singles.items() if isinstance(one, Assumed)}
     assumed["stack_span"] = "a refill with a fresh span of 2 KiB slots, the same but for mcentral's sets in it"
     assumed["switch"] = "spawn+run+exit less a reused g and less goroutine_exit, which is assumed"
-    heaps, borrowed = _heaps(machine, tables, spans, rows)
+    heaps, borrowed = _heaps(machine, tables, spans, rows, fresh)
     return Prices(
         machine=machine.name,
         version=version,
@@ -421,7 +421,11 @@ def _on_lines(rows: Sequence[_Row], size: int) -> _Row:
 
 
 def _heaps(
-    machine: Machine, tables: Mapping[str, Table], spans: _Spans, rows: Mapping[str, Sequence[_Row]]
+    machine: Machine,
+    tables: Mapping[str, Table],
+    spans: _Spans,
+    rows: Mapping[str, Sequence[_Row]],
+    fresh: Sequence[Price],
 ) -> tuple[tuple[HeapPrices, ...], dict[str, str]]:
     """Mallocs on recycled memory by Ps and the size of the heap, rising: as far as warm, hit, refilled and paused have it;
     and what stands for rows that are missing.
@@ -443,21 +447,23 @@ def _heaps(
     for procs, mib in sorted(sizes):
         cleared = {kind: _cleared(rows[kind], kind, tables.get("warm"), mib, spans) for kind in KINDS}
         calls = {kind: mixed(tables, kind, mib, procs, partial(_single, rows[kind], kind, spans)) for kind in KINDS}
-        zero, refills = [], []
+        zero, refills, others = [], [], []
         hits: dict[str, list[Price]] = {name: [] for name in ("hit", "hit_some", "hit_few", "marking", "marking_next")}
-        for sizeclass, kind in _CLASSES:
+        for spc, (sizeclass, kind) in enumerate(_CLASSES):
             at, size = _on_lines(cleared[kind], _SIZES[sizeclass]), _SIZES[sizeclass]
             zero.append(round(at.zero))
             one = sizeclass > 0 and spans.slots(size, kind) == 1
             for name, price in _hits(calls[kind], size, one, Price(round(at.fast) + round(at.zero))).items():
                 hits[name].append(price)
             refills.append(_at_size(calls[kind].refills or alone[kind], size))
+            others.append(fresh[spc] if one or not calls[kind].fresh else _at_size(calls[kind].fresh, size))
         found.append(
             HeapPrices(
                 procs=procs,
                 nbytes=mib * _MIB,
                 zero=tuple(zero),
                 refill_partial=tuple(refills),
+                refill_fresh=tuple(others),
                 stopped=paused[mib],
                 **{name: tuple(prices) for name, prices in hits.items()},
             )

@@ -48,6 +48,7 @@ OPTIONAL = {
     "hit_marking": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "hit_after": "size# kind mib# procs# after p10~ p50~ p90~ p99~ mean99~",
     "refilled": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
+    "refilled_fresh": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "alive": "size# kind mib# procs# objects=",
     "marked": "mib# procs# cpu~",
     "marked_in_order": "mib# cpu~",

@@ -1,7 +1,7 @@
 """Mallocs of a program that does other things between them, from a machine's tables hit and refilled.
 
 Of spans with more slots than one a hit is what was timed, and a refill from a swept span what the other calls of the same
-size take besides. A span of one slot has no hits, and none of its refills finds a swept span with room: what such calls
+size take besides, and one with a fresh span, which gives all its slots. A span of one slot has no hits, and none of its refills finds a swept span with room: what such calls
 take besides a fresh span is the ``singles``' own. Sizes in between have hits too (6 slots in a span of 56 KiB), but none
 was timed: on the line to them lies what is left of the calls for one slot once what a refill adds to the next smaller
 size is off.
@@ -33,7 +33,7 @@ Row = dict[str, Fraction]
 @dataclass(slots=True)
 class Mixed:
     """Prices by measured slot size, empty where nothing was measured: ``hits`` clear a slot of the span at hand, ``marking``
-    do so while the collector marks, ``refills`` from swept spans add to hits, ``singles`` clear the only slot of a fresh
+    do so while the collector marks, ``refills`` from swept spans and ``fresh`` ones add to hits, ``singles`` clear the only slot of a fresh
     span, which is paid apart.
 
     ``some``, ``few``: hits after fewer other mallocs than ``hits``; ``next``: those while marking that take the next slot. Empty
@@ -48,6 +48,7 @@ class Mixed:
     few: dict[int, Price] = field(default_factory=dict)
     next: dict[int, Price] = field(default_factory=dict)
     refills: dict[int, Price] = field(default_factory=dict)
+    fresh: dict[int, Price] = field(default_factory=dict)
     singles: dict[int, Price] = field(default_factory=dict)
     borrowed: dict[int, int] = field(default_factory=dict)
 
@@ -74,6 +75,9 @@ def mixed(
                 whole = _row(tables["refilled"].row(*key, used))
                 added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
                 found.refills[size] = _price(added)
+            new = _fresh(tables, key, procs)
+            if new is not None:
+                found.fresh[size] = _price(_less(new, {**dict.fromkeys(new, hit["p50"]), "mean": hit["mean"]}))
         else:
             used = _measured_on(tables, ("refilled",), key, procs)
             whole = _row(tables["refilled"].row(*key, used))
@@ -97,8 +101,8 @@ def _hits(tables: Mapping[str, Table], key: Key, found: Mixed) -> Row:
         found.marking[size] = _price(marking)
     if "hit_after" in tables:
         for told, name, after in (
-            (found.some, "hit", "to 15 others"),
-            (found.few, "hit", "to 3 others"),
+            (found.some, "hit", "to 31 others"),
+            (found.few, "hit", "to 7 others"),
             (found.next, "hit_marking", "marking, next slot"),
         ):
             row = _told(tables, key, name, after)
@@ -124,6 +128,13 @@ def _told(tables: Mapping[str, Table], key: Key, name: str, after: str) -> Row |
     if found is None and name in tables:
         found = tables[name].rows.get(key)
     return None if found is None else _row(found)
+
+
+def _fresh(tables: Mapping[str, Table], key: Key, procs: int) -> Row | None:
+    """The row of refills with fresh spans on so many Ps, or the nearest number below that has one; None if none has."""
+    rows = tables["refilled_fresh"].rows if "refilled_fresh" in tables else {}
+    told = (rows.get((*key, fewer)) for fewer in range(procs, 0, -1))
+    return next((_row(one) for one in told if one is not None), None)
 
 
 def _row(readings: Mapping[str, Reading]) -> Row:

@@ -137,6 +137,7 @@ class HeapPrices:
     By span class: ``zero`` what clearing a slot adds in a loop that does nothing but malloc, picoseconds; ``hit`` all
     that a malloc takes which clears a slot of the span at hand, where the program does something else in between (what
     the CPU has left to write is written meanwhile); ``marking`` such a malloc while the collector marks; ``refill_partial`` trading a full span for a swept one with room.
+    ``refill_fresh`` the same for a fresh one, with other work before it; empty as `Prices` has it.
     ``stopped``: what the collector does with the world stopped, before marking and again after it, picoseconds; None as ``steps`` has it.
     ``hit_some``, ``hit_few``: hits after fewer other mallocs since the last from that span class than ``hit`` is for; ``marking_next``:
     those while marking that take the slot after the last one; empty as the other.
@@ -152,6 +153,7 @@ class HeapPrices:
     hit_some: tuple[Price, ...] = ()
     hit_few: tuple[Price, ...] = ()
     marking_next: tuple[Price, ...] = ()
+    refill_fresh: tuple[Price, ...] = ()
 
     def hits(self) -> tuple[tuple[Price, ...], ...]:
         """Hits with other work before them: after many other mallocs, some, few (`sim.go.state`)."""
@@ -193,7 +195,7 @@ class Prices:
 
     ``heaps`` and, by the shape of the heap, ``mark``: by Ps and the size of the heap, rising (`of_procs`, `place`). By span class (136
     entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``refill_fresh`` trading a full span
-    for a fresh one whose pages come from the P's page cache. Per byte, in femtoseconds, by (scan, noscan):
+    for a fresh one whose pages come from the P's page cache, in a loop that does nothing but malloc. Per byte, in femtoseconds, by (scan, noscan):
     ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds. By span class again:
     ``sweep_kept`` sweeping a span of which something survives, ``sweep_freed`` one that goes back to the heap.
     ``stack_copy``, femtoseconds a byte of a stack copied, by the size of the new one: to 8 KiB, to 32 KiB, beyond.

@@ -38,6 +38,7 @@ from sim.go.state import (
     PAGE_SHIFT,
     PARTIAL,
     PRICE_FRESH,
+    PRICE_FRESH_APART,
     PRICE_PARTIAL,
     SCAVENGE,
     SPAN_IN_USE,
@@ -151,6 +152,15 @@ def scavenge_for_span(h: Any, p: Any, scav: Any, growth: Any) -> Any:
 
 
 @jit
+def fresh_row(h: Any, p: Any, spc: Any) -> Any:
+    """The row of the price of a fresh span, which takes longer where the P did something else since its last malloc."""
+    if spc < 2:
+        return np.int64(_LARGE)
+    pr = procs(h)[p]
+    return spc + (PRICE_FRESH if pr.compute_time == pr.compute_seen else PRICE_FRESH_APART)
+
+
+@jit
 def got_pages(h: Any, p: Any, g: Any) -> Any:
     """Pages and a span record are there: make them a span; picoseconds. (mheap.go:allocSpan, mcentral.go:grow)
 
@@ -163,8 +173,7 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
     sp = spans(h)[s]
     if not sp.fresh and not is_resident(h, sp):
         sp.fresh = 1
-    row = PRICE_FRESH + np.int64(g.spanclass) if g.spanclass >= 2 else _LARGE
-    cost = pay(h, p, row)
+    cost = pay(h, p, fresh_row(h, p, np.int64(g.spanclass)))
     g.spent[FRESH if g.spanclass >= 2 else LARGE] += cost
     cost += scavenging
     used = sp.nelems * sp.elemsize

@@ -186,10 +186,11 @@ ALL, TINY, FAST, PARTIAL, FRESH, CENTRAL_WAIT, HEAP_WAIT, PAGE_CACHE, PAGE_SEARC
 ZEROING, LARGE, OFF_P, PROFILE, ASSIST, ASSIST_PARKED, SWEEP, STW, GC_WORKER, SCAVENGE = range(11, 21)
 NUM_CAUSES = len(CAUSES)
 
-# rows of the price table: by span class, then sim.costs.STEPS in order
+# rows of the price table: by span class, fresh spans with other work before them apart; then sim.costs.STEPS in order
 PRICE_FRESH = 0
 PRICE_PARTIAL = NUM_SPAN_CLASSES
-PRICE_STEPS = 2 * NUM_SPAN_CLASSES
+PRICE_FRESH_APART = 2 * NUM_SPAN_CLASSES
+PRICE_STEPS = 3 * NUM_SPAN_CLASSES
 PRICE = np.dtype([("mean", "i8"), ("row", "i8")], align=True)  # row of cells, or -1: always the mean
 
 # a goroutine as the compiled interpreter of operations sees it; index 0 is nobody
@@ -293,8 +294,8 @@ HIT_FEW = 4
 HIT_MARKING = 5
 HIT_NEXT = 6
 HIT_KINDS = 7
-FEW_OTHERS = 4  # fewer than that, as truth/calibrate/warm.go has it
-SOME_OTHERS = 16
+FEW_OTHERS = 8  # fewer than that, as truth/calibrate/warm.go has it
+SOME_OTHERS = 32
 
 # what a timeline is told of within mallocgc
 WORK_ASSIST = 1

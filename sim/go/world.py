@@ -70,6 +70,7 @@ MAX_RUN_AHEAD = 1 * US
 _L = TypeVar("_L", bound=TimedLock)
 # a refill may take mheap.lock with none of mcentral's held; a stack pool takes it inside its own (lockrank.go)
 _SCHED_RANK, _CENTRAL_RANK, _POOL_RANK, _HEAP_RANK = 5, 10, 15, 20
+_PLACED = PRICE_STEPS - PRICE_PARTIAL  # rows of prices that change with the heap
 
 
 def install_prices(heap: Heap, prices: Prices) -> None:
@@ -79,17 +80,17 @@ def install_prices(heap: Heap, prices: Prices) -> None:
     listed: dict[int, Price] = {PRICE_STEPS + i: prices.steps[name] for i, name in enumerate(STEPS)}
     listed |= {PRICE_FRESH + i: price for i, price in enumerate(prices.refill_fresh)}
     rows = tables.allocate("prices", PRICE_STEPS + len(STEPS))
-    # refills from swept spans change with the heap (World.price_heap): a row of cells each
-    rows["row"][PRICE_PARTIAL : PRICE_PARTIAL + NUM_SPAN_CLASSES] = np.arange(NUM_SPAN_CLASSES)
+    # refills from swept spans, and from fresh ones after other work, change with the heap (World.price_heap): a row of cells each
+    rows["row"][PRICE_PARTIAL:PRICE_STEPS] = np.arange(_PLACED)
     varying: dict[tuple[int, ...], int] = {}
     for index, price in listed.items():
         rows["mean"][index] = price.mean
         rows["row"][index] = (
-            -1 if price.cells is None else varying.setdefault(price.cells, NUM_SPAN_CLASSES + len(varying))
+            -1 if price.cells is None else varying.setdefault(price.cells, _PLACED + len(varying))
         )
-    cells = tables.allocate("cells", CELLS * (NUM_SPAN_CLASSES + len(varying)))
+    cells = tables.allocate("cells", CELLS * (_PLACED + len(varying)))
     if varying:
-        cells[CELLS * NUM_SPAN_CLASSES :] = np.concatenate([np.array(x, np.int64) for x in varying])
+        cells[CELLS * _PLACED :] = np.concatenate([np.array(x, np.int64) for x in varying])
     tables.allocate("sweep_kept", NUM_SPAN_CLASSES)[:] = prices.sweep_kept
     tables.allocate("sweep_freed", NUM_SPAN_CLASSES)[:] = prices.sweep_freed
     fields.large_fresh_scan, fields.large_fresh_noscan = prices.large_fresh
@@ -161,6 +162,7 @@ class World:
         if heap_shape not in prices.mark:
             throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
         self._heap_prices = of_procs(prices.heaps, gomaxprocs)
+        self._refill_fresh = prices.refill_fresh
         self._mark_prices = of_procs(prices.mark[heap_shape], gomaxprocs)
         if in_order and IN_ORDER in prices.mark:
             ordered = of_procs(prices.mark[IN_ORDER], gomaxprocs)
@@ -224,9 +226,11 @@ class World:
             arrays[name][:] = [between(one.mean, other.mean, at) for one, other in pairs]
         for spc in range(NUM_SPAN_CLASSES):
             arrays["zero_price"][spc] = between(low.zero[spc], high.zero[spc], at)
-            partial = low.refill_partial[spc], high.refill_partial[spc]
-            arrays["prices"]["mean"][PRICE_PARTIAL + spc] = between(partial[0].mean, partial[1].mean, at)
-            arrays["cells"][CELLS * spc : CELLS * (spc + 1)] = _cells(*partial, at)
+        pairs = [*zip(low.refill_partial, high.refill_partial, strict=True)]  # PRICE_PARTIAL, then PRICE_FRESH_APART
+        pairs += zip(*(heap.refill_fresh or self._refill_fresh for heap in (low, high)), strict=True)
+        for row, (one, other) in enumerate(pairs):
+            arrays["prices"]["mean"][PRICE_PARTIAL + row] = between(one.mean, other.mean, at)
+            arrays["cells"][CELLS * row : CELLS * (row + 1)] = _cells(one, other, at)
         if low.stopped is not None and high.stopped is not None:
             for step in ("stw_sweep_term", "stw_mark_term"):
                 self.step_means[step] = between(low.stopped, high.stopped, at)

@@ -76,7 +76,7 @@ def test_missing_rows_are_those_of_fewer_ps():
 def test_hits_are_told_apart_by_what_lies_between_as_far_as_they_were_timed():
     found = tables()
     key = 64, "scan", 4, 2
-    rows = {(*key, "to 3 others"): row(9, 11, 15, 80, 12), (*key, "more others"): row(12, 25, 60, 200, 35)}
+    rows = {(*key, "to 7 others"): row(9, 11, 15, 80, 12), (*key, "more others"): row(12, 25, 60, 200, 35)}
     found["hit_after"] = Table("m.toml: hit_after", "s", "ns", rows)
     found["hit_marking"] = Table("m.toml: hit_marking", "s", "ns", {key: row(20, 60, 90, 300, 70)})
     mine = mixed(found, "scan", 4, 2, FRESH.get)
@@ -84,6 +84,15 @@ def test_hits_are_told_apart_by_what_lies_between_as_far_as_they_were_timed():
     assert mine.next[64] == mine.marking[64] and mine.few[4096] == mine.hits[4096] == derived().hits[4096]
     assert mine.refills[64].mean == round(1000 * (0.99 * (365 - 35) + 0.01 * (1020 - 200))), "a new span is none of the last"
     assert not derived().few and not derived().next, "a file without such calls"
+
+
+def test_refills_with_fresh_spans_take_what_is_more_than_a_hit_and_those_of_fewer_ps_stand_for_missing_ones():
+    found = tables()
+    found["refilled_fresh"] = Table("m.toml: refilled_fresh", "s", "ns", {(4096, "scan", 4, 1): row(600, 900, 1500, 3000, 1000)})
+    mine = mixed(found, "scan", 4, 2, FRESH.get)
+    assert set(mine.fresh) == {4096} and mine.fresh[4096].cells[512] == pytest.approx(1000 * (900 - 200), rel=0.01)
+    assert mine.fresh[4096].mean == round(1000 * (0.99 * (1000 - 240) + 0.01 * (3000 - 900)))
+    assert mine.refills == derived().refills and not derived().fresh, "a file without such calls"
 
 
 def test_refills_of_the_smallest_slots_may_be_too_few():

@@ -11,6 +11,7 @@ from sim.go.metrics import latency_counts, settle_hits, shares
 from sim.go.state import (
     ALL,
     FAST,
+    FRESH,
     HIT_APART,
     HIT_CLEARED,
     HIT_FEW,
@@ -137,6 +138,22 @@ def test_a_hit_after_other_work_has_a_price_of_its_own_and_is_as_long_as_one_of_
     assert others[FAST].sum() == others[ALL].sum()
 
 
+@pytest.mark.parametrize("think", [0, 50 * NS])
+def test_a_fresh_span_has_the_price_of_the_heap_with_other_work_before_it_and_in_a_loop_another(think):
+    world = a_world([replace(heap(4, 10), refill_fresh=(Price(4000 * NS),) * 136)])
+    turn = [*([(COMPUTE, 0, 0, think, 0)] if think else []), (ALLOC, NEEDZERO | NOSCAN, NO_OBJ, SIZE, 0)]
+
+    def body(g):
+        yield g.run(np.array(turn * 100 * (8192 // SIZE), OP), 1)
+
+    world.go(body)
+    world.run()
+    counts, times, _ = latency_counts(world)
+    assert counts[FRESH].sum() == pytest.approx(100, abs=2) and not world.gc.log.cycles
+    expected = 4000 * NS if think else made_up_prices().refill_fresh[SPC].mean
+    assert times[FRESH] / counts[FRESH].sum() == pytest.approx(expected, rel=0.1)
+
+
 @pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
 def test_a_hit_while_the_collector_marks_has_a_price_of_its_own_whatever_was_before_it():
     slow = tuple(Price(900 * NS) for _ in range(136))
@@ -191,7 +208,7 @@ def test_writing_to_the_object_is_other_work():
 
 
 @pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
-@pytest.mark.parametrize(("others", "kind"), [(3, HIT_FEW), (4, HIT_SOME), (15, HIT_SOME), (16, HIT_APART)])
+@pytest.mark.parametrize(("others", "kind"), [(7, HIT_FEW), (8, HIT_SOME), (31, HIT_SOME), (32, HIT_APART)])
 def test_a_hit_is_priced_by_how_many_other_mallocs_lie_between(others, kind):
     world = a_world([heap(4, 10)])
 

@@ -187,10 +187,10 @@ class Oracle:
         self.mallocs.append(spent)
 
     def apart(self, spc, refilled):
-        """Right after 3 others at most, after 15 at most, or neither; a span that is new is none of the last ones."""
+        """Right after 7 others at most, after 31 at most, or neither; a span that is new is none of the last ones."""
         if refilled:
             return HIT_APART
-        return HIT_FEW if spc in self.order[-4:] else HIT_SOME if spc in self.order[-16:] else HIT_APART
+        return HIT_FEW if spc in self.order[-8:] else HIT_SOME if spc in self.order[-32:] else HIT_APART
 
     def place_large(self, spent, span, size, noscan, cleared):
         spent["large"] += self.by_bytes(size, self.prices.large_fresh[noscan])
