@@ -199,9 +199,10 @@ func newMixer(kinds []object, part int, seed uint64) *mixer {
 	return m
 }
 
-// work allocates a part each time it may begin, and counts the calls that it is told to.
+// work allocates a part each time it may begin, and counts the calls that it is told to. It is bound to no thread, nor is a
+// program: the runtime runs collections and sweeps on the thread of the P that is at hand, and another thread would often
+// be one of another CPU, from whose cache refills then had to fetch all that sweeping wrote.
 func (m *mixer) work(begin <-chan int, done chan<- bool) {
-	runtime.LockOSThread()
 	for counted := range begin {
 		ours := counted == ofRefills
 		asked()
