@@ -52,6 +52,8 @@ SOURCES = {
     "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
     "withheld": "mixed: writes to as many small pages as the heap has, each written to before, and once in the time of a collection: what those "
     "that take 20 us longer than usual do beyond the usual, in the mean of all",
+    "swept": "mixed: runtime.sweepone per span, called by the program after 64 mallocs for 4 spans in a row, GOGC=100: the first and the "
+    "next ones, of which something survives (kept) or which go back to the heap (freed)",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",
@@ -240,8 +242,8 @@ def _version(version: str, toolchain: str, found: Measurements, own: Collection[
         steps = found.singles(version, "steps")
         yield from _measured({name: steps[name] for name in own}, ASSUMABLE)
     for name in [*TABLES, *OPTIONAL]:
-        if name == "refilled_fresh" and not found.rows(version, name):
-            continue  # there may be too few such calls to tell
+        if name in ("refilled_fresh", "swept") and not found.rows(version, name):
+            continue  # there may be too few such calls or spans to tell
         yield from _table(f'"{version}".{name}', name, version, found)
 
 

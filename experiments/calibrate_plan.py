@@ -123,7 +123,7 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
 def _mixed(effort: Effort, mib: int, procs: int) -> Run:
     rounds = 2 * effort.turned_mib // mib
     arguments = ("mixed", f"-mib={mib}", f"-rounds={rounds}")
-    tables = ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "alive", "marked", "withheld")
+    tables = ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "alive", "marked", "withheld", "swept")
     tables = (*tables, *(() if procs > 1 else ("paused",)))
     return Run(arguments, tables, procs, traced=rounds // 2)
 

@@ -52,7 +52,7 @@ from pathlib import Path
 from experiments.errors import InputError
 from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
 from experiments.machine_gc import mark_prices, pauses, stopped, sweep_prices
-from experiments.machine_mixed import Mixed, mixed
+from experiments.machine_mixed import Mixed, mixed, swept
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, HeapPrices, LockPrices, Price, Prices
 from sim.go.params import VERSIONS, Facts
@@ -465,6 +465,7 @@ def _heaps(
                 refill_partial=tuple(refills),
                 refill_fresh=tuple(others),
                 stopped=paused[mib],
+                swept=swept(tables.get("swept"), mib, procs),
                 **{name: tuple(prices) for name, prices in hits.items()},
             )
         )

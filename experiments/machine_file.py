@@ -54,6 +54,7 @@ OPTIONAL = {
     "marked_in_order": "mib# cpu~",
     "paused": "mib# both~",
     "withheld": "mib# procs# wait~",
+    "swept": "place left mib# procs# p10~ p50~ p90~ p99~ mean99~",
 }
 LOOP_MIB = 256  # that the loops of mallocs cycle through, unless a file says otherwise
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"

@@ -22,7 +22,7 @@ from itertools import accumulate
 
 from experiments.machine_file import Key, Reading, Table
 from experiments.quantiles import distribution, least_mean, picoseconds
-from sim.costs import Price
+from sim.costs import SWEPT, Price
 
 _QUANTILES = {"p10": 100, "p50": 500, "p90": 900, "p99": 990}  # per mille
 
@@ -135,6 +135,23 @@ def _fresh(tables: Mapping[str, Table], key: Key, procs: int) -> Row | None:
     rows = tables["refilled_fresh"].rows if "refilled_fresh" in tables else {}
     told = (rows.get((*key, fewer)) for fewer in range(procs, 0, -1))
     return next((_row(one) for one in told if one is not None), None)
+
+
+def swept(table: Table | None, mib: int, procs: int) -> tuple[Price, ...]:
+    """Sweeping a span of a heap of so many MiB on so many Ps, in the order of `SWEPT`; nothing if that was not measured.
+
+    What too few spans told is as on fewer Ps, else as other spans: first ones as the next, those given back as those kept.
+    """
+    rows = table.rows if table is not None else {}
+    found = []
+    for place, left in SWEPT:
+        alike = ((place, left), ("next", left), (place, "kept"), ("next", "kept"))
+        keys = ((*one, mib, fewer) for one in alike for fewer in range(procs, 0, -1))
+        row = next((rows[key] for key in keys if key in rows), None)
+        if row is None:
+            return ()
+        found.append(_price(_row(row)))
+    return tuple(found)
 
 
 def _row(readings: Mapping[str, Reading]) -> Row:

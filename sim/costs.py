@@ -129,6 +129,10 @@ def _on_lines(times: Sequence[int], prices: Sequence[int], time: int) -> int:
     return prices[-1]
 
 
+SWEPT = (("first", "kept"), ("first", "freed"), ("next", "kept"), ("next", "freed"))
+"""What sweeping a span is told apart by: whether other spans were swept just before, and whether something survives."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeapPrices:
     """What mallocs take in a heap of ``nbytes``: memory that comes back after so many bytes is in one cache or another.
@@ -139,6 +143,7 @@ class HeapPrices:
     the CPU has left to write is written meanwhile); ``marking`` such a malloc while the collector marks; ``refill_partial`` trading a full span for a swept one with room.
     ``refill_fresh`` the same for a fresh one, with other work before it; empty as `Prices` has it.
     ``stopped``: what the collector does with the world stopped, before marking and again after it, picoseconds; None as ``steps`` has it.
+    ``swept``: sweeping a span with other work before it, in the order of `SWEPT`; empty as `Prices` has it.
     ``hit_some``, ``hit_few``: hits after fewer other mallocs since the last from that span class than ``hit`` is for; ``marking_next``:
     those while marking that take the slot after the last one; empty as the other.
     """
@@ -150,6 +155,7 @@ class HeapPrices:
     marking: tuple[Price, ...]
     refill_partial: tuple[Price, ...]
     stopped: int | None = None
+    swept: tuple[Price, ...] = ()
     hit_some: tuple[Price, ...] = ()
     hit_few: tuple[Price, ...] = ()
     marking_next: tuple[Price, ...] = ()
@@ -197,7 +203,8 @@ class Prices:
     entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``refill_fresh`` trading a full span
     for a fresh one whose pages come from the P's page cache, in a loop that does nothing but malloc. Per byte, in femtoseconds, by (scan, noscan):
     ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds. By span class again:
-    ``sweep_kept`` sweeping a span of which something survives, ``sweep_freed`` one that goes back to the heap.
+    ``sweep_kept`` sweeping a span of which something survives, ``sweep_freed`` one that goes back to the heap, in a loop
+    that does nothing but sweep.
     ``stack_copy``, femtoseconds a byte of a stack copied, by the size of the new one: to 8 KiB, to 32 KiB, beyond.
     ``steps`` has a price for each of `STEPS`. ``wide_vectors``: the CPU has what `sim.go.params.Facts.dense_scan` needs. ``assumed`` names the prices nobody measured, with the reason.
     """

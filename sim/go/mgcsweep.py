@@ -13,7 +13,8 @@ Invariants: a span in use when the sweep begins is swept once, so ``pages_swept`
 nobody holds it open (``sweepers``: the end of mark termination does, until the last P's cache is flushed).
 
 Every sweep leaves facts to price: ``fact_swept``, ``fact_swept_free``, ``fact_freed``, and ``fact_sweep_time`` by the
-tables ``sweep_kept`` and ``sweep_freed`` (picoseconds by span class; all zero where nobody installed prices).
+table ``swept_cells``, else by ``sweep_kept`` and ``sweep_freed`` (picoseconds by span class; all zero where nobody
+installed prices).
 
 Left out here: specials, and who sweeps in the background and when, which is the collector's shell. Left out by it: the
 queue at mheap.lock, which the runtime takes for each empty span (freeSpan). Its hold is in the price; nobody waits for it.
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.engine.rng import draw64
 from sim.go.mfixalloc import new_mark_bits, next_mark_bit_arena_epoch
 from sim.go.mheap import free_span_locked
 from sim.go.mspan import sweep_bits
@@ -45,13 +47,16 @@ from sim.go.state import (
     NUM_SPAN_CLASSES,
     PAGE_SIZE,
     SPAN_IN_USE,
+    procs,
     small_free_count,
     spans,
     sweep_freed,
     sweep_kept,
+    swept_cells,
 )
 from sim.jit import jit
 from sim.units import Throw
+from sim.words import shr64
 
 SWEEP_MIN_HEAP_DISTANCE = 1 << 20  # bytes before the trigger at which all shall be swept (mgcsweep.go:gcPaceSweeper)
 
@@ -105,6 +110,19 @@ def try_acquire(h: Any, s: Any) -> Any:
 
 
 @jit
+def sweep_price(h: Any, p: Any, spanclass: Any, freed: Any) -> Any:
+    """Picoseconds of sweeping a span on P p: a draw from what that takes beside other work, more for the first span since
+    the last were paid; where nobody measured that, a mean of the span's class."""
+    if h[0].swept_told == 0:
+        return sweep_freed(h)[spanclass] if freed else sweep_kept(h)[spanclass]
+    row = 2 * np.int64(h[0].fact_sweep_time > 0) + np.int64(freed)
+    pr = procs(h)[p]
+    cell = np.int64(shr64(draw64(pr.draw_key, pr.draws), 54))
+    pr.draws += np.uint64(1)
+    return swept_cells(h)[(row << 10) + cell]
+
+
+@jit
 def sweep(h: Any, p: Any, s: Any, preserve: Any) -> Any:
     """Sweep an acquired span; True when its pages went back to the heap. (mgcsweep.go:sweep)
 
@@ -129,10 +147,10 @@ def sweep(h: Any, p: Any, s: Any, preserve: Any) -> Any:
     sp.sweepgen = h[0].sweepgen
     if not preserve and sp.alloc_count == 0:
         h[0].fact_swept_free += 1
-        h[0].fact_sweep_time += sweep_freed(h)[sp.spanclass]
+        h[0].fact_sweep_time += sweep_price(h, p, np.int64(sp.spanclass), True)
         free_span_locked(h, p, s)
         return True
-    h[0].fact_sweep_time += sweep_kept(h)[sp.spanclass]
+    h[0].fact_sweep_time += sweep_price(h, p, np.int64(sp.spanclass), False)
     if not preserve:
         if sp.spanclass < 2:
             spanset_push(h, full_swept(h, sp.spanclass), s)

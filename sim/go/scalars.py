@@ -259,6 +259,7 @@ SCALARS = [
     ("stack_copy_small", "i8"),  # femtoseconds a byte of a stack copied, by the size of the new one
     ("stack_copy_middle", "i8"),
     ("stack_copy_large", "i8"),
+    ("swept_told", "i8"),  # 1 if swept_cells are filled
     # what the last locked step did, for the shell to price; the shell clears them
     ("fact_grown", "i8"),  # pages the heap grew by
     ("fact_arenas", "i8"),  # arenas it reserved
@@ -267,7 +268,7 @@ SCALARS = [
     ("fact_swept", "i8"),  # spans swept
     ("fact_swept_free", "i8"),  # of them, whose pages went back to the heap: a hold of mheap.lock each
     ("fact_freed", "i8"),  # objects freed
-    ("fact_sweep_time", "i8"),  # picoseconds of that, by sweep_kept and sweep_freed
+    ("fact_sweep_time", "i8"),  # picoseconds of that, by swept_cells, or by sweep_kept and sweep_freed
     ("fact_drained", "i8"),  # sweeps that were the first to find nothing left: the scavenger is woken then
     ("fact_reclaim_chunks", "i8"),  # chunks of 512 pages searched for dead spans, mheap.lock held
     ("fact_pool_locks", "i8"),  # times a stackpool lock was taken

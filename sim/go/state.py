@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.costs import CELLS, SWEPT
 from sim.go.scalars import NUM_STACK_ORDERS, SCALARS
 from sim.jit import Tables, header_dtype, header_type, table
 
@@ -337,6 +338,7 @@ TABLES: dict[str, Any] = {
     "mark_byte": np.int64,  # femtoseconds a byte of scan work, by span class
     "sweep_kept": np.int64,  # picoseconds to sweep a span that stays in use, by span class
     "sweep_freed": np.int64,  # and one whose pages go back to the heap
+    "swept_cells": np.int64,  # equally likely values of what sweeping a span takes beside other work, 1024 each of costs.SWEPT
     "small_alloc_count": np.int64,  # by size class, flushed at refill
     "small_free_count": np.int64,
     "fast_calls": np.int64,  # mallocs that were nothing but a fast-path hit: span class * HIT_KINDS + kind
@@ -391,6 +393,7 @@ last_malloc = table("last_malloc", np.int64)
 last_marked = table("last_marked", np.int64)
 sweep_kept = table("sweep_kept", np.int64)
 sweep_freed = table("sweep_freed", np.int64)
+swept_cells = table("swept_cells", np.int64)
 small_alloc_count = table("small_alloc_count", np.int64)
 small_free_count = table("small_free_count", np.int64)
 fast_calls = table("fast_calls", np.int64)
@@ -436,6 +439,7 @@ def new_tables() -> Tables:
     tables.allocate("page_span", 4 * ARENA_PAGES)
     tables.allocate("sweep_kept", NUM_SPAN_CLASSES)
     tables.allocate("sweep_freed", NUM_SPAN_CLASSES)
+    tables.allocate("swept_cells", len(SWEPT) * CELLS)
     tables.allocate("small_alloc_count", NUM_SIZE_CLASSES)
     tables.allocate("small_free_count", NUM_SIZE_CLASSES)
     tables.allocate("fast_calls", HIT_KINDS * NUM_SPAN_CLASSES)

@@ -231,9 +231,18 @@ class World:
         for row, (one, other) in enumerate(pairs):
             arrays["prices"]["mean"][PRICE_PARTIAL + row] = between(one.mean, other.mean, at)
             arrays["cells"][CELLS * row : CELLS * (row + 1)] = _cells(one, other, at)
+        self._price_sweeps(low, high, at)
         if low.stopped is not None and high.stopped is not None:
             for step in ("stw_sweep_term", "stw_mark_term"):
                 self.step_means[step] = between(low.stopped, high.stopped, at)
+
+    def _price_sweeps(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
+        """What sweeping a span costs between two measured heaps, where that was measured in both."""
+        told = bool(low.swept and high.swept)
+        self.heap.fields.swept_told = told
+        if told:
+            rows = [_cells(one, other, at) for one, other in zip(low.swept, high.swept, strict=True)]
+            self.heap.arrays["swept_cells"][:] = np.concatenate(rows)
 
     def hit_cells(self, kind: int, spc: int) -> Any:
         """Equally likely values of hits of a kind, HIT_APART or a later one, as they are priced now."""

@@ -10,7 +10,7 @@ from experiments.errors import InputError
 from experiments.machine import derive, load_machine
 from experiments.machine_file import Reading, Table, parse_machine, read_machine, text_of
 from experiments.machine_gc import stopped
-from experiments.machine_mixed import mixed
+from experiments.machine_mixed import mixed, swept
 from sim.go.sizeclasses import class_to_size
 from tests.experiments.test_machine import CLASS, objects_per_span, span_costs
 
@@ -174,3 +174,13 @@ def test_what_stands_for_rows_that_are_missing_is_said(prices):
     }
     one, two = (heap for heap in found.heaps if heap.nbytes == 256 << 20)
     assert one.hit[-2:] == two.hit[-2:] and one.hit[4:6] != two.hit[4:6]
+
+
+def test_spans_that_too_few_told_are_swept_as_on_fewer_ps_else_as_other_spans():
+    first, kept, freed = row(200, 300, 400, 500, 310), row(10, 20, 40, 120, 25), row(100, 200, 300, 400, 210)
+    rows = {("first", "kept", 4, 2): first, ("next", "kept", 4, 2): kept, ("next", "freed", 4, 1): freed}
+    found = swept(Table("m.toml: swept", "s", "ns", rows), 4, 2)
+    means = [round(1000 * (0.99 * mean + 0.01 * last)) for mean, last in ((310, 500), (210, 400), (25, 120), (210, 400))]
+    assert [one.mean for one in found] == means
+    assert swept(Table("m.toml: swept", "s", "ns", rows), 4, 1) == ()
+    assert swept(Table("m.toml: swept", "s", "ns", rows), 32, 2) == () == swept(None, 4, 2)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import int64, types, void
 
+from sim.costs import CELLS
 from sim.go.check import check_heap
 from sim.go.collect import mark_at_once
 from sim.go.mcentral import cache_span, uncache_span
@@ -514,3 +515,23 @@ def test_before_the_first_cycle_nothing_is_swept_or_reclaimed():
     pace(heap.header, 4 << 20)
     deduct(heap.header, 0, 1 << 30, 0)
     assert int(heap.fields.fact_swept) == int(heap.fields.reclaim_index) == 0
+
+
+def test_beside_other_work_the_first_span_since_the_last_were_paid_takes_longer():
+    """Three spans in a row, then somebody pays: whatever their class, each takes what is drawn for its place and end."""
+    heap, _ = prepared("go1.27", [n // 4 for n in COUNTS], 4, seed=1)
+    took = {("first", 0): 1009, ("first", 1): 1013, ("next", 0): 101, ("next", 1): 103}
+    heap.arrays["swept_cells"][:] = np.repeat(list(took.values()), CELLS)
+    heap.fields.swept_told = 1
+    seen = set()
+    for i in range(200):
+        if i % 3 == 0:
+            heap.fields.fact_sweep_time = 0
+        before = int(heap.fields.fact_sweep_time)
+        pages = sweep_next(heap.header, 0)
+        if pages < 0:
+            break
+        place = ("next" if i % 3 else "first", int(pages > 0))
+        assert int(heap.fields.fact_sweep_time) - before == took[place]
+        seen.add(place)
+    assert seen == set(took)

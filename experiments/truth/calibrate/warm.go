@@ -48,6 +48,7 @@ const (
 	ofNothing = iota
 	ofRefills
 	ofHits
+	ofSweeps
 )
 
 // writeBarrier is the runtime's; its first byte is 1 while the collector marks.
@@ -124,12 +125,18 @@ func mixed() {
 		round(ofHits)
 	}
 	turn := time.Since(begun) / time.Duration(*rounds)
+	if !*order {
+		for i := 0; i < *rounds; i++ {
+			round(ofSweeps)
+		}
+	}
 	debug.SetGCPercent(-1)
 	if *order {
 		runtime.ReadMemStats(new(runtime.MemStats)) // waits for the runtime's last line
 		return
 	}
 	row("withheld", []any{*mib, procs}, map[string]float64{"wait": withheld(turn)})
+	tellSwept(mixers, often)
 	for k, o := range kinds {
 		var refills, fresh sample
 		var hits [len(sinceLast)]sample
@@ -177,6 +184,7 @@ type mixer struct {
 	alive   []unsafe.Pointer
 	aliveOf []uint8 // of what type each is
 	mixes   []mix
+	swept   *sweeps
 	oldest  int
 	part    int // bytes between two collections, as many as are alive
 	calls   int
@@ -189,7 +197,7 @@ type mixer struct {
 func newMixer(kinds []object, part int, seed uint64) *mixer {
 	m := &mixer{kinds: kinds, draw: lottery(kinds, seed), random: xorshift(seed), part: part}
 	m.took, m.at, m.order = array[uint32](batch), array[uintptr](batch), array[uint8](batch)
-	m.mixes = array[mix](len(kinds))
+	m.mixes, m.swept = array[mix](len(kinds)), &array[sweeps](1)[0]
 	for k, o := range kinds {
 		if o.size == tinyBlock && o.kind == "noscan" {
 			m.blocks = k
@@ -225,6 +233,9 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 				left -= m.kinds[k].size
 				p := m.kinds[k].calls(m.took[n:n+1], m.at[n:n+1])
 				occupy(p, m.kinds[k].size)
+				if counted == ofSweeps && n%sweepAfter == 0 {
+					m.swept.some()
+				}
 				if m.random.next(2) == 0 {
 					at := m.random.next(len(m.alive))
 					if *order {
@@ -235,7 +246,7 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 			}
 			for i, k := range m.order[:n] {
 				kind := k &^ whileMarking
-				if counted != ofNothing {
+				if counted == ofRefills || counted == ofHits {
 					m.calls++
 					if m.kinds[kind].tiny() { // two get a slot of 16 B
 						if m.at[i]%tinyBlock != 0 || m.mixes[m.blocks].holds(m.at[i]) {
