@@ -33,7 +33,7 @@ SHAPES = (
 )
 _MOST = 10  # collections of a heap; of the largest, one
 _HEAPS = (4, 32)  # MiB of heaps smaller than those that all else is measured in
-SYSTEM = ("lock", "futex", "madvise")  # modes that know no allocator: one toolchain's program measures them
+SYSTEM = ("lock", "futex", "madvise", "faults")  # modes that know no allocator: one toolchain's program measures them
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
 
 def system_runs(effort: Effort) -> list[Run]:
     """The processes that measure the system, in one repetition."""
-    arguments = {"lock": (), "futex": (f"-rounds={effort.singles}",), "madvise": ("-mib=64",)}
+    arguments = {"lock": (), "futex": (f"-rounds={effort.singles}",), "madvise": ("-mib=64",), "faults": ("-mib=32",)}
     return [Run((mode, *arguments[mode]), ("lock", "steps"), None) for mode in SYSTEM]
 
 

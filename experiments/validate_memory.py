@@ -132,11 +132,11 @@ def pages_of(result: Result, unpriced_share: float) -> Pages:
     refills = sum(latency[cause].count for cause in ("refill_partial", "refill_fresh"))
     mallocs = latency["all"].count
     written = max(result.memstats["TotalAlloc"] / _PAGE, min(refills * _SPAN / _PAGE, mallocs))
-    fresh = unpriced_share * metrics["/sim/heap/resident:bytes"] / _PAGE
+    resident = metrics["/sim/heap/resident:bytes"] / _PAGE
+    fresh = unpriced_share * resident
     marked = sum(cycle.heap2 for cycle in result.cycles) / _PAGE
     assisting, marking = sum(one.assist_time for one in result.cycles), sum(map(_marking, result.cycles))
-    program, malloc = metrics["/sim/time/first-touch-by-program:cpu-seconds"], latency["first_touch"].total / 1e12
-    by_program = program / (program + malloc) if program + malloc else 0.0
+    by_program = max(0.0, 1 - latency["first_touch"].count / resident) if resident else 0.0  # a malloc touches a page, or few
     return Pages(
         cleared=written * latency["zero"].count / mallocs if mallocs else 0.0,
         assisted=marked * assisting / marking if marking else 0.0,

@@ -32,6 +32,10 @@ STEPS = (
     "first_touch",  # the system's page fault on a 4 KiB page never touched
     "read_touch",  # the same where the first access reads: the system's page of zeros is mapped
     "copy_touch",  # and of the first write after it: a page of its own takes that one's place
+    # and what either takes longer where the P has done other things for so long since its last fault
+    "touch_5us",
+    "touch_20us",
+    "touch_100us",
     "huge_touch",  # the page fault on a 2 MiB huge page
     "meta_touch",  # on a 4 KiB page of the runtime's own metadata
     "large",  # a large object beyond its pages: span initialisation and accounting

@@ -16,6 +16,7 @@ from sim.go.mheap import OS_PAGE_SHIFT, touch_pages
 from sim.go.sizeclasses import MALLOC_HEADER_SIZE
 from sim.go.state import FIRST_TOUCH, GC_MARK, MAX_FRESH, PRICE_STEPS, cells, prices, procs
 from sim.jit import inlined, jit
+from sim.units import US
 from sim.words import shr64
 
 STEP = {name: PRICE_STEPS + i for i, name in enumerate(STEPS)}
@@ -25,6 +26,9 @@ _COPY_TOUCH = STEP["copy_touch"]
 _HUGE_TOUCH = STEP["huge_touch"]
 _META_TOUCH = STEP["meta_touch"]
 _TLB_SHOOTDOWN = STEP["tlb_shootdown"]
+_TOUCH_5US = STEP["touch_5us"]
+_TOUCH_20US = STEP["touch_20us"]
+_TOUCH_100US = STEP["touch_100us"]
 
 
 @jit
@@ -49,13 +53,32 @@ def pay_bytes(h: Any, p: Any, nbytes: Any, rate: Any) -> Any:
 
 
 @jit
+def fault_after(h: Any, p: Any) -> Any:
+    """What a page fault takes longer after what the P has done since its last one, which is forgotten; picoseconds.
+
+    The caches have lost the system's code and data: on straight lines between the times that were measured. Left out: what
+    else ran on the P's CPU, a mark worker say, and that of several pages that one step touches all but the first are alike.
+    """
+    pr = procs(h)[p]
+    done = pr.malloc_time + pr.compute_time + pr.assist_time
+    worked = done - pr.fault_seen
+    pr.fault_seen = done
+    low, high, begin, end = np.int64(0), prices(h)[_TOUCH_5US]["mean"], np.int64(0), np.int64(5 * US)
+    if worked >= 20 * US:
+        low, high, begin, end = prices(h)[_TOUCH_20US]["mean"], prices(h)[_TOUCH_100US]["mean"], 20 * US, 100 * US
+    elif worked >= 5 * US:
+        low, high, begin, end = high, prices(h)[_TOUCH_20US]["mean"], 5 * US, 20 * US
+    return low + (high - low) * (min(worked, end) - begin) // (end - begin)
+
+
+@jit
 def touch_some(h: Any, p: Any, sp: Any, offset: Any, nbytes: Any) -> Any:
     """Make bytes of a span resident that may not be: as `touch`, with the span's word of what is behind its start."""
     small, huge = touch_pages(h, sp, offset, nbytes)
     known = np.int64(sp.fresh)
     if offset >> OS_PAGE_SHIFT < known:
         sp.fresh = min(max(((offset + nbytes - 1) >> OS_PAGE_SHIFT) + 2, known), np.int64(MAX_FRESH))
-    cost = np.int64(0)
+    cost = fault_after(h, p) if small > 0 else np.int64(0)
     for _ in range(small):
         cost += pay(h, p, _FIRST_TOUCH)
     for _ in range(huge):
@@ -94,14 +117,14 @@ def touch_header(h: Any, p: Any, sp: Any, offset: Any) -> Any:
     if huge:
         cost += pay(h, p, _HUGE_TOUCH)
     if small:
-        cost += pay(h, p, _READ_TOUCH) + pay(h, p, _COPY_TOUCH) + shootdown(h, p)
+        cost += fault_after(h, p) + pay(h, p, _READ_TOUCH) + pay(h, p, _COPY_TOUCH) + shootdown(h, p)
     return cost
 
 
 @jit
 def touch_meta(h: Any, p: Any, g: Any) -> Any:
     """Page faults on metadata that the last steps were first to use (mfixalloc.py counts them); picoseconds."""
-    cost = np.int64(0)
+    cost = fault_after(h, p) if h[0].fact_meta_pages > 0 else np.int64(0)
     while h[0].fact_meta_pages > 0:
         h[0].fact_meta_pages -= 1
         cost += pay(h, p, _META_TOUCH)

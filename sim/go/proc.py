@@ -459,7 +459,7 @@ class Proc:
     def _is_in_malloc(self, g: Goroutine) -> bool:
         """Whether a goroutine is in the middle of mallocgc: its time off the P is part of that."""
         row = self.world.heap.arrays["goroutines"][g.id]
-        return int(row["stage"]) == kernel.CLEARING or int(row["assist_paid"]) == 2
+        return int(row["stage"]) in (kernel.CLEARING, kernel.LATE) or int(row["assist_paid"]) == 2
 
     def heap_lock(self) -> Step:
         """Process step: take mheap.lock as often as the allocation needs it. (mheap.go:allocSpan)"""

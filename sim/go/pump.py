@@ -76,6 +76,7 @@ from sim.go.state import (
 from sim.go.turns import first, place
 from sim.jit import bare, entry, inlined, jit, view_at
 from sim.ops import ALLOC, DEAD, NOSCAN, OP
+from sim.units import MS
 
 # goroutine.stage: what its allocation or compute is at
 SEGMENT = 0  # between two operations, at a safepoint
@@ -94,6 +95,9 @@ TRIGGER = 11  # allocated; at its end it tests whether a collection begins
 PARKED_ASSIST = 13  # parked until background workers have paid it
 ENDED_MARKING = 14  # its assist did the last of the marking
 CUT_ASSIST = 15  # was preempted while marking, and is in debt still
+LATE = 16  # allocated; if its time slice ended meanwhile, it notices before its end
+
+_NEAR = MS  # before a time slice ends, allocations look whether it did; longer than one takes
 
 # why a P comes back to Python
 STAY = 0  # it does not
@@ -216,13 +220,18 @@ def begin_alloc(h: Any, p: Any, g: Any, op: Any, spc: Any, now: Any) -> Any:
 def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
     """An allocation has its span: place the object. Picoseconds; -1 when it is not at its end yet.
 
-    That is, a large one has bytes to clear, or a collection may be due when its time is over.
+    That is, a large one has bytes to clear, or a collection may be due when its time is over, or its time slice is by
+    then: who took a span calls a function that looks whether a collection is due, and preemption is noticed where a
+    function begins (gcTrigger.test; nothing else of a malloc can, as it holds its thread).
     """
     op = ops_at(g.ops, g.nops)[g.pos]
     spc = np.int64(g.spanclass)
     cost = got_partial(h, p, g) if g.stage == HAVE_PARTIAL else got_pages(h, p, g)
+    late = now + _NEAR >= procs(h)[p].slice_end  # or will be: that is seen when it has taken its time
+    due = False
     if spc >= 2:
-        h[0].gc_test_due = test_trigger(h)
+        due = test_trigger(h)
+        h[0].gc_test_due = due or late
         s = np.int64(g.span)
         slot = next_free_index(h, s)
         note(h, now, p, LOG_OBJECT, (s << 16) | slot)
@@ -230,11 +239,12 @@ def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
         cost += place_object(h, p, g, op, spc, s, slot, True)
     else:
         cost += place_large(h, p, g, op)
-        h[0].gc_test_due = test_trigger(h)  # heapLive has its bytes only now
+        due = test_trigger(h)  # heapLive has its bytes only now
+        h[0].gc_test_due = due or late
         note(h, now, p, LOG_OBJECT, np.int64(g.span) << 16)
     if h[0].gc_test_due:
         h[0].gc_test_due = 0
-        g.stage = TRIGGER
+        g.stage = TRIGGER if due else LATE
         p_time(h)[p] = now + cost
         return np.int64(-1)
     if spc >= 2:
@@ -249,7 +259,7 @@ def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
 
 @jit
 def end_trigger(h: Any, p: Any, g: Any, now: Any) -> Any:
-    """An allocation that tested for a collection ends, or goes on to clear its object: picoseconds, -1 in that case."""
+    """An allocation that tested for a collection, or was late, ends, or goes on to clear its object: picoseconds, -1 in that case."""
     op = ops_at(g.ops, g.nops)[g.pos]
     if g.left > 0:
         g.stage = CLEARING
@@ -511,6 +521,13 @@ def step(h: Any, p: Any, now: Any) -> Any:
     elif g.stage == TRIGGER:
         if test_trigger(h):
             return GC_START
+        lag = end_trigger(h, p, g, now)
+        if lag < 0:
+            return STAY
+    elif g.stage == LATE:
+        reason = safepoint(h, p, now)
+        if reason != STAY:
+            return reason
         lag = end_trigger(h, p, g, now)
         if lag < 0:
             return STAY

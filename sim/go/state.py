@@ -243,6 +243,7 @@ PROC = np.dtype(
         ("compute_time", "i8"),
         ("compute_seen", "i8"),  # what that was at the last malloc, -1 if the program wrote to the object after it
         ("touch_time", "i8"),  # first touches by the program
+        ("fault_seen", "i8"),  # what malloc, compute and assist time were together at the P's last page fault
         ("assist_time", "i8"),  # marking inside mallocgc
         ("lock_time", "i8"),  # at mheap.lock in the pump
         ("at_lock", "u1"),  # it is there: waits, holds it, or wakes the next

@@ -21,7 +21,7 @@ from sim.go.world import World
 from sim.jit import PLAIN
 from sim.metrics.histogram import BUCKETS, bucket_top
 from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, TOUCH
-from sim.units import NS
+from sim.units import MS, NS, US
 from tests.go import stack_ops
 from tests.go.heap_ops import FRESH, HIT, PARTIAL, STEPS, malloc_by_steps
 from tests.go.prices import made_up_prices
@@ -32,15 +32,16 @@ LARGE = [32760, 32761, 40000, 130_000, 1 << 20]
 HUGE = [5 << 20, 9 << 20]
 CHUNK = 256 << 10  # bytes cleared at once
 VARIABLES = 40
+FAULT_LATER = ("touch_5us", "touch_20us", "touch_100us")
 COUNTS = ("fact_meta_pages", "nchunks", "narenas")
 
 
 def fixed_prices(version):
-    """The made-up prices, none of them varying."""
+    """The made-up prices, none of them varying, nor any page fault longer after other work: the oracle has no clock."""
     prices = made_up_prices(version)
     return replace(
         prices,
-        steps={name: Price(price.mean) for name, price in prices.steps.items()},
+        steps={name: Price(0 if name in FAULT_LATER else price.mean) for name, price in prices.steps.items()},
         refill_fresh=tuple(Price(price.mean) for price in prices.refill_fresh),
     )
 
@@ -360,3 +361,44 @@ def test_a_slot_with_a_header_is_scanned_to_its_end(size, ptr_bytes):
     world.run()
     assert world.heap.arrays["scan_bytes"].sum() == pointers[-1] + 8
     assert world.heap.arrays["scan_read"].sum() == 8 * len(pointers)
+
+
+@pytest.mark.parametrize(("worked", "more"), [(0, 0), (2, 40), (5, 100), (10, 200), (20, 400), (60, 600), (100, 800), (900, 800)])
+def test_a_page_fault_takes_longer_after_other_work(worked, more):
+    """On lines through 100 ns after 5 us, 400 after 20 and 800 after 100, but for what the malloc itself took."""
+    steps = {**fixed_prices("go1.27").steps, **dict(zip(FAULT_LATER, (Price(n * NS) for n in (100, 400, 800)), strict=True))}
+    world = World("go1.27", 1, replace(fixed_prices("go1.27"), steps=steps), seed=1, gogc=-1)
+    seen = []
+    ops = np.zeros(3, OP)
+    ops["obj"] = NO_OBJ
+    ops[0] = ops[2] = (ALLOC, NOSCAN | TOUCH, NO_OBJ, 4096, 0)  # of one span, a page each
+    ops[1] = (COMPUTE, 0, NO_OBJ, worked * US, 0)
+
+    def program(g):
+        for part in (ops[:1], ops[1:]):
+            yield g.run(part)
+            seen.append(int(world.heap.arrays["procs"][0]["touch_time"]))
+
+    world.go(program)
+    world.run()
+    took = seen[1] - seen[0] - steps["first_touch"].mean
+    assert more * NS <= took <= (more + 2) * NS
+
+
+def test_a_slice_that_ends_in_a_refill_is_noticed_in_it(monkeypatch):
+    """Two goroutines whose every malloc takes a new span and more time than all else: each slice ends in one."""
+    monkeypatch.setattr(sim.go.proc, "TIME_SLICE", MS // 20)
+    world = World("go1.27", 1, fixed_prices("go1.27"), seed=1, gogc=-1)
+    ops = np.zeros(40 if PLAIN else 400, OP)
+    ops[:] = (ALLOC, NOSCAN, NO_OBJ, 32 << 10, 0)
+
+    def program(g):
+        yield g.run(ops)
+
+    for _ in range(2):
+        world.go(program)
+    world.run()
+    off = world.heap.arrays["histograms"].reshape(-1, BUCKETS)[CAUSES.index("off_p")]
+    slices = world.now // (MS // 20)
+    assert slices // 2 <= off.sum() <= slices
+    assert world.heap.arrays["cause_max"][CAUSES.index("off_p")] >= MS // 20

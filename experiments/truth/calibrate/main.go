@@ -63,6 +63,7 @@ var modes = map[string]func(){
 	"stacks":     stacks,
 	"profile":    profile,
 	"fault":      fault,
+	"faults":     faults,
 	"lock":       lock,
 	"futex":      futex,
 	"madvise":    madvise,

@@ -144,7 +144,7 @@ func (r *runner) run(ops []uint64) {
 		r.debt += int64(clock.overhead)
 		r.last = end
 		if flags&flagTouch != 0 {
-			r.touch(p, size, end)
+			r.touch(p, size)
 		}
 		r.enter(end-begin, code)
 		if flags&(flagLeft|flagRight) != 0 {
@@ -175,17 +175,18 @@ func (r *runner) enter(ticks uint64, kind int) {
 	r.byKind[kind]++
 }
 
-// touch writes a word of each cache line of an object, from “begin“ on. The first write of all into a page may be its
-// first touch, a page fault unless malloc had it; that is no driver's time. All other writes are.
-func (r *runner) touch(p unsafe.Pointer, size, begin uint64) {
+// touch writes a word of each cache line of an object. The first write of all into a page may be its first touch, a page
+// fault unless malloc had it; that is no driver's time. All other writes are.
+func (r *runner) touch(p unsafe.Pointer, size uint64) {
 	if size < 8 {
 		*(*byte)(p) = 0
 		return
 	}
 	last := (size - 8) &^ 7
-	for at := uint64(0); ; begin = tsc.Now() {
+	for at := uint64(0); ; {
 		address := uint64(uintptr(p)) + at
 		if isNew(address) {
+			begin := tsc.Now()
 			*(*uintptr)(unsafe.Add(p, at)) = 0
 			r.firstTouch(begin, tsc.Now())
 		} else {
