@@ -63,12 +63,16 @@ def fault_after(h: Any, p: Any) -> Any:
     done = pr.malloc_time + pr.compute_time + pr.assist_time
     worked = done - pr.fault_seen
     pr.fault_seen = done
-    low, high, begin, end = np.int64(0), prices(h)[_TOUCH_5US]["mean"], np.int64(0), np.int64(5 * US)
-    if worked >= 20 * US:
-        low, high, begin, end = prices(h)[_TOUCH_20US]["mean"], prices(h)[_TOUCH_100US]["mean"], 20 * US, 100 * US
-    elif worked >= 5 * US:
-        low, high, begin, end = high, prices(h)[_TOUCH_20US]["mean"], 5 * US, 20 * US
-    return low + (high - low) * (min(worked, end) - begin) // (end - begin)
+    at_5us, at_20us, at_100us = (
+        prices(h)[_TOUCH_5US]["mean"],
+        prices(h)[_TOUCH_20US]["mean"],
+        prices(h)[_TOUCH_100US]["mean"],
+    )
+    if worked < 5 * US:
+        return at_5us * worked // (5 * US)
+    if worked < 20 * US:
+        return at_5us + (at_20us - at_5us) * (worked - 5 * US) // (15 * US)
+    return at_20us + (at_100us - at_20us) * (min(worked, np.int64(100 * US)) - 20 * US) // (80 * US)
 
 
 @jit

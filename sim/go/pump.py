@@ -76,7 +76,6 @@ from sim.go.state import (
 from sim.go.turns import first, place
 from sim.jit import bare, entry, inlined, jit, view_at
 from sim.ops import ALLOC, DEAD, NOSCAN, OP
-from sim.units import MS
 
 # goroutine.stage: what its allocation or compute is at
 SEGMENT = 0  # between two operations, at a safepoint
@@ -95,9 +94,7 @@ TRIGGER = 11  # allocated; at its end it tests whether a collection begins
 PARKED_ASSIST = 13  # parked until background workers have paid it
 ENDED_MARKING = 14  # its assist did the last of the marking
 CUT_ASSIST = 15  # was preempted while marking, and is in debt still
-LATE = 16  # allocated; if its time slice ended meanwhile, it notices before its end
-
-_NEAR = MS  # before a time slice ends, allocations look whether it did; longer than one takes
+LATE = 16  # allocated when its time slice is over, which it notices
 
 # why a P comes back to Python
 STAY = 0  # it does not
@@ -227,11 +224,8 @@ def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
     op = ops_at(g.ops, g.nops)[g.pos]
     spc = np.int64(g.spanclass)
     cost = got_partial(h, p, g) if g.stage == HAVE_PARTIAL else got_pages(h, p, g)
-    late = now + _NEAR >= procs(h)[p].slice_end  # or will be: that is seen when it has taken its time
-    due = False
     if spc >= 2:
         due = test_trigger(h)
-        h[0].gc_test_due = due or late
         s = np.int64(g.span)
         slot = next_free_index(h, s)
         note(h, now, p, LOG_OBJECT, (s << 16) | slot)
@@ -240,21 +234,17 @@ def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
     else:
         cost += place_large(h, p, g, op)
         due = test_trigger(h)  # heapLive has its bytes only now
-        h[0].gc_test_due = due or late
         note(h, now, p, LOG_OBJECT, np.int64(g.span) << 16)
-    if h[0].gc_test_due:
-        h[0].gc_test_due = 0
+    if due or now + cost >= procs(h)[p].slice_end:
         g.stage = TRIGGER if due else LATE
         p_time(h)[p] = now + cost
         return np.int64(-1)
-    if spc >= 2:
-        return cost
-    if g.left == 0:
-        finish_malloc(h, p, g)
-        return cost + touch_large(h, p, g, op)
-    g.stage = CLEARING
-    p_time(h)[p] = now + cost
-    return np.int64(-1)
+    if g.left > 0:
+        g.stage = CLEARING
+        p_time(h)[p] = now + cost
+        return np.int64(-1)
+    finish_malloc(h, p, g)
+    return cost + touch_large(h, p, g, op) if spc < 2 else cost
 
 
 @jit

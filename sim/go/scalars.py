@@ -230,7 +230,6 @@ SCALARS = [
     # marking on the clock (mgcmark.py)
     ("now", "i8"),  # when the step in progress happens
     ("gc_starting", "u1"),  # a goroutine is on its way to stop the world for a collection
-    ("gc_test_due", "u1"),  # the allocation in progress is to test whether a collection begins
     ("bytes_marked", "i8"),
     ("mark_time", "i8"),  # up to when marking was advanced
     ("mark_cpu", "i8"),  # picoseconds of CPU it was given so far

@@ -21,7 +21,7 @@ SIZES = (16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 BUDGETS = [
     ("go1.27", 1, 1_600),  # 1,240, most of them the scavenger's
     ("go1.27", 8, 6_000),  # 4,550
-    ("go1.27", 64, 15_500),  # 11,900
+    ("go1.27", 64, 25_000),  # 11,900 to 19,400, as it falls: another picosecond a page fault is another number
     ("go1.19", 1, 600),  # 460
     ("go1.19", 8, 9_300),  # 7,100
     ("go1.19", 64, 45_000),  # 36,200

@@ -217,6 +217,7 @@ def deaths(n, first=0):
 def priced(version="go1.27", nprocs=1, **steps):
     """A world with made-up prices; those in ``steps`` by name, in picoseconds."""
     prices = made_up_prices(version)
+    steps = dict.fromkeys(("touch_5us", "touch_20us", "touch_100us"), 0) | steps
     prices = replace(prices, steps=dict(prices.steps) | {name: Price(price) for name, price in steps.items()})
     return World(version, nprocs, prices, 1, gogc=-1)
 
