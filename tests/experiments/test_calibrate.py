@@ -140,6 +140,7 @@ def test_marking_is_what_gctrace_says(machine):
 def test_measured_prices_are_not_assumed_and_every_price_has_one_place(machine, base):
     shootdown = {"tlb_shootdown"} & set(recorded().singles(MACHINE, "steps"))  # only where the other thread ran enough
     steps = {"read_touch", "copy_touch", "madvise", "madvise_page", "os_switch", "preempt_signal", "wake_p"} | shootdown | OWN_STEPS
+    steps |= {"touch_5us", "touch_20us", "touch_100us"}
     lock = set(LOCK_STEPS) - {"handoff"}
     for version in VERSIONS_RECORDED:
         prices = derive(machine, version)
@@ -361,7 +362,7 @@ def test_measuring_again_adds_processes_of_that_table_alone(monkeypatch):
     assert ran == [("27", "sweep"), ("27", "reference")]
     ran.clear()
     one.again(MACHINE, "lock")
-    assert ran == [("27", "lock"), ("27", "futex"), ("27", "madvise"), ("27", "reference")]
+    assert ran == [("27", "lock"), ("27", "futex"), ("27", "madvise"), ("27", "faults"), ("27", "reference")]
 
 
 # --- a busy machine ------------------------------------------------------------------------------------------------
@@ -520,7 +521,8 @@ def test_every_process_runs_and_fills_its_tables(go):
             work.execute(built, Run(("mark", "-shape=ring"), ("mark",)))
     for table in (*TABLES, *OPTIONAL):
         rows = found.rows(go.model, table)
-        assert rows and all(len(row) == len(SPECS[table].split()) for row in rows), table
+        assert rows or table == "refilled_fresh", table  # of calls so rare, so short a run may have too few
+        assert all(len(row) == len(SPECS[table].split()) for row in rows), table
     assert found.rows(MACHINE, "first_touch")
     for (size, *_), row in [*found.tables[go.model, "hit"].items(), *found.tables[go.model, "refilled"].items()]:
         assert row["p10"] <= row["p50"] <= row["p90"] <= row["p99"] and row["p10"][0] < row["mean99"][0] <= row["p99"][0], size

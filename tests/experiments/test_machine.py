@@ -277,6 +277,7 @@ def test_first_touch_has_the_measured_quantiles(prices, machine):
 
 def test_prices_nobody_measured_are_listed_with_their_reason(prices, machine):
     steps = {"page_alloc", "mspan_refill", "madvise", "madvise_page", "tlb_shootdown", "profile_sample", "central"}
+    steps |= {"touch_5us", "touch_20us", "touch_100us"}
     steps |= {"read_touch", "copy_touch", "goroutine_exit", "switch", "steal", "wake_p", "os_switch", "preempt_signal"}
     steps |= {"stack_pool", "stack_span", "assist", "flush_span", "mark_stack", "mark_specials"}
     for mine in prices.values():
@@ -365,7 +366,7 @@ def refusal(tmp_path, old, new, version="go1.27"):
         ),
         (r'\n\["go1.19"\]', '\n["go1.20"]', "go1.20: no version known here; known are go1.14, go1.19, go1.27"),
         (r'\["go1.27".sweep\].*?\n\n', "", "go1.27.sweep: missing"),
-        (r'\["go1.27".sweep\]', '["go1.27".swept]', "go1.27.swept: unknown key; known are toolchain loop"),
+        (r'\["go1.27".sweep\]', '["go1.27".sweeps]', "go1.27.sweeps: unknown key; known are toolchain loop"),
         ("unit = [^\n]*", "", "first_touch.unit: missing"),
         ('"cold_loop", ', "", "go1.27.loop.columns: ['size', 'kind', 'cold_p50'"),
         (r'\[8, "noscan", ', '["8", "noscan", ', "go1.27.loop.rows, row 1, size: '8' is not a whole number above 0"),
