@@ -252,10 +252,10 @@ def hit_marking(h: Any, p: Any, spc: Any, held: Any) -> Any:
 
 
 @inlined
-def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, slow: Any) -> Any:
+def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, slow: Any, ends: Any) -> Any:
     """The end of a small allocation: clearing, header, variable, statistics; picoseconds the P owes for it.
 
-    ``slow``: it went through a refill, so it has spent other time before, and is not at its end yet.
+    ``slow``: it has spent other time before, in a refill or an assist; ``ends``: nothing comes after this.
     """
     pr = procs(h)[p]
     sp = spans(h)[s]
@@ -293,7 +293,7 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
         cost += faults
         g.spent[ZEROING] += clearing
         cost += clearing
-        if not slow:
+        if ends:
             finish_malloc(h, p, g)
     else:
         fast_calls(h)[HIT_KINDS * spc + kind] += 1

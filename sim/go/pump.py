@@ -230,7 +230,7 @@ def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
         slot = next_free_index(h, s)
         note(h, now, p, LOG_OBJECT, (s << 16) | slot)
         g.left = 0
-        cost += place_object(h, p, g, op, spc, s, slot, True)
+        cost += place_object(h, p, g, op, spc, s, slot, True, False)
     else:
         cost += place_large(h, p, g, op)
         due = test_trigger(h)  # heapLive has its bytes only now
@@ -360,7 +360,7 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
                 if slot >= 0:
                     if logging:
                         note(h, start + lag, p, LOG_OBJECT, (s << 16) | slot)
-                    lag += place_object(h, p, g, op, spc, s, slot, g.assist_paid == 2)
+                    lag += place_object(h, p, g, op, spc, s, slot, g.assist_paid == 2, True)
                 else:
                     if lag > 0:
                         return await_turn(h, p, g, pos, start + lag)

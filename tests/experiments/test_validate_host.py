@@ -58,9 +58,8 @@ def test_a_loop_of_each_aspect_is_compared_with_its_own_rows(procs, shape):
     found = by_aspect(loops(read_machine("xeon-2core"), "go1.27", procs, shape))
     assert list(found) == ["hits", "clearing", "marking", "page faults"]
     row = {"array-shuffled": "objs64shuf", "tree": "tree16"}[shape]
-    assert set(found["hits"].rows) == {
-        (size, kind, 4, procs) for size in (8, 16, 32, 64, 128, 256, 512) for kind in ("scan", "noscan")
-    }
+    timed = {(size, kind, 4, procs) for size in (8, 16, 32, 64, 128, 256, 512) for kind in ("scan", "noscan")}
+    assert set(found["hits"].rows) == timed - {(8, "noscan", 4, procs)}  # which shares the slots of 16 B
     assert set(found["clearing"].rows) == {(2048, "noscan")}
     assert set(found["marking"].rows) == {(row, 32, procs)}
     assert set(found["page faults"].rows) == {("mmap first touch", "go1.27")}
@@ -119,7 +118,7 @@ def test_marking_and_page_faults_are_found_where_they_are_gathered():
     found = by_aspect(loops(read_machine("xeon-2core"), "go1.27", 1, "tree"))
     marking, faults = found["marking"], found["page faults"]
     then = float(marking.rows["tree16", 32, 1].median)
-    clock = f"0.25+{2 * then - 0.5}+0.25 ms clock, 0+0/{2 * then}/0+0 ms cpu"
+    clock = f"0.25+{2 * then - 0.5:.3f}+0.25 ms clock, 0+0/{2 * then:.3f}/0+0 ms cpu"
     gctrace = f"gc 9 @0.250s 2%: {clock}, 32->32->32 MB, 64 MB goal, 0 MB stacks, 0 MB globals, 1 P\n"
     row = {"table": "mark", "key": ["tree16", 32, 1], "values": {"objects": 2097151}}
     took = Measurements()
