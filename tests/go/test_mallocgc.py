@@ -389,7 +389,7 @@ def test_a_slice_that_ends_in_a_refill_is_noticed_in_it(monkeypatch):
     """Two goroutines whose every malloc takes a new span and more time than all else: each slice ends in one."""
     monkeypatch.setattr(sim.go.proc, "TIME_SLICE", MS // 20)
     world = World("go1.27", 1, fixed_prices("go1.27"), seed=1, gogc=-1)
-    ops = np.zeros(40 if PLAIN else 400, OP)
+    ops = np.zeros(400, OP)
     ops[:] = (ALLOC, NOSCAN, NO_OBJ, 32 << 10, 0)
 
     def program(g):
