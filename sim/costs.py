@@ -140,16 +140,19 @@ SWEPT = (("first", "kept"), ("first", "freed"), ("next", "kept"), ("next", "free
 @dataclass(frozen=True, slots=True)
 class HeapPrices:
     """What mallocs take in a heap of ``nbytes``: memory that comes back after so many bytes is in one cache or another.
-    ``procs``: how many Ps shared it, since what another CPU wrote last comes from its cache.
+    ``procs``: how many Ps shared it, since what another CPU wrote last comes from its cache; ``allocate``: on how many of them
+    mallocs were made, 0 if on all. The others only mark and sweep.
 
     By span class: ``zero`` what clearing a slot adds in a loop that does nothing but malloc, picoseconds; ``hit`` all
     that a malloc takes which clears a slot of the span at hand, where the program does something else in between (what
-    the CPU has left to write is written meanwhile); ``marking`` such a malloc while the collector marks; ``refill_partial`` trading a full span for a swept one with room.
-    ``refill_fresh`` the same for a fresh one, with other work before it; empty as `Prices` has it.
-    ``stopped``: what the collector does with the world stopped, before marking and again after it, picoseconds; None as ``steps`` has it.
-    ``swept``: sweeping a span with other work before it, in the order of `SWEPT`; empty as `Prices` has it.
-    ``hit_some``, ``hit_few``: hits after fewer other mallocs since the last from that span class than ``hit`` is for; ``marking_next``:
-    those while marking that take the slot after the last one; empty as the other.
+    the CPU has left to write is written meanwhile); ``hit_some``, ``hit_few`` after fewer other mallocs since the last from
+    that span class than ``hit`` is for; ``marking`` such a malloc while the collector marks, ``marking_next`` of the slot after
+    the last one, ``marking_next_few`` after few others; empty where that is as ``hit`` and ``marking``. ``refill_partial``
+    trading a full span for a swept one with room; ``refill_fresh`` for a fresh one, with other work before it, empty as
+    `Prices` has it; ``refill_unswept`` for one with room that the refill has to sweep first, empty if that is
+    ``refill_partial`` and a span swept.
+    ``stopped``: what the collector does with the world stopped, before marking and again after it, picoseconds; None as
+    ``steps`` has it. ``swept``: sweeping a span with other work before it, in the order of `SWEPT`; empty as `Prices` has it.
     """
 
     procs: int
@@ -163,15 +166,19 @@ class HeapPrices:
     hit_some: tuple[Price, ...] = ()
     hit_few: tuple[Price, ...] = ()
     marking_next: tuple[Price, ...] = ()
+    marking_next_few: tuple[Price, ...] = ()
     refill_fresh: tuple[Price, ...] = ()
+    refill_unswept: tuple[Price, ...] = ()
+    allocate: int = 0
 
     def hits(self) -> tuple[tuple[Price, ...], ...]:
         """Hits with other work before them: after many other mallocs, some, few (`sim.go.state`)."""
         return self.hit, self.hit_some or self.hit, self.hit_few or self.hit
 
     def hits_marking(self) -> tuple[tuple[Price, ...], ...]:
-        """Hits while the collector marks: of any slot, of the next one."""
-        return self.marking, self.marking_next or self.marking
+        """Hits while the collector marks: of any slot, of the next one, of that after few others."""
+        following = self.marking_next or self.marking
+        return self.marking, following, self.marking_next_few or following
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +269,13 @@ def of_procs(measured: Sequence[SizedT], procs: int) -> list[SizedT]:
 def eighths(nbytes: int) -> int:
     """The size of a heap in eighths of an octave: 8 log2, rounded down."""
     return (max(nbytes, 1) ** 8).bit_length() - 1
+
+
+def allocating(heaps: Sequence[HeapPrices], procs: int, allocate: int) -> list[HeapPrices]:
+    """Those of `of_procs`, and of them those on so many of whose Ps mallocs were made, or the nearest number that was measured."""
+    shared = of_procs(heaps, procs)
+    nearest = min((one.allocate or one.procs for one in shared), key=lambda n: (abs(n - allocate), n))
+    return [one for one in shared if (one.allocate or one.procs) == nearest]
 
 
 def place(measured: Sequence[SizedT], nbytes: int) -> tuple[SizedT, SizedT, Fraction]:

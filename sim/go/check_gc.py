@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sim.go.check import low_bits
-from sim.go.mgcmark import CREDIT_SLACK, GLOBALS, HEAP_PART, STACKS
+from sim.go.markturns import GLOBALS, HEAP_PART, STACKS
+from sim.go.mgcmark import CREDIT_SLACK
 from sim.go.runtime import Heap
 from sim.go.sizeclasses import MIN_SIZE_FOR_MALLOC_HEADER
 from sim.go.state import GC_MARK, GC_OFF, SPAN_IN_USE, TINY_SPAN_CLASS

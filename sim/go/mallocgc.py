@@ -39,6 +39,7 @@ from sim.go.state import (
     HIT_KINDS,
     HIT_MARKING,
     HIT_NEXT,
+    HIT_NEXT_FEW,
     HIT_SOME,
     LARGE,
     NUM_CAUSES,
@@ -233,10 +234,16 @@ def count_small(h: Any, p: Any, op: Any, spc: Any, sp: Any) -> None:
 
 
 @inlined
+def others_since(h: Any, p: Any, spc: Any) -> Any:
+    """Mallocs on a P since its last from that span class."""
+    return procs(h)[p].mallocs - last_malloc(h)[NUM_SPAN_CLASSES * p + spc] - 1
+
+
+@inlined
 def hit_apart(h: Any, p: Any, spc: Any, slow: Any) -> Any:
     """The kind of a hit with other work before it: the fewer other mallocs there were since the last from its span class,
     the more of what malloc reads and decides is at hand. A new span is not."""
-    others = procs(h)[p].mallocs - last_malloc(h)[NUM_SPAN_CLASSES * p + spc] - 1
+    others = others_since(h, p, spc)
     if slow or others >= SOME_OTHERS:
         return np.int64(HIT_APART)
     return np.int64(HIT_FEW) if others < FEW_OTHERS else np.int64(HIT_SOME)
@@ -244,19 +251,23 @@ def hit_apart(h: Any, p: Any, spc: Any, slow: Any) -> Any:
 
 @inlined
 def hit_marking(h: Any, p: Any, spc: Any, held: Any) -> Any:
-    """The kind of a hit while the collector marks: part of the next slot may be in the cache with the last."""
+    """The kind of a hit while the collector marks: part of the next slot may be in the cache with the last, all of it if the last
+    was a moment ago."""
     last = NUM_SPAN_CLASSES * p + spc
-    kind = np.int64(HIT_NEXT) if held == last_marked(h)[last] + 1 else np.int64(HIT_MARKING)
+    follows = held == last_marked(h)[last] + 1
     last_marked(h)[last] = held
-    return kind
+    if not follows:
+        return np.int64(HIT_MARKING)
+    return np.int64(HIT_NEXT_FEW) if others_since(h, p, spc) < FEW_OTHERS else np.int64(HIT_NEXT)
 
 
 @inlined
-def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, slow: Any, ends: Any) -> Any:
+def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, refilled: Any) -> Any:
     """The end of a small allocation: clearing, header, variable, statistics; picoseconds the P owes for it.
 
-    ``slow``: it has spent other time before, in a refill or an assist; ``ends``: nothing comes after this.
+    ``refilled``: it took the span from the central list or the heap just now; whoever did that for it ends it, too.
     """
+    slow = refilled or g.assist_paid == 2  # it has spent other time before
     pr = procs(h)[p]
     sp = spans(h)[s]
     cost = fast_price(h)[spc]
@@ -293,7 +304,7 @@ def place_object(h: Any, p: Any, g: Any, op: Any, spc: Any, s: Any, slot: Any, s
         cost += faults
         g.spent[ZEROING] += clearing
         cost += clearing
-        if ends:
+        if not refilled:
             finish_malloc(h, p, g)
     else:
         fast_calls(h)[HIT_KINDS * spc + kind] += 1

@@ -40,6 +40,7 @@ from sim.go.state import (
     PRICE_FRESH,
     PRICE_FRESH_APART,
     PRICE_PARTIAL,
+    PRICE_UNSWEPT,
     SCAVENGE,
     SPAN_IN_USE,
     SWEEP,
@@ -110,7 +111,8 @@ def pay_owed(h: Any, p: Any, g: Any) -> Any:
 @jit
 def got_partial(h: Any, p: Any, g: Any) -> Any:
     """A refill found a span with room: cache it; picoseconds."""
-    cost = pay(h, p, PRICE_PARTIAL + np.int64(g.spanclass))
+    cost = pay(h, p, (PRICE_UNSWEPT if h[0].fact_took_unswept else PRICE_PARTIAL) + np.int64(g.spanclass))
+    h[0].fact_took_unswept = 0  # nobody else has refilled since
     g.spent[PARTIAL] += cost
     cost += pay_owed(h, p, g)  # spans swept on the way and their mark bits, a block for the span given back
     procs(h)[p].malloc_time += cost

@@ -194,8 +194,9 @@ class Collector:
 
     def _go_on(self, p: Proc, calls: int) -> Step:
         """Process step: the world goes on, whose starter has so much to spend on waking Ps. (startTheWorldWithSema)"""
-        yield after(self.world.env, calls, p.order)
-        self.world.sched.wake_p(p)
+        if calls:
+            yield after(self.world.env, calls, p.order)
+        self.world.sched.wake_p(p)  # before the scavenger, which was woken in the stop, does
         yield from p.pay_debt()
         p.turn_to(SYSTEM)
 

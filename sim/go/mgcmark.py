@@ -16,7 +16,10 @@ waits for in the queue.
 An array of pointers is scanned in one go, a large one in pieces of 128 KiB (oblets), each a job that nobody leaves half
 done: for little scan work it finds thousands of objects, which are then scanned for much. So where the heap holds arrays,
 its part of the stock is not even: one piece and its share of all else take turns, and who helps out with a piece helps
-long. What is smaller than `LEAST_ARRAY` goes under in an assist's least work.
+long. In each turn, what is scanned by the object comes first, then whole spans (go1.27; gcDrainN takes objects before
+spans), which are much scan work for little time. Turns are in two parts, each at prices of its own: those whose objects are
+found in the order of their allocation, then the others (a program's variables of one kind are one part of an array, and
+pieces are taken from its end). What is smaller than `LEAST_ARRAY` goes under in an assist's least work.
 
 Root jobs are stacks, globals, and 16 shards an arena in which to look for spans with specials (markrootSpans): there
 are none here, but looking takes its time. It is in the globals' part; the shards count as no scan work. Globals are
@@ -36,6 +39,7 @@ from typing import Any
 import numpy as np
 
 from sim.costs import STEPS
+from sim.go.markturns import GLOBALS, HEAP_PART, STACKS, even, evened, heap_cpu, heap_work, in_parts, uneven
 from sim.go.mfixalloc import PTR_SIZE
 from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
 from sim.go.mgcpacer import scan_work, trigger
@@ -81,7 +85,6 @@ PAGES_PER_SPAN_ROOT = 512  # of a root job that looks for specials (pagesPerSpan
 EACH_BITS = 20  # of the fraction of assist_each
 ASSISTING = 12  # stage of a goroutine (pump.py) that marks to pay its debt
 PLENTY = 2.0**61  # bytes, or scan work: where Go's conversions overflow at 2**63
-STACKS, GLOBALS, HEAP_PART = range(3)
 
 _ASSIST = PRICE_STEPS + STEPS.index("assist")
 
@@ -125,7 +128,7 @@ def mark_live_objects(h: Any) -> Any:
     A span is taken as scanned once, when all of its live objects are found; one found alone is scanned by itself.
     """
     counts, sparse = mark_counts(h), sparse_counts(h)
-    large, work, found = np.int64(0), np.int64(0), np.int64(0)
+    large, work, found, dense_work = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     for spc in range(NUM_SPAN_CLASSES):
         counts[spc] = 0
         sparse[spc] = 0
@@ -137,19 +140,34 @@ def mark_live_objects(h: Any) -> Any:
         counts[sp.spanclass] += live
         found += live
         if live > 1 and live >= sp.nelems >> 3 and dense_class(h, np.int64(sp.spanclass)):
-            work += live * sp.elemsize
+            dense_work += live * sp.elemsize
         else:
             sparse[sp.spanclass] += live
         h[0].bytes_marked += live * sp.elemsize
         if sp.spanclass == 0:
             large += live * sp.elemsize
-    cpu = np.int64(0)
+    cpu, ordered, dense, dense_cpu = np.int64(0), np.int64(0), np.int64(0), 0.0
     for spc in range(NUM_SPAN_CLASSES):
         work += of_average(h, np.int64(spc), sparse[spc], large, scan_bytes(h)[spc])
         read = of_average(h, np.int64(spc), counts[spc], large, scan_read(h)[spc])
-        cpu += counts[spc] * mark_object(h)[spc] + np.int64(np.float64(read) * np.float64(mark_byte(h)[spc]) / 1000.0)
+        own = counts[spc] * mark_object(h)[spc] + np.int64(np.float64(read) * np.float64(mark_byte(h)[spc]) / 1000.0)
+        cpu += own
+        ordered += counts[spc] * mark_object(h)[NUM_SPAN_CLASSES + spc]
+        ordered += np.int64(np.float64(read) * np.float64(mark_byte(h)[NUM_SPAN_CLASSES + spc]) / 1000.0)
+        if spc & 1 == 0 and counts[spc] > sparse[spc]:
+            dense += counts[spc] - sparse[spc]
+            dense_cpu += np.float64(own) * np.float64(counts[spc] - sparse[spc]) / np.float64(counts[spc])
+    work += dense_work
     array_work, pieces = arrays(h, large)
-    set_oblets(h, array_work, pieces, min(found, array_work // PTR_SIZE), cpu)
+    in_arrays = min(found, array_work // PTR_SIZE)
+    set_oblets(h, array_work, pieces, in_arrays, cpu)
+    finding = (
+        np.float64(dense) * np.float64(mark_object(h)[1]) * np.float64(in_arrays) / np.float64(max(found, np.int64(1)))
+    )
+    rest = np.float64(cpu - h[0].mark_array_cpu)
+    h[0].mark_dense_cpu = np.int64(min(max(dense_cpu - finding, 0.0), rest))
+    h[0].mark_dense_work = dense_work
+    h[0].mark_ordered_cpu = min(np.int64(h[0].mark_in_order * np.float64(ordered)), cpu)
     return cpu, work
 
 
@@ -247,45 +265,6 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
 
 
 @jit
-def even(h: Any) -> Any:
-    """Whether the heap's part of the stock is: no array of pointers, or nothing but such."""
-    whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
-    work = h[0].mark_works[HEAP_PART]
-    return h[0].mark_oblets == 0 or h[0].mark_array_cpu >= whole or h[0].mark_array_work >= work
-
-
-@jit
-def turn(h: Any) -> Any:
-    """Of a piece of an array and its share of all else: (picoseconds, scan work), and those of the piece alone."""
-    n = np.float64(h[0].mark_oblets)
-    whole = np.float64(h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS])
-    work = np.float64(h[0].mark_works[HEAP_PART])
-    return whole / n, work / n, np.float64(h[0].mark_array_cpu) / n, np.float64(h[0].mark_array_work) / n
-
-
-@jit
-def heap_work(h: Any, given: Any) -> Any:
-    """Scan work of the heap that is done when it was given so much CPU."""
-    cpu, work, piece_cpu, piece_work = turn(h)
-    turns = np.floor(np.float64(given) / cpu)
-    rest = np.float64(given) - turns * cpu
-    if rest < piece_cpu:
-        return turns * work + piece_work * rest / piece_cpu
-    return turns * work + piece_work + (work - piece_work) * (rest - piece_cpu) / (cpu - piece_cpu)
-
-
-@jit
-def heap_cpu(h: Any, done: Any) -> Any:
-    """CPU of the heap until so much scan work is done, a piece of an array once begun to its end."""
-    cpu, work, piece_cpu, piece_work = turn(h)
-    turns = np.floor(np.float64(done) / work)
-    rest = np.float64(done) - turns * work
-    if rest < piece_work:
-        return turns * cpu + (piece_cpu if rest > 0 else 0.0)
-    return turns * cpu + piece_cpu + (cpu - piece_cpu) * (rest - piece_work) / (work - piece_work)
-
-
-@jit
 def work_by(h: Any, part: Any, cpu: Any) -> Any:
     """Scan work of a part that is done when so much CPU was given."""
     first = h[0].mark_cpus[part - 1] if part > 0 else np.int64(0)
@@ -293,9 +272,21 @@ def work_by(h: Any, part: Any, cpu: Any) -> Any:
     given = min(max(cpu - first, np.int64(0)), whole)
     if given == whole:
         return h[0].mark_works[part] if cpu >= first else np.int64(0)
-    if part == HEAP_PART and not even(h):
-        return min(np.int64(heap_work(h, given)), h[0].mark_works[part])
-    return np.int64(np.float64(h[0].mark_works[part]) * (np.float64(given) / np.float64(whole)))
+    at = np.float64(given)
+    if part == HEAP_PART:
+        at = evened(h, at)
+        if not even(h):
+            return min(np.int64(heap_work(h, at)), h[0].mark_works[part])
+    return np.int64(np.float64(h[0].mark_works[part]) * (at / np.float64(whole)))
+
+
+@jit
+def cpu_when_even(h: Any, done: Any) -> Any:
+    """CPU of the heap until so much scan work is done, if order made no difference."""
+    if not even(h):
+        return heap_cpu(h, done)
+    whole = np.float64(h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS])
+    return whole * (np.float64(done) / np.float64(h[0].mark_works[HEAP_PART]))
 
 
 @jit
@@ -307,9 +298,9 @@ def cpu_for(h: Any, work: Any) -> Any:
         if at >= end:
             continue
         left = h[0].mark_works[part] - work_by(h, part, at)
-        if left > work and part == HEAP_PART and not even(h):
-            first = h[0].mark_cpus[GLOBALS]
-            until = first + np.int64(heap_cpu(h, h[0].mark_works[part] - left + work)) + 1
+        if left > work and part == HEAP_PART and (in_parts(h) or not even(h)):
+            first, done = h[0].mark_cpus[GLOBALS], h[0].mark_works[part] - left + work
+            until = first + np.int64(uneven(h, cpu_when_even(h, done))) + 1
             return max(min(until, end) - h[0].mark_cpu, at - h[0].mark_cpu + 1)
         if left > work:
             return at - h[0].mark_cpu + np.int64(np.float64(end - at) * (np.float64(work) / np.float64(left))) + 1

@@ -12,9 +12,9 @@ Invariants: a span in use when the sweep begins is swept once, so ``pages_swept`
 ``sweep_drained`` is set no set holds a span that is still to be swept. The sweep is *done* when it is drained and
 nobody holds it open (``sweepers``: the end of mark termination does, until the last P's cache is flushed).
 
-Every sweep leaves facts to price: ``fact_swept``, ``fact_swept_free``, ``fact_freed``, and ``fact_sweep_time`` by the
-table ``swept_cells``, else by ``sweep_kept`` and ``sweep_freed`` (picoseconds by span class; all zero where nobody
-installed prices).
+Every sweep leaves facts to price: ``fact_swept``, ``fact_swept_free``, ``fact_freed``, and, but for a span that a refill
+takes and pays for itself (``fact_took_unswept``), ``fact_sweep_time`` by the table ``swept_cells``, else by
+``sweep_kept`` and ``sweep_freed`` (picoseconds by span class; all zero where nobody installed prices).
 
 Left out here: specials, and who sweeps in the background and when, which is the collector's shell. Left out by it: the
 queue at mheap.lock, which the runtime takes for each empty span (freeSpan). Its hold is in the price; nobody waits for it.
@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 
-from sim.engine.rng import draw64
 from sim.go.mfixalloc import new_mark_bits, next_mark_bit_arena_epoch
 from sim.go.mheap import free_span_locked
 from sim.go.mspan import sweep_bits
@@ -42,12 +41,12 @@ from sim.go.mspanset import (
     spanset_pop,
     spanset_push,
 )
+from sim.go.pay import drawn
 from sim.go.sizeclasses import class_to_size
 from sim.go.state import (
     NUM_SPAN_CLASSES,
     PAGE_SIZE,
     SPAN_IN_USE,
-    procs,
     small_free_count,
     spans,
     sweep_freed,
@@ -56,7 +55,6 @@ from sim.go.state import (
 )
 from sim.jit import jit
 from sim.units import Throw
-from sim.words import shr64
 
 SWEEP_MIN_HEAP_DISTANCE = 1 << 20  # bytes before the trigger at which all shall be swept (mgcsweep.go:gcPaceSweeper)
 
@@ -115,18 +113,15 @@ def sweep_price(h: Any, p: Any, spanclass: Any, freed: Any) -> Any:
     the last were paid; where nobody measured that, a mean of the span's class."""
     if h[0].swept_told == 0:
         return sweep_freed(h)[spanclass] if freed else sweep_kept(h)[spanclass]
-    row = 2 * np.int64(h[0].fact_sweep_time > 0) + np.int64(freed)
-    pr = procs(h)[p]
-    cell = np.int64(shr64(draw64(pr.draw_key, pr.draws), 54))
-    pr.draws += np.uint64(1)
-    return swept_cells(h)[(row << 10) + cell]
+    return swept_cells(h)[drawn(h, p, 2 * np.int64(h[0].fact_sweep_time > 0) + np.int64(freed))]
 
 
 @jit
 def sweep(h: Any, p: Any, s: Any, preserve: Any) -> Any:
     """Sweep an acquired span; True when its pages went back to the heap. (mgcsweep.go:sweep)
 
-    ``preserve``: the caller wants the span whatever its state, and places it itself.
+    ``preserve``: the caller wants the span whatever its state, and places it itself. If it has room the caller takes it, and
+    what that costs together is the caller's to pay, where it is known: what the one reads first the other finds at hand.
     """
     sp = spans(h)[s]
     if np.int64(sp.sweepgen) != np.int64(h[0].sweepgen) - 1:
@@ -150,7 +145,10 @@ def sweep(h: Any, p: Any, s: Any, preserve: Any) -> Any:
         h[0].fact_sweep_time += sweep_price(h, p, np.int64(sp.spanclass), True)
         free_span_locked(h, p, s)
         return True
-    h[0].fact_sweep_time += sweep_price(h, p, np.int64(sp.spanclass), False)
+    if preserve and h[0].unswept_told and sp.alloc_count != sp.nelems:
+        h[0].fact_took_unswept = 1
+    else:
+        h[0].fact_sweep_time += sweep_price(h, p, np.int64(sp.spanclass), False)
     if not preserve:
         if sp.spanclass < 2:
             spanset_push(h, full_swept(h, sp.spanclass), s)

@@ -116,8 +116,8 @@ class MarkWorkers:
     def _hold(self, p: Proc, mode: int, begun: int) -> Step:
         """Process step: keep the P until the worker leaves it. Its CPU it shares with other threads."""
         sched, fields = self.world.sched, self.world.heap.fields
-        every = self.world.gc.check_time if mode != DEDICATED else p.time_slice
-        look = begun + every
+        every = self.world.gc.check_time
+        look = p.slice_end() if mode == DEDICATED else begun + every
         while True:
             yield from self._wait(p, look)
             if sched.stopping or self._marked:

@@ -44,6 +44,9 @@ class Facts:
     # a machine whose prices say that it has not (`sim.costs.Prices.wide_vectors`) does without
     dense_scan: bool
     restart_gives_workers: bool  # Ps without work are given mark workers when the world goes on (proc.go:procresize, 1.27)
+    # Most bytes of an allocation whose path calls nothing between its assist and acquirem: it cannot be preempted there, as
+    # a larger one is that is to leave its P (malloc.go:mallocgc, malloc_generated.go of 1.27); before, all are on one path
+    assist_inlined: int
     gosched_wakes: bool  # who yields or is preempted wakes a P to look around (proc.go:goschedImpl, 1.27)
     gc_assists: bool = True  # allocation marks to pay for itself (malloc.go:deductAssistCredit); Go cannot do without
     linear_layout: bool = False  # one spans/bitmap/arena reservation, as before Go 1.11
@@ -73,6 +76,7 @@ _GO119 = Facts(
     cpu_metrics=False,
     dense_scan=False,
     restart_gives_workers=False,
+    assist_inlined=1 << 60,
     gosched_wakes=False,
 )
 VERSIONS: dict[str, Facts] = {
@@ -99,6 +103,7 @@ VERSIONS: dict[str, Facts] = {
         cpu_metrics=True,
         dense_scan=True,
         restart_gives_workers=True,
+        assist_inlined=80,
         gosched_wakes=True,
     ),
 }

@@ -32,15 +32,21 @@ _TOUCH_100US = STEP["touch_100us"]
 
 
 @jit
+def drawn(h: Any, p: Any, row: Any) -> Any:
+    """Which cell a draw from the P's own stream hits in a row of `sim.costs.CELLS` of them."""
+    pr = procs(h)[p]
+    cell = np.int64(shr64(draw64(pr.draw_key, pr.draws), 54))
+    pr.draws += np.uint64(1)
+    return (row << 10) + cell
+
+
+@jit
 def pay(h: Any, p: Any, row: Any) -> Any:
     """The price of a step: its mean, or a draw from the P's own stream where it varies. Picoseconds."""
     price = prices(h)[row]
     if price.row < 0:
         return price["mean"]
-    pr = procs(h)[p]
-    cell = np.int64(shr64(draw64(pr.draw_key, pr.draws), 54))
-    pr.draws += np.uint64(1)
-    return cells(h)[(price.row << 10) + cell]
+    return cells(h)[drawn(h, p, price.row)]
 
 
 @jit

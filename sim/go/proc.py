@@ -3,16 +3,18 @@
 A P is a SimPy process: it takes goroutines from its queue of 256 and runnext, the global queue or another P, and hands
 their batches to the pump; when a lock is needed it waits for it, keeping its goroutine and its CPU.
 
-The scheduler's rules are the runtime's: runnext inherits the time slice of 10 ms, every 61st turn looks at the global
-queue first, a full queue moves half of it and the newcomer to the global one, a thief takes half of its victim's queue
-(runnext only on the last of four passes, of a running P after 3 us), nobody is woken while somebody searches, and who
-searched and found wakes the next. A goroutine that goes on at the instant it would park has not parked (goroutine.py).
+The scheduler's rules are the runtime's: every 61st turn looks at the global queue first, a full queue moves half of it
+and the newcomer to the global one, a thief takes half of its victim's queue (runnext only on the last of four passes, of
+a running P after 3 us), nobody is woken while somebody searches, and who searched and found wakes the next. runnext
+inherits the time slice. Sysmon, which looks at all Ps every 10 ms, ends a slice when it sees it the second time: 10 to
+20 ms after it began. A goroutine that goes on at the instant it would park has not parked (goroutine.py).
 
 Each picosecond of a P is of one kind (`Proc.times`): in the pump, which knows it as malloc, compute or first touch, or
 one of `KINDS`. They add up to the time, whatever happened.
 
-Left out: sched.lock's contention but for stops (stw.py), sysmon and syscalls, netpoll but for timers (timers.py): outside
-events put goroutines on the global queue and wake a P.
+Left out: sched.lock's contention but for stops (stw.py), what else sysmon does and that it looks more often in its first
+25 ms, after it met a stopped world and after all Ps were idle (it looks at multiples of its period), syscalls, netpoll
+but for timers (timers.py): outside events put goroutines on the global queue and wake a P.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ from sim.units import MS, US
 if TYPE_CHECKING:
     from sim.go.world import World
 
-TIME_SLICE = 10 * MS  # forcePreemptNS (proc.go)
+TIME_SLICE = 10 * MS  # forcePreemptNS, and as long sysmon sleeps when it finds nothing to do (proc.go)
+TIMER_SLACK = 50 * US  # by which Linux lets a timer of a thread be late (timer_slack_ns)
 RUNQ = 256  # length of a P's queue (runtime2.go)
 GLOBAL_PERIOD = 61  # turns between looks at the global queue first (proc.go:findRunnable)
 GLOBAL_BATCH = RUNQ // 2
@@ -71,7 +74,6 @@ class Proc:
         self.spinning = False  # it looks for work
         self.cpu_grant = 0  # when it last got a CPU, among all Ps
         self.fractional_time = 0  # as a fractional mark worker in this cycle
-        self.time_slice = TIME_SLICE
         self._spent = [0] * len(KINDS)
         self._kind = IDLE
         self._since = world.now
@@ -209,8 +211,13 @@ class Proc:
             yield after(self.world.env, self.world.sched.pay("switch"), self.order)
             if not inherits:
                 self.tick += 1
-                self.fields["slice_end"] = self.world.now + TIME_SLICE
+                self.fields["slice_end"] = self.slice_end()
             yield from self._execute(g)
+
+    def slice_end(self) -> int:
+        """When a time slice that begins now ends: sysmon notes it at its next look, and ends it at the one after. (retake)"""
+        period = TIME_SLICE + TIMER_SLACK + self.world.prices.lock.wake_latency_10ms
+        return (self.world.now // period + 2) * period
 
     def _find(self) -> Step:
         """Process step: a goroutine to run, going idle until there is one. (findRunnable)"""

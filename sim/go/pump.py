@@ -219,7 +219,7 @@ def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
 
     That is, a large one has bytes to clear, or a collection may be due when its time is over, or its time slice is by
     then: who took a span calls a function that looks whether a collection is due, and preemption is noticed where a
-    function begins (gcTrigger.test; nothing else of a malloc can, as it holds its thread).
+    function begins (gcTrigger.test; but for `is_called_away` nothing else of a malloc can, as it holds its thread).
     """
     op = ops_at(g.ops, g.nops)[g.pos]
     spc = np.int64(g.spanclass)
@@ -230,7 +230,7 @@ def complete_alloc(h: Any, p: Any, g: Any, now: Any) -> Any:
         slot = next_free_index(h, s)
         note(h, now, p, LOG_OBJECT, (s << 16) | slot)
         g.left = 0
-        cost += place_object(h, p, g, op, spc, s, slot, True, False)
+        cost += place_object(h, p, g, op, spc, s, slot, True)
     else:
         cost += place_large(h, p, g, op)
         due = test_trigger(h)  # heapLive has its bytes only now
@@ -307,6 +307,18 @@ def finish_assist(h: Any, p: Any, g: Any, now: Any) -> Any:
 
 
 @jit
+def is_called_away(h: Any, p: Any, g: Any, time: Any) -> Any:
+    """Whether an allocation that has assisted notices that it is to leave its P: where it calls a function before it goes on.
+
+    Left out: those whose debt credit pays at once, and those that waited for marking to end.
+    """
+    pr = procs(h)[p]
+    if ops_at(g.ops, g.nops)[g.pos].arg <= h[0].assist_inlined:
+        return False
+    return h[0].stop != 0 or pr.barrier != 0 or time >= pr.slice_end
+
+
+@jit
 def retry_assist(h: Any, p: Any, g: Any, now: Any) -> Any:
     """An assist that was preempted goes on, unless there is no marking any more: as `resolve_assist`."""
     outcome = assist(h, p, g, now) if h[0].gc_blacken_enabled else np.int64(PAID)
@@ -360,7 +372,7 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
                 if slot >= 0:
                     if logging:
                         note(h, start + lag, p, LOG_OBJECT, (s << 16) | slot)
-                    lag += place_object(h, p, g, op, spc, s, slot, g.assist_paid == 2, True)
+                    lag += place_object(h, p, g, op, spc, s, slot, False)
                 else:
                     if lag > 0:
                         return await_turn(h, p, g, pos, start + lag)
@@ -508,14 +520,8 @@ def step(h: Any, p: Any, now: Any) -> Any:
             lag = touch_large(h, p, g, op)
             pr.mallocs += 1
             g.pos += 1
-    elif g.stage == TRIGGER:
-        if test_trigger(h):
-            return GC_START
-        lag = end_trigger(h, p, g, now)
-        if lag < 0:
-            return STAY
-    elif g.stage == LATE:
-        reason = safepoint(h, p, now)
+    elif g.stage == TRIGGER or g.stage == LATE:
+        reason = safepoint(h, p, now) if g.stage == LATE else np.int64(GC_START if test_trigger(h) else STAY)
         if reason != STAY:
             return reason
         lag = end_trigger(h, p, g, now)
@@ -526,6 +532,8 @@ def step(h: Any, p: Any, now: Any) -> Any:
         if reason != STAY or lag < 0:
             return reason
         pr.malloc_time += lag
+        if is_called_away(h, p, g, now + lag):
+            return await_turn(h, p, g, np.int64(g.pos), now + lag)
     elif g.stage == PARKED_ASSIST or g.stage == ENDED_MARKING:
         lag = paid(h, g)
         pr.malloc_time += lag

@@ -28,6 +28,7 @@ SCALARS = [
     ("triggered_is_heap_live", "u1"),
     ("memory_limit_headroom_percent", "i8"),
     ("gc_assists", "u1"),
+    ("assist_inlined", "i8"),
     # mheap_
     ("sweepgen", "u4"),
     ("sweep_drained", "u1"),  # nothing is left in the sets to sweep (sweep.active's drained bit)
@@ -239,6 +240,10 @@ SCALARS = [
     ("mark_oblets", "i8"),  # pieces that arrays of pointers are scanned in
     ("mark_array_cpu", "i8"),  # of the heap's: picoseconds for all of them, finding what they point to
     ("mark_array_work", "i8"),  # and their scan work
+    ("mark_dense_cpu", "i8"),  # of it that of spans scanned whole, and their scan work
+    ("mark_dense_work", "i8"),
+    ("mark_in_order", "f8"),  # share of it that is found in the order of its allocation, before the rest
+    ("mark_ordered_cpu", "i8"),  # and its picoseconds
     ("mark_over", "u1"),  # nothing is left to mark, and the collector has been told
     ("mark_workers", "i8"),  # background workers marking now
     ("mark_assists", "i8"),  # assists marking now
@@ -259,6 +264,7 @@ SCALARS = [
     ("stack_copy_middle", "i8"),
     ("stack_copy_large", "i8"),
     ("swept_told", "i8"),  # 1 if swept_cells are filled
+    ("unswept_told", "i8"),  # 1 if what a refill takes that sweeps its span itself is known
     # what the last locked step did, for the shell to price; the shell clears them
     ("fact_grown", "i8"),  # pages the heap grew by
     ("fact_arenas", "i8"),  # arenas it reserved
@@ -268,6 +274,7 @@ SCALARS = [
     ("fact_swept_free", "i8"),  # of them, whose pages went back to the heap: a hold of mheap.lock each
     ("fact_freed", "i8"),  # objects freed
     ("fact_sweep_time", "i8"),  # picoseconds of that, by swept_cells, or by sweep_kept and sweep_freed
+    ("fact_took_unswept", "i8"),  # 1 if one of them was swept by the refill that takes it: not in that time if unswept_told
     ("fact_drained", "i8"),  # sweeps that were the first to find nothing left: the scavenger is woken then
     ("fact_reclaim_chunks", "i8"),  # chunks of 512 pages searched for dead spans, mheap.lock held
     ("fact_pool_locks", "i8"),  # times a stackpool lock was taken

@@ -187,11 +187,13 @@ ALL, TINY, FAST, PARTIAL, FRESH, CENTRAL_WAIT, HEAP_WAIT, PAGE_CACHE, PAGE_SEARC
 ZEROING, LARGE, OFF_P, PROFILE, ASSIST, ASSIST_PARKED, SWEEP, STW, GC_WORKER, SCAVENGE = range(11, 21)
 NUM_CAUSES = len(CAUSES)
 
-# rows of the price table: by span class, fresh spans with other work before them apart; then sim.costs.STEPS in order
+# rows of the price table: by span class, fresh spans with other work before them and spans that a refill sweeps itself apart;
+# then sim.costs.STEPS in order
 PRICE_FRESH = 0
 PRICE_PARTIAL = NUM_SPAN_CLASSES
 PRICE_FRESH_APART = 2 * NUM_SPAN_CLASSES
-PRICE_STEPS = 3 * NUM_SPAN_CLASSES
+PRICE_UNSWEPT = 3 * NUM_SPAN_CLASSES
+PRICE_STEPS = 4 * NUM_SPAN_CLASSES
 PRICE = np.dtype([("mean", "i8"), ("row", "i8")], align=True)  # row of cells, or -1: always the mean
 
 # a goroutine as the compiled interpreter of operations sees it; index 0 is nobody
@@ -231,7 +233,7 @@ PROC = np.dtype(
     [
         ("g", "i4"),  # the goroutine it runs
         ("lag", "i8"),  # picoseconds run ahead in the segment in progress
-        ("slice_end", "i8"),  # the goroutine's 10 ms are over
+        ("slice_end", "i8"),  # the goroutine's time slice is over
         ("cpu_end", "i8"),  # another thread may have the CPU from here on
         ("draw_key", "u8"),  # the stream of price draws of this P
         ("draws", "u8"),
@@ -295,7 +297,8 @@ HIT_SOME = 3
 HIT_FEW = 4
 HIT_MARKING = 5
 HIT_NEXT = 6
-HIT_KINDS = 7
+HIT_NEXT_FEW = 7
+HIT_KINDS = 8
 FEW_OTHERS = 8  # fewer than that, as truth/calibrate/warm.go has it
 SOME_OTHERS = 32
 
@@ -332,11 +335,11 @@ TABLES: dict[str, Any] = {
     "zero_price": np.int64,
     # means, by span class: of hits with other work before them (HIT_APART, HIT_SOME, HIT_FEW: three rows), and while marking
     "hit_price": np.int64,
-    "marking_price": np.int64,  # (HIT_MARKING, HIT_NEXT: two rows)
+    "marking_price": np.int64,  # (HIT_MARKING, HIT_NEXT, HIT_NEXT_FEW: three rows)
     "last_malloc": np.int64,  # by P and span class: how many mallocs the P had made before the last one there
     "last_marked": np.int64,  # and what the last one while marking gave: span << 16 | slot
-    "mark_object": np.int64,  # picoseconds a marked object, by span class
-    "mark_byte": np.int64,  # femtoseconds a byte of scan work, by span class
+    "mark_object": np.int64,  # picoseconds a marked object, by span class: of all in the mean, of what is found in order
+    "mark_byte": np.int64,  # femtoseconds a byte of scan work, in the same two rows
     "sweep_kept": np.int64,  # picoseconds to sweep a span that stays in use, by span class
     "sweep_freed": np.int64,  # and one whose pages go back to the heap
     "swept_cells": np.int64,  # equally likely values of what sweeping a span takes beside other work, 1024 each of costs.SWEPT
@@ -444,8 +447,10 @@ def new_tables() -> Tables:
     tables.allocate("small_alloc_count", NUM_SIZE_CLASSES)
     tables.allocate("small_free_count", NUM_SIZE_CLASSES)
     tables.allocate("fast_calls", HIT_KINDS * NUM_SPAN_CLASSES)
-    for name in ("scan_bytes", "scan_read", "scan_count", "mark_counts", "sparse_counts", "mark_object", "mark_byte"):
+    for name in ("scan_bytes", "scan_read", "scan_count", "mark_counts", "sparse_counts"):
         tables.allocate(name, NUM_SPAN_CLASSES)
+    for name in ("mark_object", "mark_byte"):
+        tables.allocate(name, 2 * NUM_SPAN_CLASSES)
     fields = tables.fields
     fields.nspans = 1  # span 0 is emptymspan: no slot, never in a set
     fields.nwords = 1

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from itertools import repeat
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +31,7 @@ from sim.costs import (
     MarkPrices,
     Price,
     Prices,
+    allocating,
     between,
     mark_between,
     mark_placed,
@@ -67,6 +67,7 @@ from sim.metrics.timeline import Timeline
 from sim.units import US, throw
 
 MAX_RUN_AHEAD = 1 * US
+FEWEST_MALLOCS = 1000  # between two collections, by which who allocates is judged
 _L = TypeVar("_L", bound=TimedLock)
 # a refill may take mheap.lock with none of mcentral's held; a stack pool takes it inside its own (lockrank.go)
 _SCHED_RANK, _CENTRAL_RANK, _POOL_RANK, _HEAP_RANK = 5, 10, 15, 20
@@ -80,7 +81,7 @@ def install_prices(heap: Heap, prices: Prices) -> None:
     listed: dict[int, Price] = {PRICE_STEPS + i: prices.steps[name] for i, name in enumerate(STEPS)}
     listed |= {PRICE_FRESH + i: price for i, price in enumerate(prices.refill_fresh)}
     rows = tables.allocate("prices", PRICE_STEPS + len(STEPS))
-    # refills from swept spans, and from fresh ones after other work, change with the heap (World.price_heap): a row of cells each
+    # refills, but for those with fresh spans in a loop, change with the heap (World.price_heap): a row of cells each
     rows["row"][PRICE_PARTIAL:PRICE_STEPS] = np.arange(_PLACED)
     varying: dict[tuple[int, ...], int] = {}
     for index, price in listed.items():
@@ -111,8 +112,8 @@ class World:
     the others, picoseconds; a stop-the-world waits that long for an allocating P at most. ``run_ahead=False`` makes
     every operation an event (slow, for tests). ``gogc``: GOGC, -1 for off; ``memory_limit``: GOMEMLIMIT, bytes.
     ``heap_shape``: which of the machine's measured heaps marking costs as much as (`Prices.mark`). ``in_order``: of a
-    shuffled array, the share of objects that are found in the order of their allocation; its cube is how far prices are
-    those of an array in order (`mixed` with four of five in order took 0.43 to 0.55 of all that order saves). ``globals_bytes``:
+    shuffled array, the share of objects that are found in the order of their allocation, one part of it (where they take
+    turns with others, four of five, `mixed` took 0.43 to 0.55 of all that order saves). ``globals_bytes``:
     the program's globals with pointers. ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
     profile. ``log_lines``: room for a log of what happened, for tests. ``timeline``: takes slices of what Ps, collector and locks do.
     """
@@ -161,13 +162,16 @@ class World:
         ]
         if heap_shape not in prices.mark:
             throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
-        self._heap_prices = of_procs(prices.heaps, gomaxprocs)
+        self._heap_prices = [allocating(prices.heaps, gomaxprocs, n) for n in range(1, gomaxprocs + 1)]
+        self._allocated = np.zeros(gomaxprocs, np.int64)  # mallocs by P, when the heap was priced last
+        self._allocating = gomaxprocs  # Ps that made about as many of those before that
         self._refill_fresh = prices.refill_fresh
         self._mark_prices = of_procs(prices.mark[heap_shape], gomaxprocs)
+        self._ordered_prices, self._in_order = self._mark_prices, in_order
         if in_order and IN_ORDER in prices.mark:
-            ordered = of_procs(prices.mark[IN_ORDER], gomaxprocs)
-            self._mark_prices = list(map(mark_between, self._mark_prices, ordered, repeat(in_order**3)))
-        for name, rows in (("zero_price", 1), ("hit_price", 3), ("marking_price", 2)):
+            self._ordered_prices = of_procs(prices.mark[IN_ORDER], gomaxprocs)
+        self.heap.fields.mark_in_order = float(in_order)
+        for name, rows in (("zero_price", 1), ("hit_price", 3), ("marking_price", 3)):
             self.heap.tables.allocate(name, rows * NUM_SPAN_CLASSES)
         self.step_means = {name: price.mean for name, price in prices.steps.items()}
         self._placed: Any = None
@@ -206,14 +210,27 @@ class World:
         """From now on clearing and marking cost what they do in a heap of so many bytes, no P being in a malloc.
 
         Memory comes back to malloc after about so many others, and marking to an object that it reads after ``read`` bytes:
-        it is in one cache or another.
+        it is in one cache or another. How many Ps allocate is what they have done since the last time, if that was much; all do
+        at first.
         """
-        placed = place(self._heap_prices, nbytes), mark_placed(self._mark_prices, nbytes, read)
+        self._allocating = self._count_allocating()
+        marking = tuple(mark_placed(one, nbytes, read) for one in (self._mark_prices, self._ordered_prices))
+        placed = place(self._heap_prices[self._allocating - 1], nbytes), marking
         if placed != self._placed:
             settle_hits(self)
             self._placed = placed
             self._price_hits(*placed[0])
-            self._price_marking(placed[1])
+            self._price_marking(*marking)
+
+    def _count_allocating(self) -> int:
+        """On how many Ps about as many mallocs were made: as many equal shares are as concentrated (1 / sum of squares).
+
+        A goroutine that went from one P to another counts on both: so does what it left in the one's caches.
+        """
+        mallocs = self.heap.arrays["procs"]["mallocs"].copy()
+        made, self._allocated = (mallocs - self._allocated).tolist(), mallocs
+        squares = sum(n * n for n in made)
+        return (2 * sum(made) ** 2 + squares) // (2 * squares) if sum(made) >= FEWEST_MALLOCS else self._allocating
 
     def _price_hits(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
         """What clearing costs by span class, between two measured heaps."""
@@ -226,8 +243,9 @@ class World:
             arrays[name][:] = [between(one.mean, other.mean, at) for one, other in pairs]
         for spc in range(NUM_SPAN_CLASSES):
             arrays["zero_price"][spc] = between(low.zero[spc], high.zero[spc], at)
-        pairs = [*zip(low.refill_partial, high.refill_partial, strict=True)]  # PRICE_PARTIAL, then PRICE_FRESH_APART
+        pairs = [*zip(low.refill_partial, high.refill_partial, strict=True)]  # PRICE_PARTIAL, PRICE_FRESH_APART, PRICE_UNSWEPT
         pairs += zip(*(heap.refill_fresh or self._refill_fresh for heap in (low, high)), strict=True)
+        pairs += zip(*(heap.refill_unswept or heap.refill_partial for heap in (low, high)), strict=True)
         for row, (one, other) in enumerate(pairs):
             arrays["prices"]["mean"][PRICE_PARTIAL + row] = between(one.mean, other.mean, at)
             arrays["cells"][CELLS * row : CELLS * (row + 1)] = _cells(one, other, at)
@@ -238,6 +256,7 @@ class World:
 
     def _price_sweeps(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
         """What sweeping a span costs between two measured heaps, where that was measured in both."""
+        self.heap.fields.unswept_told = bool(low.refill_unswept and high.refill_unswept)
         told = bool(low.swept and high.swept)
         self.heap.fields.swept_told = told
         if told:
@@ -250,24 +269,31 @@ class World:
         one, other = (heap.hits() + heap.hits_marking() for heap in (low, high))
         return _cells(one[kind - HIT_APART][spc], other[kind - HIT_APART][spc], at)
 
-    def _price_marking(self, prices: MarkPrices) -> None:
-        """What marking costs by span class."""
+    def _price_marking(self, shuffled: MarkPrices, ordered: MarkPrices) -> None:
+        """What marking costs by span class: of all in the mean, and of what is found in the order of its allocation."""
+        mean = mark_between(shuffled, ordered, self._in_order)
+        self.mark_large_byte = int(mean.large_byte)
+        self._mark_row(0, mean)
+        self._mark_row(NUM_SPAN_CLASSES, ordered)
+
+    def _mark_row(self, first: int, prices: MarkPrices) -> None:
+        """Write prices into the row of marking's tables that begins there."""
         arrays = self.heap.arrays
 
         def price(name: str) -> int:
             return int(getattr(prices, name))
 
-        self.mark_large_byte = price("large_byte")
         scan = {
             "small": (price("scan_object"), price("small_byte")),
             "middle": (price("middle_object"), price("middle_byte")),
-            "large": (price("scan_object"), self.mark_large_byte),
+            "large": (price("scan_object"), price("large_byte")),
         }
         noscan = price("noscan_object")
         for spc in range(NUM_SPAN_CLASSES):
             small = class_to_size[spc >> 1] <= MIN_SIZE_FOR_MALLOC_HEADER
             kind = "large" if spc < 2 else "small" if small else "middle"
-            arrays["mark_object"][spc], arrays["mark_byte"][spc] = (noscan, 0) if spc & 1 else scan[kind]
+            row = first + spc
+            arrays["mark_object"][row], arrays["mark_byte"][row] = (noscan, 0) if spc & 1 else scan[kind]
 
     def _lock(self, name: str, rank: int, discipline: str, kind: type[_L]) -> _L:
         below = self.stream(f"lock/{name}").below if discipline == "spinbit" else None

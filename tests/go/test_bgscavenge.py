@@ -90,8 +90,9 @@ def test_one_percent_of_the_cpus(nprocs, goroutines):
     assert 0.008 <= share <= 0.012
     assert scavenger.pacer.resets == 0
     assert 0 <= 1 * GIB - left - released(world) <= 1 * MIB  # the program's stacks come out of it
-    # what its Ps spent is that time: madvise, and nothing for the lock
-    assert sum(p.times()["scavenging"] for p in world.sched.procs) == released(world) // 4096 * 10 * US
+    # what its Ps spent is that time: madvise, and nothing for the lock; but for the bout in progress, told when it ends
+    spent = sum(p.times()["scavenging"] for p in world.sched.procs) - released(world) // 4096 * 10 * US
+    assert 0 <= spent < 2 * MS
     check_heap(world.heap)
 
 

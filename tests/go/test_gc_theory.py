@@ -23,7 +23,7 @@ import pytest
 from sim.costs import HeapPrices, LockPrices, MarkPrices, Price
 from sim.go import gccontroller
 from sim.go.mgcworker import FRACTIONAL_SLACK
-from sim.go.proc import NEXT_WAIT, TIME_SLICE
+from sim.go.proc import TIME_SLICE
 from sim.go.state import PAGE_SIZE
 from sim.go.world import World
 from sim.jit import PLAIN
@@ -191,9 +191,9 @@ def test_dedicated_workers_take_a_quarter(version, nprocs):
 @pytest.mark.parametrize("nprocs", [1, 2, 3, 6])
 def test_fractional_workers_take_a_quarter_to_three_tenths(version, nprocs):
     """Of each P's time, or of what a dedicated one leaves: a fractional worker stops at 1.2 times its goal, and a P looks
-    for one again when a goroutine's slice is over, so up to a slice late."""
+    for one again when a goroutine's slice is over, so up to two looks of sysmon late."""
     share, duration = marked_beside_computes(version, nprocs)
-    late = (TIME_SLICE + 1 * MS) / duration
+    late = (2 * TIME_SLICE + 1 * MS) / duration
     dedicated = 1 / 6 if nprocs == 6 else 0
     assert 0.25 - late <= share <= dedicated + (0.25 - dedicated) * FRACTIONAL_SLACK + late
 
@@ -248,9 +248,11 @@ def test_each_64_mib_of_heap_are_16_root_jobs_more(version, mib, arenas):
 
 
 @pytest.mark.parametrize("version", ["go1.27", "go1.19"])
-def test_a_stop_waits_for_a_segment_at_most(version):
+def test_a_stop_waits_for_a_segment_at_most(version, monkeypatch):
     """Computes and assists are interrupted at once; an allocation runs to its end, which here takes no longer than a
-    segment and one more allocation. Nor is a thief that waits before it takes a runnext."""
+    segment and one more allocation. A thief that waits before it takes a runnext is not, and may wait again if another has
+    come meanwhile (proc.go:runqgrab): here none waits."""
+    monkeypatch.setattr("sim.go.proc.NEXT_WAIT", 0)
     stops = []
 
     def stopper(world):
@@ -267,7 +269,7 @@ def test_a_stop_waits_for_a_segment_at_most(version):
     world.run(until=world.env.all_of(gs))
     assert len(stops) > 50
     assert sum(cycle.assist_time for cycle in world.gc.log.cycles) > 0
-    bound = NEXT_WAIT + RUN_AHEAD + 100 * SIZE  # picoseconds
+    bound = RUN_AHEAD + 100 * SIZE  # picoseconds
     assert max(stops) <= bound
     assert max(max(cycle.stop_sweep_term, cycle.stop_mark_term) for cycle in world.gc.log.cycles) <= bound
 

@@ -12,6 +12,8 @@ from sim.go.state import (
     ALL,
     FAST,
     FRESH,
+    GC_MARK,
+    GC_OFF,
     HIT_APART,
     HIT_CLEARED,
     HIT_FEW,
@@ -19,7 +21,10 @@ from sim.go.state import (
     HIT_KINDS,
     HIT_MARKING,
     HIT_NEXT,
+    HIT_NEXT_FEW,
     HIT_SOME,
+    PARTIAL,
+    SWEEP,
     ZEROING,
 )
 from sim.go.world import World
@@ -44,9 +49,9 @@ def marking(mib, nanoseconds):
     return MarkPrices(1, mib * MIB, nanoseconds * NS, nanoseconds * NS, 0, 0, nanoseconds * NS, 0)
 
 
-def a_world(heaps, marks=()):
+def a_world(heaps, marks=(), procs=1):
     prices = replace(made_up_prices(), heaps=list(heaps), mark={"array-shuffled": list(marks) or [marking(4, 10)]})
-    return World("go1.27", 1, prices, seed=3)
+    return World("go1.27", procs, prices, seed=3)
 
 
 def churn(g, n, live, think):
@@ -100,7 +105,7 @@ def test_prices_are_those_of_the_heap_when_the_last_cycle_began():
 
 @pytest.mark.skipif(PLAIN, reason="a million mallocs")
 def test_marking_is_priced_by_what_it_reads_pointer_free_objects_by_the_heap():
-    world = a_world([heap(4, 10)], [marking(4, 10), marking(32, 40)])
+    world = a_world([heap(4, 10)], [marking(4, 10), marking(64, 50)])
     pointers = np.zeros(4 * MIB // 32, OP)  # 8 MiB of objects, of each the first half up to its last pointer
     pointers[:] = (ALLOC, NEEDZERO, NO_OBJ, 64, 32)
 
@@ -111,10 +116,24 @@ def test_marking_is_priced_by_what_it_reads_pointer_free_objects_by_the_heap():
 
     world.go(program)
     world.run()
-    at = Fraction(eighths(world.gc.log.cycles[-1].heap0) - eighths(4 * MIB), 24)
+    at = Fraction(eighths(world.gc.log.cycles[-1].heap0) - eighths(4 * MIB), 32)
     assert Fraction(3, 4) < at < 1
     mark_object = world.heap.arrays["mark_object"]
-    assert [int(mark_object[spc]) for spc in (SPC - 1, SPC)] == [20 * NS, 10 * NS + 30 * NS * at.numerator // at.denominator]
+    assert [int(mark_object[spc]) for spc in (SPC - 1, SPC)] == [20 * NS, 10 * NS + 40 * NS * at.numerator // at.denominator]
+
+
+@pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
+@pytest.mark.parametrize("goroutines", [1, 2])
+def test_hits_are_priced_by_how_many_ps_allocate_and_those_while_marking_by_how_many_there_are(goroutines):
+    alone = replace(heap(4, 10), procs=2, allocate=1, marking=heap(4, 30).marking)
+    world = a_world([heap(4, 50), alone, replace(heap(4, 30), procs=2)], procs=2)
+    arrays = world.heap.arrays
+    assert [int(arrays[name][SPC]) for name in ("hit_price", "marking_price")] == [60 * NS, 60 * NS], "at first all may"
+    for _ in range(goroutines):
+        world.go(churn, 200_000, 0, 50 * NS)
+    world.run()
+    assert len(world.gc.log.cycles) >= 2
+    assert [int(arrays[name][SPC]) for name in ("hit_price", "marking_price")] == [(20, 60)[goroutines - 1] * NS, 60 * NS]
 
 
 @pytest.mark.skipif(PLAIN, reason="400,000 mallocs")
@@ -154,6 +173,23 @@ def test_a_fresh_span_has_the_price_of_the_heap_with_other_work_before_it_and_in
     assert times[FRESH] / counts[FRESH].sum() == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.skipif(PLAIN, reason="400,000 mallocs")
+def test_a_refill_that_sweeps_its_span_has_a_price_of_its_own_with_the_sweep_in_it():
+    found = {}
+    for told in (False, True):
+        both = (Price(900 * NS),) * 136 if told else ()
+        world = a_world([replace(heap(4, 10), swept=(Price(500 * NS),) * 4, refill_unswept=both)])
+        world.go(churn, 400_000, 40_000, 50 * NS)
+        world.run()
+        counts, times, _ = latency_counts(world)
+        found[told] = counts[PARTIAL].sum(), times[PARTIAL], times[SWEEP]
+    (refills, apart, sweeping), (others, together, less) = found.values()
+    assert apart == 300 * NS * refills
+    own, rest = divmod(together - 300 * NS * others, 600 * NS)
+    assert rest == 0 and 0 < own < others
+    assert sweeping - less == pytest.approx(500 * NS * own, rel=0.1)
+
+
 @pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
 def test_a_hit_while_the_collector_marks_has_a_price_of_its_own_whatever_was_before_it():
     slow = tuple(Price(900 * NS) for _ in range(136))
@@ -161,7 +197,7 @@ def test_a_hit_while_the_collector_marks_has_a_price_of_its_own_whatever_was_bef
     marked, next_one = [], []
 
     def marking_hits(world):
-        return world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_MARKING : HIT_NEXT + 1].copy()
+        return world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_MARKING : HIT_NEXT_FEW + 1].copy()
 
     def watched(g):
         ops = np.zeros(1000, OP)
@@ -171,7 +207,7 @@ def test_a_hit_while_the_collector_marks_has_a_price_of_its_own_whatever_was_bef
             before = marking_hits(world).sum()
             yield g.run(ops, 1)
             after = marking_hits(world).sum()
-            next_one.append(marking_hits(world)[1] > 0)
+            next_one.append(marking_hits(world)[2] > 0)
             if marks == bool(world.heap.fields.gc_blacken_enabled) and after >= before:
                 marked.append((marks, after - before))
 
@@ -208,9 +244,20 @@ def test_writing_to_the_object_is_other_work():
 
 
 @pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
-@pytest.mark.parametrize(("others", "kind"), [(7, HIT_FEW), (8, HIT_SOME), (31, HIT_SOME), (32, HIT_APART)])
-def test_a_hit_is_priced_by_how_many_other_mallocs_lie_between(others, kind):
+@pytest.mark.parametrize(
+    ("others", "kind", "phase"),
+    [
+        (7, HIT_FEW, GC_OFF),
+        (8, HIT_SOME, GC_OFF),
+        (31, HIT_SOME, GC_OFF),
+        (32, HIT_APART, GC_OFF),
+        (7, HIT_NEXT_FEW, GC_MARK),
+        (8, HIT_NEXT, GC_MARK),
+    ],
+)
+def test_a_hit_is_priced_by_how_many_other_mallocs_lie_between(others, kind, phase):
     world = a_world([heap(4, 10)])
+    world.heap.fields.gc_phase = phase
 
     def body(g):
         ops = np.zeros(200 * (others + 1), OP)
@@ -221,7 +268,9 @@ def test_a_hit_is_priced_by_how_many_other_mallocs_lie_between(others, kind):
 
     world.go(body)
     world.run()
-    calls = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_APART:HIT_MARKING]
+    calls = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_APART:]
+    if phase == GC_MARK:
+        calls[HIT_MARKING - HIT_APART] = 0  # the first of a span
     assert calls[kind - HIT_APART] == calls.sum() > 1000
 
 

@@ -64,6 +64,12 @@ def refill(h, p, spc):
 
 
 @entry(int64(heap_type, int64, int64))
+def take(h, p, spc):
+    """A refill's search; what it finds is kept."""
+    return cache_span(h, p, spc)
+
+
+@entry(int64(heap_type, int64, int64))
 def large(h, p, npages):
     """A large object."""
     deduct_sweep_credit(h, p, npages << PAGE_SHIFT, npages)
@@ -544,3 +550,22 @@ def test_beside_other_work_the_first_span_since_the_last_were_paid_takes_longer(
         assert int(heap.fields.fact_sweep_time) - before == took[place]
         seen.add(place)
     assert seen == set(took)
+
+
+def test_a_refill_that_sweeps_the_span_it_takes_pays_for_both_at_once_and_for_spans_without_room_apart():
+    heap, _ = prepared("go1.27", COUNTS if PLAIN else [n // 4 for n in COUNTS], 2, seed=1)
+    heap.arrays["swept_cells"][:] = 100
+    heap.fields.swept_told = heap.fields.unswept_told = 1
+    seen = set()
+    for spc in range(2, NUM_SPAN_CLASSES):
+        s = 1
+        while s:
+            unswept = heap.arrays["spans"].sweepgen == heap.fields.sweepgen - 2
+            before = int(heap.fields.fact_swept)
+            heap.fields.fact_sweep_time = heap.fields.fact_took_unswept = 0
+            s = take(heap.header, 0, spc)
+            swept, took = int(heap.fields.fact_swept) - before, int(heap.fields.fact_took_unswept)
+            assert took == (s > 0 and unswept[s])
+            assert int(heap.fields.fact_sweep_time) == 100 * (swept - took)
+            seen.add((took, min(swept, 2)))
+    assert seen >= {(1, 1), (1, 2), (0, 0)}

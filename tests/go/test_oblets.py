@@ -1,4 +1,5 @@
-"""Arrays of pointers in marking: against a list of pieces, each with its share of all else after it."""
+"""Arrays of pointers in marking: against a list of pieces, each with its share of all else after it: of objects, then of
+spans scanned whole."""
 
 import random
 
@@ -35,8 +36,9 @@ def cpu_until(h, work):
     return mgcmark.cpu_for(bare(h), work)
 
 
-def a_heap(array_work, objects, object_cpu, other_cpu, other_work):
-    """Marking of large arrays of so many bytes that point to objects, of which each takes so many picoseconds to find."""
+def a_heap(array_work, objects, object_cpu, other_cpu, other_work, dense_cpu=0, dense_work=0):
+    """Marking of large arrays of so many bytes that point to objects, of which each takes so many picoseconds to find; of
+    all else a part is spans scanned whole."""
     heap = Heap("go1.27", 1)
     heap.arrays["mark_object"][:] = object_cpu
     fields = heap.fields
@@ -45,16 +47,19 @@ def a_heap(array_work, objects, object_cpu, other_cpu, other_work):
     fields.mark_total = whole
     fields.mark_works[2] = array_work + other_work
     pieces(heap.header, array_work, round(array_work / (128 << 10)), objects, whole)
+    fields.mark_dense_cpu, fields.mark_dense_work = dense_cpu, dense_work
     return heap
 
 
-def walk(array_work, objects, object_cpu, other_cpu, other_work):
-    """(CPU, scan work) at the end of each piece and of what follows it."""
+def walk(array_work, objects, object_cpu, other_cpu, other_work, dense_cpu=0, dense_work=0):
+    """(CPU, scan work) at the end of each piece and of what follows it: objects, and spans."""
+    single = other_cpu - dense_cpu, other_work - dense_work
     n = round(array_work / (128 << 10))
     at = np.array([(0.0, 0.0)])
     for _ in range(n):
         piece = at[-1] + (objects * object_cpu / n, array_work / n)
-        at = np.vstack([at, piece, piece + (other_cpu / n, other_work / n)])
+        objects_done = piece + (single[0] / n, single[1] / n)
+        at = np.vstack([at, piece, objects_done, objects_done + (dense_cpu / n, dense_work / n)])
     return at[:, 0], at[:, 1]
 
 
@@ -62,6 +67,8 @@ def walk(array_work, objects, object_cpu, other_cpu, other_work):
 def test_work_and_time_are_those_of_pieces_that_take_turns_with_all_else(seed):
     rng = random.Random(seed)
     case = rng.randrange(1, 40) << 17, rng.randrange(1, 10**6), rng.randrange(1, 90_000), rng.randrange(1, 10**12), rng.randrange(1, 10**9)
+    share = rng.choice([(0, 0), (rng.random(), rng.random())])
+    case += tuple(int(part * whole) for part, whole in zip(share, case[3:], strict=True))
     heap, (cpus, works) = a_heap(*case), walk(*case)
     for _ in range(200):
         cpu = rng.randrange(int(cpus[-1]))
@@ -73,8 +80,35 @@ def test_work_and_time_are_those_of_pieces_that_take_turns_with_all_else(seed):
         assert cpu < until <= heap.fields.mark_total
         assert until == heap.fields.mark_total or work_given(heap.header, until) >= done + wanted
         piece = np.searchsorted(cpus, until - 2, side="right") - 1
-        assert piece % 2 == 1 or until >= cpus[min(piece + 1, len(cpus) - 1)] - 2 or until == cpu + 1  # never amid a piece
+        assert piece % 3 or until >= cpus[min(piece + 1, len(cpus) - 1)] - 2 or until == cpu + 1  # never amid a piece
     assert work_given(heap.header, heap.fields.mark_total) == heap.fields.mark_works[2]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_is_found_in_order_is_the_first_part_of_the_stock_and_takes_its_own_time(seed):
+    """Pieces as above, of which the first ones take one time and the others another, none in between."""
+    rng = random.Random(seed)
+    n, ordered = 40, rng.randrange(1, 40)
+    arrays = rng.choice([True, False])
+    array_work, objects, each, rest, work = (n << 17, 1 << 18, 40_000, 3 * 10**10, 10**8) if arrays else (0, 0, 0, 3 * 10**10, 10**8)
+    heap, (cpus, works) = a_heap(array_work, objects, each, rest, work), walk(array_work, objects, each, rest, work)
+    whole = int(cpus[-1]) if arrays else rest
+    if not arrays:
+        cpus, works = np.linspace(0, whole, n + 1), np.linspace(0, work, n + 1)
+    first = round(whole * rng.uniform(0.3, 0.9) * ordered / n)
+    heap.fields.mark_in_order, heap.fields.mark_ordered_cpu = ordered / n, first
+    bend = len(cpus) // n * ordered  # the last point of the first part
+    slow = np.concatenate([cpus[:bend] * (first / cpus[bend]), first + (cpus[bend:] - cpus[bend]) * ((whole - first) / (whole - cpus[bend]))])
+    for _ in range(100):
+        cpu = rng.randrange(whole)
+        done = work_given(heap.header, cpu)
+        assert done == pytest.approx(np.interp(cpu, slow, works), rel=1e-6, abs=3)
+        heap.fields.mark_cpu = cpu
+        wanted = rng.choice([1, 1 << 16, rng.randrange(1, int(works[-1]))])
+        until = cpu + cpu_until(heap.header, wanted)
+        assert cpu < until <= whole and (until == whole or work_given(heap.header, until) >= done + wanted)
+        assert arrays or work_given(heap.header, until - 3) <= done + wanted, "no later than that"
+    assert work_given(heap.header, whole) == heap.fields.mark_works[2]
 
 
 def test_without_large_arrays_the_stock_is_even():

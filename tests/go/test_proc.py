@@ -4,11 +4,12 @@ Prices of the scheduler are 0 unless a test names them, so that a clock shows wh
 """
 
 import itertools
+import random
 
 import pytest
 import simpy
 
-from sim.go.proc import NEXT_WAIT, RUNQ, TIME_SLICE
+from sim.go.proc import NEXT_WAIT, RUNQ, TIME_SLICE, TIMER_SLACK
 from sim.units import MS, NS, US
 from tests.go.sched_world import finish, new_world, tokens
 
@@ -136,22 +137,53 @@ def test_the_last_go_statement_runs_first_then_the_others_in_order():
     assert log == ["d", "a", "b", "c"]
 
 
-def test_slices_of_10_ms_and_the_preempted_queue_up():
-    switch, turns = 1 * US, []
+def look_period(world):
+    """Picoseconds between two looks of sysmon: its sleep, the timer's slack, and until it runs."""
+    return TIME_SLICE + TIMER_SLACK + world.prices.lock.wake_latency_10ms
+
+
+def sysmon(works, period, switch):
+    """Turns of goroutines that compute so long, on one P: (time, who) at each turn's begin and each goroutine's end.
+
+    As `retake` does it: a look that sees another turn than the last did notes it, one that sees the same ends it.
+    """
+    queue, time, turn, noted, seen = list(enumerate(works)), 0, 0, 0, []
+    while queue:
+        who, left = queue.pop(0)
+        time += switch
+        turn += 1
+        seen.append((time, who))
+        while left:
+            look = (time // period + 1) * period
+            left, time = (0, time + left) if time + left < look else (left - (look - time), look)
+            if left and noted == turn:
+                queue.append((who, left))
+                break
+            noted = turn if left else noted
+        else:
+            seen.append((time, who))
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_slice_ends_when_sysmon_sees_it_twice_and_the_preempted_queue_up(seed):
+    switch, seen, rng = 1 * US, [], random.Random(seed)
+    works = [rng.randrange(1, 70 * MS) for _ in range(rng.randrange(2, 5))]
     world = new_world(switch=switch)
 
-    def worker(g, name, work):
-        turns.append(name)
+    def worker(g, who, work):
+        seen.append((g.world.now, who))
         yield g.compute(work)
-        turns.append((name, g.world.now))
+        seen.append((g.world.now, who))
 
-    a, b = world.go(worker, "a", 35 * MS), world.go(worker, "b", 25 * MS)
-    finish(world, a, b)
-    # a b a b a b(5) a(5): seven turns
-    assert turns == ["a", "b", ("b", 6 * switch + 55 * MS), ("a", 7 * switch + 60 * MS)]
-    assert world.sched.procs[0].times()["scheduling"] == 7 * switch
-    # b queued for a's slice; each waited for the other's turns and the switches to them
-    assert (a.waited, b.waited) == (25 * MS + 3 * switch, 30 * MS + 3 * switch)
+    gs = [world.go(worker, who, work) for who, work in enumerate(works)]
+    finish(world, *gs)
+    expected = sysmon(works, look_period(world), switch)
+    first = [next(turn for turn in expected if turn[1] == who) for who in range(len(works))]
+    ends = [max(turn for turn in expected if turn[1] == who) for who in range(len(works))]
+    assert sorted(seen) == sorted(first + ends)
+    turns = len(expected) - len(works)
+    assert world.sched.procs[0].times()["scheduling"] == turns * switch
 
 
 def test_a_pair_that_readies_each_other_keeps_others_out_for_one_slice():
@@ -175,8 +207,8 @@ def test_a_pair_that_readies_each_other_keeps_others_out_for_one_slice():
     world.run(until=1 * MS)
     world.go(late)
     world.run(until=30 * MS)
-    # the ball came from outside at 1 us: that turn's slice ends 10 ms later, in the middle of a compute
-    assert log == [1 * US + TIME_SLICE]
+    # the ball came from outside at 1 us: that turn's slice ends when sysmon sees it again, in the middle of a compute
+    assert log == [2 * look_period(world)]
 
 
 def test_a_goroutine_in_the_global_queue_waits_61_turns_at_most():
