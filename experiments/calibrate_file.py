@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from experiments.calibrate_tables import MACHINE, SPECS, Measurements, reading
-from experiments.machine_file import ASSUMABLE, LOCK_STEPS, OPTIONAL, SCHEMA, TABLES, Assumed, Machine
+from experiments.machine_file import ALONE, ASSUMABLE, LOCK_STEPS, OPTIONAL, SCHEMA, SELDOM, TABLES, Assumed, Machine
 
 _PROGRAM = "program truth/calibrate"
 _EACH = "[median, min, max] of {n} processes"
@@ -42,23 +42,29 @@ SOURCES = {
     "into, by how many a loop that does nothing meets; mean99 = mean of all but the last hundredth",
     "hit_marking": "mixed: such calls while the collector marks, but for those in which an assist was",
     "hit_after": "mixed: the same calls by how many other mallocs were between the type's last one and them, and while "
-    "the collector marks by whether their slot is the one after it",
+    "the collector marks by whether their slot is the one after it, with few others between or more",
     "refilled": "mixed: the other calls, in rounds of the same processes with runtime.GC() between them; of spans with "
     "more slots than one, those that get a swept span with room",
     "refilled_fresh": "mixed: those of such calls that get a fresh span, which gives all its slots",
+    "refilled_unswept": "mixed: calls that sweep the span they take, while there are some to be swept",
     "alive": "mixed: objects alive in the end",
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",
     "marked_in_order": "mixed: the same on one P, in processes where the oldest object dies instead of any",
-    "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process",
+    "paused": "mixed: both pauses of a collection by gctrace, on one P; medians of a process, of those that the heap's growth "
+    "began and that took up to twice as long as the shortest",
     "withheld": "mixed: writes to as many small pages as the heap has, each written to before, and once in the time of a collection: what those "
     "that take 20 us longer than usual do beyond the usual, in the mean of all",
-    "swept": "mixed: runtime.sweepone per span, called by the program after 64 mallocs for 4 spans in a row, GOGC=100: the first and the "
+    "swept": "mixed: runtime.sweepone per span, called by the program after 64 mallocs for 6 spans in a row, GOGC=100: the first and the "
     "next ones, of which something survives (kept) or which go back to the heap (freed)",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",
     "first_touch": "fault: each 4 KiB page touched once, of a mapping or of one object on the heap; what is shorter "
     "than the timer itself reads 0",
+}
+SOURCES |= {
+    name: f"{SOURCES[name.removesuffix('_alone')]}; -alone: one goroutine does so, the other Ps mark and sweep"
+    for name in ALONE
 }
 _UNITS = {
     "alive": "objects",
@@ -155,7 +161,7 @@ def write(about: About, found: Measurements, base: Machine) -> str:
             *_faults(found, versions),
             *_singles(found, base, own),
             *_table("first_touch", "first_touch", MACHINE, found),
-            *(line for version in versions for line in _version(version, about.toolchains[version], found, own)),
+            *(line for version in versions for line in _version(version, about.toolchains[version], about.cpus, found, own)),
         ]
     )
 
@@ -239,7 +245,7 @@ def _measured(prices: Mapping[str, list[float]], names: Sequence[str]) -> Iterab
     yield ""
 
 
-def _version(version: str, toolchain: str, found: Measurements, own: Collection[str]) -> Iterable[str]:
+def _version(version: str, toolchain: str, cpus: int, found: Measurements, own: Collection[str]) -> Iterable[str]:
     yield f'["{version}"]'
     yield f"toolchain = {_text(toolchain)}"
     yield ""
@@ -248,8 +254,8 @@ def _version(version: str, toolchain: str, found: Measurements, own: Collection[
         steps = found.singles(version, "steps")
         yield from _measured({name: steps[name] for name in own}, ASSUMABLE)
     for name in [*TABLES, *OPTIONAL]:
-        if name in ("refilled_fresh", "swept") and not found.rows(version, name):
-            continue  # there may be too few such calls or spans to tell
+        if (name in SELDOM or (name in ALONE and cpus == 1)) and not found.rows(version, name):
+            continue
         yield from _table(f'"{version}".{name}', name, version, found)
 
 

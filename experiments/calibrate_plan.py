@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.calibrate_objects import LARGE, SMALL
-from experiments.machine_file import KINDS
+from experiments.machine_file import ALONE, KINDS
 
 _REFILLS = {"noscan": (64, 512, 2048, 8192, 32768), "scan": (64, 512)}
 _PARTIALS = {"noscan": (64, 512, 2048), "scan": (64, 512)}
@@ -76,6 +76,7 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
         Run(("steady", "-rounds=3"), ("steady",)),
         *(Run(("warm", f"-mib={mib}", f"-rounds={effort.turned_mib // mib}"), ("warm",)) for mib in _HEAPS),
         *(_mixed(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few),
+        *(_alone(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few if procs > 1),
         *(_in_order(effort, mib) for mib in (*_HEAPS, effort.marked_mib)),
         *(_large(effort, size, kind) for size in LARGE for kind in KINDS),
         Run(("goroutines", f"-rounds={effort.singles}"), ("goroutine", "spawn", "stack_growth", "stop_the_world")),
@@ -123,9 +124,15 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
 def _mixed(effort: Effort, mib: int, procs: int) -> Run:
     rounds = 2 * effort.turned_mib // mib
     arguments = ("mixed", f"-mib={mib}", f"-rounds={rounds}")
-    tables = ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "alive", "marked", "withheld", "swept")
-    tables = (*tables, *(() if procs > 1 else ("paused",)))
+    tables = ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "refilled_unswept", "swept")
+    tables = (*tables, "alive", "marked", "withheld", *(() if procs > 1 else ("paused",)))
     return Run(arguments, tables, procs, traced=rounds // 2)
+
+
+def _alone(effort: Effort, mib: int, procs: int) -> Run:
+    """One goroutine of several Ps allocates, the others mark and sweep."""
+    rounds = 2 * effort.turned_mib // mib
+    return Run(("mixed", f"-mib={mib}", f"-rounds={rounds}", "-alone"), tuple(ALONE), procs)
 
 
 def _in_order(effort: Effort, mib: int) -> Run:

@@ -42,8 +42,7 @@ class Measurements:
             table, key = ("marked", (mib, run.procs or 0)) if "marked" in run.tables else ("marked_in_order", (mib,))
             self._row(version, table, key, {"cpu": median(sum(one.cpu[1:4]) / _US for one in cycles)})
             if "paused" in run.tables:
-                both = median((one.clock[0] + one.clock[2]) / _US for one in cycles)
-                self._row(version, "paused", (mib,), {"both": both})
+                self._row(version, "paused", (mib,), {"both": _paused(_automatic(run, stderr) or cycles)})
         for line in stdout.splitlines():
             try:
                 found = json.loads(line)
@@ -64,7 +63,7 @@ class Measurements:
     def rows(self, version: str, table: str) -> list[list[Any]]:
         """The rows of a table as a machine file has them, sorted."""
         found = self.tables.get((version, table), {})
-        if table in ("refilled", "refilled_fresh"):
+        if table.startswith("refilled"):
             found = _mostly_told(found)
         columns = SPECS[table].split()
         return [_cells(columns, key, found[key]) for key in sorted(found, key=_order)]
@@ -146,10 +145,29 @@ def _collections(run: Run, stderr: str) -> list[GcLine]:
     lines = [line for line in stderr.splitlines() if line.startswith("gc ")][-run.traced :]
     if len(lines) < run.traced:
         raise InputError(f"calibrate {' '.join(run.arguments)}: {len(lines)} of {run.traced} gctrace lines came")
+    return _parsed(run, lines)
+
+
+def _parsed(run: Run, lines: Sequence[str]) -> list[GcLine]:
+    """Lines of gctrace; InputError if one is none."""
     try:
         return [parse_gctrace(line) for line in lines]
     except ValueError as error:
         raise InputError(f"calibrate {' '.join(run.arguments)}: {error}") from None
+
+
+def _automatic(run: Run, stderr: str) -> list[GcLine]:
+    """The lines of all collections that the heap's growth began; a large heap has few."""
+    lines = [line for line in stderr.splitlines() if line.startswith("gc ")]
+    return _parsed(run, [line for line in lines if not line.endswith("(forced)")])
+
+
+def _paused(cycles: Sequence[GcLine]) -> float:
+    """Microseconds of both pauses, the median of those that nothing disturbed: up to twice as long as the shortest. Where a
+    host takes memory away, in one of ten pauses of a large heap or in half of them a page is missing, for 100 us and more.
+    """
+    pauses = [(one.clock[0] + one.clock[2]) / _US for one in cycles]
+    return median(pause for pause in pauses if pause <= 2 * min(pauses))
 
 
 def _cycle(line: GcLine, objects: float) -> dict[str, float]:

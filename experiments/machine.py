@@ -43,16 +43,18 @@ their means, or the least its quantiles allow.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from experiments.errors import InputError
 from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
 from experiments.machine_gc import mark_prices, pauses, stopped, sweep_prices
-from experiments.machine_mixed import Mixed, mixed, swept
+from experiments.machine_mixed import Mixed, mixed, one_allocates, swept
 from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, HeapPrices, LockPrices, Price, Prices
 from sim.go.params import VERSIONS, Facts
@@ -442,37 +444,52 @@ def _heaps(
             raise InputError(f"{machine.path}: loop_mib: {told}; write what the loops of mallocs cycled through")
         sizes |= {(int(procs), int(mib)) for _, _, mib, procs in tables["hit"].rows}
     paused = {mib: stopped(tables.get("paused"), mib) for _, mib in sizes}
-    alone = {kind: _partial(tables["refill"], kind) for kind in KINDS}
+    in_loops = {kind: _partial(tables["refill"], kind) for kind in KINDS}
     found, borrowed = [], {}
-    for procs, mib in sorted(sizes):
+    own = one_allocates(tables)
+    shared = {(procs, 0, mib) for procs, mib in sizes}
+    for procs, allocate, mib in sorted(shared | {(procs, 1, mib) for procs, mib in sizes if procs > 1 and own}):
+        timed = own if allocate else tables
         cleared = {kind: _cleared(rows[kind], kind, tables.get("warm"), mib, spans) for kind in KINDS}
-        calls = {kind: mixed(tables, kind, mib, procs, partial(_single, rows[kind], kind, spans)) for kind in KINDS}
-        zero, refills, others = [], [], []
-        hits: dict[str, list[Price]] = {name: [] for name in ("hit", "hit_some", "hit_few", "marking", "marking_next")}
-        for spc, (sizeclass, kind) in enumerate(_CLASSES):
-            at, size = _on_lines(cleared[kind], _SIZES[sizeclass]), _SIZES[sizeclass]
-            zero.append(round(at.zero))
-            one = sizeclass > 0 and spans.slots(size, kind) == 1
-            for name, price in _hits(calls[kind], size, one, Price(round(at.fast) + round(at.zero))).items():
-                hits[name].append(price)
-            refills.append(_at_size(calls[kind].refills or alone[kind], size))
-            others.append(fresh[spc] if one or not calls[kind].fresh else _at_size(calls[kind].fresh, size))
+        calls = {kind: mixed(timed, kind, mib, procs, partial(_single, rows[kind], kind, spans)) for kind in KINDS}
         found.append(
             HeapPrices(
                 procs=procs,
                 nbytes=mib * _MIB,
-                zero=tuple(zero),
-                refill_partial=tuple(refills),
-                refill_fresh=tuple(others),
                 stopped=paused[mib],
-                swept=swept(tables.get("swept"), mib, procs),
-                **{name: tuple(prices) for name, prices in hits.items()},
+                swept=swept(timed.get("swept"), mib, procs) or swept(tables.get("swept"), mib, procs),
+                allocate=allocate,
+                **_by_class(cleared, calls, in_loops, spans, fresh),
             )
         )
         for kind in KINDS:
             for size, used in calls[kind].borrowed.items():
-                borrowed[f"malloc {size} B {kind}, {mib} MiB, {procs} Ps"] = f"too few calls were timed: as on {used}"
+                where = f"{mib} MiB, {procs} Ps{', one goroutine' if allocate else ''}"
+                borrowed[f"malloc {size} B {kind}, {where}"] = f"too few calls were timed: as on {used}"
     return tuple(found), borrowed
+
+
+def _by_class(
+    cleared: Mapping[str, Sequence[_Row]],
+    calls: Mapping[str, Mixed],
+    in_loops: Mapping[str, Mapping[int, Price]],
+    spans: _Spans,
+    fresh: Sequence[Price],
+) -> dict[str, tuple[Any, ...]]:
+    """A heap's prices by span class, by their names in `HeapPrices`. ``in_loops``, ``fresh``: refills where none were timed
+    beside other work."""
+    found: dict[str, list[Any]] = defaultdict(list)
+    for spc, (sizeclass, kind) in enumerate(_CLASSES):
+        at, size, timed = _on_lines(cleared[kind], _SIZES[sizeclass]), _SIZES[sizeclass], calls[kind]
+        one = sizeclass > 0 and spans.slots(size, kind) == 1
+        found["zero"].append(round(at.zero))
+        for name, price in _hits(timed, size, one, Price(round(at.fast) + round(at.zero))).items():
+            found[name].append(price)
+        found["refill_partial"].append(_at_size(timed.refills or in_loops[kind], size))
+        found["refill_fresh"].append(fresh[spc] if one or not timed.fresh else _at_size(timed.fresh, size))
+        if all(each.unswept for each in calls.values()):
+            found["refill_unswept"].append(_at_size(timed.unswept, size))
+    return {name: tuple(prices) for name, prices in found.items()}
 
 
 def _hits(calls: Mixed, size: int, one: bool, loop: Price) -> dict[str, Price]:
@@ -485,6 +502,7 @@ def _hits(calls: Mixed, size: int, one: bool, loop: Price) -> dict[str, Price]:
         ("hit_few", calls.few, "hit_some"),
         ("marking", calls.marking, "hit"),
         ("marking_next", calls.next, "marking"),
+        ("marking_next_few", calls.next_few, "marking_next"),
     ):
         found[name] = found[other] if one or not told else _at_size(told, size)
     return found

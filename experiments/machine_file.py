@@ -49,6 +49,7 @@ OPTIONAL = {
     "hit_after": "size# kind mib# procs# after p10~ p50~ p90~ p99~ mean99~",
     "refilled": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "refilled_fresh": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
+    "refilled_unswept": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "alive": "size# kind mib# procs# objects=",
     "marked": "mib# procs# cpu~",
     "marked_in_order": "mib# cpu~",
@@ -56,6 +57,15 @@ OPTIONAL = {
     "withheld": "mib# procs# wait~",
     "swept": "place left mib# procs# p10~ p50~ p90~ p99~ mean99~",
 }
+# Of those, the ones that tell what mallocs take: the same again, of one goroutine on several Ps.
+ALONE = {
+    f"{name}_alone": OPTIONAL[name]
+    for name in ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "refilled_unswept", "swept")
+}
+OPTIONAL |= ALONE
+# Of those: a short measurement may have too few such calls to tell.
+_RARE = ("refilled_fresh", "refilled_unswept", "swept")
+SELDOM = (*_RARE, *(f"{name}_alone" for name in _RARE))
 LOOP_MIB = 256  # that the loops of mallocs cycle through, unless a file says otherwise
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
 CHECKS = "steal_percent others_percent drift_percent spread_percent"

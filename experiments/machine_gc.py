@@ -8,8 +8,10 @@ whatever its size. Where objects lie in an order of their own, so that each miss
 shuffled arrays count, as far as the machine has them. All that is of collections one right after the other; beside a
 program that runs marking takes longer, by as much as it did in one whose objects are known: half of them have pointers, and
 what is read of those tells which heap's prices they have (`sim.costs.mark_placed`). What it waited for memory that the
-host of a virtual machine had taken is no price and is off: so many pages as are alive, each of which is waited for
-as long as a write to such a page was in the mean. With the world stopped: the two pauses of those cycles together, half
+host of a virtual machine had taken is no price and is off: so many pages as objects with pointers fill, each of which is
+waited for as long as a write to such a page was in the mean; others are not read. (Of 16 MiB alive, half of it without
+pointers, go1.19 marked 5.3, 8.4 and 10.2 ms in minutes in which a write to such a page waited 0.3, 1.5 and 2.1 us: 0.6 of
+the waits that all pages would have.) With the world stopped: the two pauses of those cycles together, half
 of it each.
 
 Sweeping: per span, on lines between the measured sizes of pointer-free classes, and the same for pointerful ones; what
@@ -88,7 +90,7 @@ def _marked(tables: Mapping[str, Table], heap: MarkPrices, procs: int, table: st
     row = tables["withheld"].rows.get((mib, procs)) if "withheld" in tables else None
     if row is None:
         return whole
-    pages = sum((size * objects for size, _, objects in _alive(tables, heap)), Fraction(0)) / _PAGE
+    pages = sum((size * objects for size, kind, objects in _alive(tables, heap) if kind != "noscan"), Fraction(0)) / _PAGE
     return max(whole - 1000 * pages * row["wait"].median, (1 - _MOST_WAITED) * whole)
 
 

@@ -1,7 +1,9 @@
 """Mallocs of a program that does other things between them, from a machine's tables hit and refilled.
 
 Of spans with more slots than one a hit is what was timed, and a refill from a swept span what the other calls of the same
-size take besides, and one with a fresh span, which gives all its slots. A span of one slot has no hits, and none of its refills finds a swept span with room: what such calls
+size take besides, and one with a fresh span, which gives all its slots. A refill that has to sweep the span it takes is dearer
+by less than a span swept apart: what refilling reads sweeping has read. Sizes too few of which were timed are as the
+nearest. A span of one slot has no hits, and none of its refills finds a swept span with room: what such calls
 take besides a fresh span is the ``singles``' own. Sizes in between have hits too (6 slots in a span of 56 KiB), but none
 was timed: on the line to them lies what is left of the calls for one slot once what a refill adds to the next smaller
 size is off.
@@ -16,15 +18,17 @@ that a process could not tell, too few calls, are those of the same heap on fewe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import accumulate
 
-from experiments.machine_file import Key, Reading, Table
+from experiments.machine_file import ALONE, Key, Reading, Table
 from experiments.quantiles import distribution, least_mean, picoseconds
 from sim.costs import SWEPT, Price
 
 _QUANTILES = {"p10": 100, "p50": 500, "p90": 900, "p99": 990}  # per mille
+
+_PROCS = 3  # where the keys of all these tables have the number of Ps
 
 Row = dict[str, Fraction]
 """Quantiles of calls and their ``mean``, nanoseconds."""
@@ -33,11 +37,11 @@ Row = dict[str, Fraction]
 @dataclass(slots=True)
 class Mixed:
     """Prices by measured slot size, empty where nothing was measured: ``hits`` clear a slot of the span at hand, ``marking``
-    do so while the collector marks, ``refills`` from swept spans and ``fresh`` ones add to hits, ``singles`` clear the only slot of a fresh
-    span, which is paid apart.
+    do so while the collector marks, ``refills`` from swept spans, from ``unswept`` and ``fresh`` ones add to hits,
+    ``singles`` clear the only slot of a fresh span, which is paid apart.
 
-    ``some``, ``few``: hits after fewer other mallocs than ``hits``; ``next``: those while marking that take the next slot. Empty
-    if none were told apart.
+    ``some``, ``few``: hits after fewer other mallocs than ``hits``; ``next``: those while marking that take the next slot,
+    ``next_few`` after few others. Empty if none were told apart.
 
     ``borrowed``: sizes whose rows are missing, and the number of Ps whose rows stand for them.
     """
@@ -47,7 +51,9 @@ class Mixed:
     some: dict[int, Price] = field(default_factory=dict)
     few: dict[int, Price] = field(default_factory=dict)
     next: dict[int, Price] = field(default_factory=dict)
+    next_few: dict[int, Price] = field(default_factory=dict)
     refills: dict[int, Price] = field(default_factory=dict)
+    unswept: dict[int, Price] = field(default_factory=dict)
     fresh: dict[int, Price] = field(default_factory=dict)
     singles: dict[int, Price] = field(default_factory=dict)
     borrowed: dict[int, int] = field(default_factory=dict)
@@ -65,6 +71,7 @@ def mixed(
     if "hit" not in tables or "refilled" not in tables:
         return found
     added: Row = {}
+    swept_first = _sweeping(tables, kind, mib, procs)
     for size in sorted({int(size) for size, one, *_ in tables["refilled"].rows if one == kind}):
         key, fresh = (size, kind, mib), single(size)
         if fresh is None:
@@ -75,7 +82,10 @@ def mixed(
                 whole = _row(tables["refilled"].row(*key, used))
                 added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
                 found.refills[size] = _price(added)
-            new = _fresh(tables, key, procs)
+                if swept_first:
+                    nearest = swept_first[min(swept_first, key=lambda one: (abs(one - size), one))]
+                    found.unswept[size] = _price({name: added[name] + nearest[name] for name in added})
+            new = _on_fewer(tables.get("refilled_fresh"), key, procs)
             if new is not None:
                 found.fresh[size] = _price(_less(new, {**dict.fromkeys(new, hit["p50"]), "mean": hit["mean"]}))
         else:
@@ -83,7 +93,7 @@ def mixed(
             whole = _row(tables["refilled"].row(*key, used))
             found.singles[size] = _price(_less(whole, dict.fromkeys(whole, fresh)))
             if added:
-                for told in (found.hits, found.marking, found.some, found.few, found.next):
+                for told in (found.hits, found.marking, found.some, found.few, found.next, found.next_few):
                     if told:
                         told[size] = _price(_less(whole, dict.fromkeys(whole, added["mean"])))
         if used != procs:
@@ -104,6 +114,7 @@ def _hits(tables: Mapping[str, Table], key: Key, found: Mixed) -> Row:
             (found.some, "hit", "to 31 others"),
             (found.few, "hit", "to 7 others"),
             (found.next, "hit_marking", "marking, next slot"),
+            (found.next_few, None, "marking, next slot to 7 others"),  # a file without has them as `next`
         ):
             row = _told(tables, key, name, after)
             if row is not None:
@@ -121,20 +132,47 @@ def _measured_on(tables: Mapping[str, Table], wanted: tuple[str, ...], key: Key,
     return 1
 
 
-def _told(tables: Mapping[str, Table], key: Key, name: str, after: str) -> Row | None:
-    """The row of the hits that table hit_after tells apart so, of all in another table if it has none; None if that has
-    none either."""
+def _told(tables: Mapping[str, Table], key: Key, name: str | None, after: str) -> Row | None:
+    """The row of the hits that table hit_after tells apart so, of all in another table, if one is named, if it has none;
+    None if that has none either."""
     found = tables["hit_after"].rows.get((*key, after)) if "hit_after" in tables else None
-    if found is None and name in tables:
+    if found is None and name is not None and name in tables:
         found = tables[name].rows.get(key)
     return None if found is None else _row(found)
 
 
-def _fresh(tables: Mapping[str, Table], key: Key, procs: int) -> Row | None:
-    """The row of refills with fresh spans on so many Ps, or the nearest number below that has one; None if none has."""
-    rows = tables["refilled_fresh"].rows if "refilled_fresh" in tables else {}
-    told = (rows.get((*key, fewer)) for fewer in range(procs, 0, -1))
-    return next((_row(one) for one in told if one is not None), None)
+def _sweeping(tables: Mapping[str, Table], kind: str, mib: int, procs: int) -> dict[int, Row]:
+    """What a refill takes longer that has to sweep the span it takes, by size, each on so many Ps or the nearest number below
+    that tells."""
+    rows = tables["refilled_unswept"].rows if "refilled_unswept" in tables else {}
+    found = {}
+    for key in sorted(rows, key=lambda key: int(key[_PROCS])):
+        size, one, heap, used = key
+        if (one, heap) == (kind, mib) and int(used) <= procs and key in tables["refilled"].rows:
+            found[int(size)] = _less(_row(rows[key]), _row(tables["refilled"].rows[key]))
+    return found
+
+
+def _on_fewer(table: Table | None, key: Key, procs: int) -> Row | None:
+    """The row of a key on so many Ps, or the nearest number below that has one; None if none has."""
+    rows = table.rows if table is not None else {}
+    return next((_row(rows[*key, fewer]) for fewer in range(procs, 0, -1) if (*key, fewer) in rows), None)
+
+
+def one_allocates(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """The tables of a program of which one goroutine allocates: on several Ps as timed alone, on one as they are, which stands for
+    rows that are missing; but for sweeping, which others do at the same time. Empty if that was not measured."""
+    found: dict[str, Table] = {}
+    if not all(f"{name}_alone" in tables for name in ("hit", "refilled")):
+        return found
+    for ending in ALONE:
+        name = ending.removesuffix("_alone")
+        table = tables.get(name) or tables.get(ending)
+        if table is not None:
+            others = tables[name].rows if name in tables and name != "swept" else {}
+            timed = tables[ending].rows if ending in tables else {}
+            found[name] = replace(table, rows={**{key: row for key, row in others.items() if key[_PROCS] == 1}, **timed})
+    return found
 
 
 def swept(table: Table | None, mib: int, procs: int) -> tuple[Price, ...]:
@@ -142,15 +180,14 @@ def swept(table: Table | None, mib: int, procs: int) -> tuple[Price, ...]:
 
     What too few spans told is as on fewer Ps, else as other spans: first ones as the next, those given back as those kept.
     """
-    rows = table.rows if table is not None else {}
     found = []
     for place, left in SWEPT:
         alike = ((place, left), ("next", left), (place, "kept"), ("next", "kept"))
-        keys = ((*one, mib, fewer) for one in alike for fewer in range(procs, 0, -1))
-        row = next((rows[key] for key in keys if key in rows), None)
+        told = (_on_fewer(table, (*one, mib), procs) for one in alike)
+        row = next((one for one in told if one is not None), None)
         if row is None:
             return ()
-        found.append(_price(_row(row)))
+        found.append(_price(row))
     return tuple(found)
 
 

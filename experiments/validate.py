@@ -40,6 +40,7 @@ from experiments.validate_figures import BY_NAME, Line, Row, Seen, compare, dire
 from experiments.validate_host import Loop, as_calibrated, drift, loops, probe, speeds
 from experiments.validate_memory import Withheld, longer, marked_longer, measure_withheld, pages_of, unpriced, withheld
 from experiments.validate_memory import together as all_withheld
+from experiments.validate_pauses import with_pauses
 from experiments.validate_run import Noise, interrupted, measure_noise, replayer, run_real, simulate, tails, together
 from experiments.validate_stream import Kind, Program, check, kinds_of, write
 from experiments.validate_workloads import Workload
@@ -49,7 +50,7 @@ from workloads.spec import Recorded, Workers
 
 SCHEMA = 3
 _MARKING = ("assist CPU", "mark CPU", "mark wall")
-_WITH_NOISE = ("malloc ", "throughput", "first touch", *_MARKING)
+_WITH_NOISE = ("malloc ", "throughput", "first touch", "pause", *_MARKING)
 """Quantities that are told with what interrupts the CPUs and which memory is missing."""
 
 Watch = Callable[[float, str], None]
@@ -230,6 +231,7 @@ def _as_seen(ours: Seen, result: Result, real: Real) -> tuple[Row, dict[str, flo
     pages = pages_of(result, unpriced(missing.fresh, first_touch))
     malloc = interrupted(withheld(ours.malloc, result.counts, pages, missing, scenario.seed), noise, scenario.seed)
     touched = ours.first_touch + pages.fresh_by_program * missing.fresh.mean
+    ours = with_pauses(ours, result, noise, missing)
     found = figures(replace(ours, malloc=malloc, first_touch=touched))
     times = marked_longer(1e6 * found["mark CPU"], pages, missing)
     found |= {name: times * found[name] for name in _MARKING}

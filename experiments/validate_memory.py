@@ -107,7 +107,7 @@ def measure_withheld(built: Path, heap: int, turn: float) -> Withheld:
 @dataclass(frozen=True, slots=True)
 class Pages:
     """Pages of 4 KiB that a run is the first to write to or read, since they were mapped or since the last cycle: used
-    memory that mallocs clear, and what is marked by assists, and by all; fresh memory by malloc, and by the program."""
+    memory that mallocs clear, and what is read by assists, and by all who mark; fresh memory by malloc, and by the program."""
 
     cleared: float
     assisted: float
@@ -134,7 +134,7 @@ def pages_of(result: Result, unpriced_share: float) -> Pages:
     written = max(result.memstats["TotalAlloc"] / _PAGE, min(refills * _SPAN / _PAGE, mallocs))
     resident = metrics["/sim/heap/resident:bytes"] / _PAGE
     fresh = unpriced_share * resident
-    marked = sum(cycle.heap2 for cycle in result.cycles) / _PAGE
+    marked = sum(cycle.heap_scan_work for cycle in result.cycles) / _PAGE  # what has no pointers is not read
     assisting, marking = sum(one.assist_time for one in result.cycles), sum(map(_marking, result.cycles))
     by_program = max(0.0, 1 - latency["first_touch"].count / resident) if resident else 0.0  # a malloc touches a page, or few
     return Pages(

@@ -112,7 +112,7 @@ def _tails(version: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 _SHOWN = (
     *(f"malloc {name}" for name in ("p99", "p99.9", "p99.99", "max", "mean")),
-    *("throughput", "first touch", "assist CPU", "mark CPU"),
+    *("throughput", "first touch", "pauses", "pause max", "assist CPU", "mark CPU"),
 )
 
 

@@ -27,7 +27,7 @@ from experiments.calibrate_tables import MACHINE, SPECS, Measurements, reading, 
 from experiments.cli_measure import calibrate
 from experiments.errors import InputError
 from experiments.machine import derive, slots
-from experiments.machine_file import ASSUMABLE, LOCK_STEPS, OPTIONAL, TABLES, parse_machine, read_machine
+from experiments.machine_file import ASSUMABLE, LOCK_STEPS, OPTIONAL, SELDOM, TABLES, parse_machine, read_machine
 from experiments.toolchain import NoGo, Toolchain, toolchain, toolchains
 from sim.go.params import VERSIONS
 
@@ -94,7 +94,8 @@ def test_a_recorded_calibration_holds_together_and_prices_every_version(text, ma
     for version in ("go1.14", *VERSIONS_RECORDED):
         prices = derive(machine, version)
         assert (prices.machine, prices.version, prices.cpus) == ("guest", version, 2)
-    assert all(set(tables) == {*TABLES, *OPTIONAL} for tables in machine.tables.values())
+    for tables in machine.tables.values():
+        assert {*TABLES, *OPTIONAL} - set(SELDOM) <= set(tables)
 
 
 @pytest.mark.parametrize("version", VERSIONS_RECORDED)
@@ -322,7 +323,8 @@ def test_a_type_that_few_processes_told_of_has_no_row():
 def test_the_heap_of_the_loops_is_the_one_they_cycled_through(machine, text):
     """64 MiB in a quick calibration, where the same heap has hits and pauses of its own."""
     prices = derive(machine, "go1.27")
-    assert [(heap.procs, heap.nbytes >> 20) for heap in prices.heaps] == [(p, mib) for p in (1, 2) for mib in (4, 32, 64)]
+    found = [(heap.procs, heap.allocate, heap.nbytes >> 20) for heap in prices.heaps]
+    assert found == [(*who, mib) for who in ((1, 0), (2, 0), (2, 1)) for mib in (4, 32, 64)]
     assert all(heap.stopped is not None for heap in prices.heaps)
     older = parse_machine("\n".join(line for line in text.splitlines() if not line.startswith("loop_mib")), "guest")
     with pytest.raises(InputError, match=r"^guest: loop_mib: calls were timed in heaps of 4, 32, 64 MiB, not of 256; write what"):
@@ -521,7 +523,7 @@ def test_every_process_runs_and_fills_its_tables(go):
             work.execute(built, Run(("mark", "-shape=ring"), ("mark",)))
     for table in (*TABLES, *OPTIONAL):
         rows = found.rows(go.model, table)
-        assert rows or table == "refilled_fresh", table  # of calls so rare, so short a run may have too few
+        assert rows or table in SELDOM, table
         assert all(len(row) == len(SPECS[table].split()) for row in rows), table
     assert found.rows(MACHINE, "first_touch")
     for (size, *_), row in [*found.tables[go.model, "hit"].items(), *found.tables[go.model, "refilled"].items()]:

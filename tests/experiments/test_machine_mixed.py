@@ -10,7 +10,7 @@ from experiments.errors import InputError
 from experiments.machine import derive, load_machine
 from experiments.machine_file import Reading, Table, parse_machine, read_machine, text_of
 from experiments.machine_gc import stopped
-from experiments.machine_mixed import mixed, swept
+from experiments.machine_mixed import mixed, one_allocates, swept
 from sim.go.sizeclasses import class_to_size
 from tests.experiments.test_machine import CLASS, objects_per_span, span_costs
 
@@ -95,6 +95,34 @@ def test_refills_with_fresh_spans_take_what_is_more_than_a_hit_and_those_of_fewe
     assert mine.refills == derived().refills and not derived().fresh, "a file without such calls"
 
 
+def test_refills_that_sweep_their_span_are_dearer_by_what_the_nearest_size_on_the_most_ps_tells():
+    found = tables()
+    rows = {(4096, "scan", 4, procs): row(500, 700 + 50 * procs, 1100, 1900, 800) for procs in (1, 2)}
+    rows[64, "scan", 32, 1] = rows[64, "noscan", 4, 1] = row(9000, 9000, 9000, 9000, 9000)  # another heap, another kind
+    found["refilled_unswept"] = Table("m.toml: refilled_unswept", "s", "ns", rows)
+    mine = mixed(found, "scan", 4, 2, FRESH.get)
+    assert [mine.unswept[size].cells[512] for size in (64, 4096)] == pytest.approx([1000 * (300 + 200), 1000 * (400 + 200)], rel=0.01)
+    assert mixed(found, "scan", 4, 1, FRESH.get).unswept[64].cells[512] == pytest.approx(1000 * (300 + 150), rel=0.01)
+    assert set(mine.unswept) == set(mine.refills) and mine.refills == derived().refills
+    assert not derived().unswept, "a file without such calls"
+
+
+def test_of_one_goroutine_on_several_ps_what_is_missing_is_as_on_one_but_for_sweeping():
+    found = tables()
+    alone = row(30, 40, 50, 60, 45)
+    for name in ("hit", "refilled"):
+        found[f"{name}_alone"] = Table(f"m.toml: {name}_alone", "s", "ns", {(64, "scan", 4, 2): alone})
+    kept = {procs: {("next", "kept", 4, procs): row(10 * procs, 20, 40, 120, 25)} for procs in (1, 2)}
+    found["swept"] = Table("m.toml: swept", "s", "ns", kept[1])
+    assert one_allocates(tables()) == {}, "a file without"
+    found["swept_alone"] = Table("m.toml: swept_alone", "s", "ns", kept[2])
+    own = one_allocates(found)
+    mine = mixed(own, "scan", 4, 2, FRESH.get)
+    assert mine.hits[64].cells[512] == pytest.approx(40_000, rel=0.01) and derived().hits[64].cells[512] < 25_000
+    assert mine.hits[4096] == derived(procs=1).hits[4096] and mine.borrowed == {4096: 1, 8192: 1, 32768: 1}
+    assert own["swept"].rows == kept[2]
+
+
 def test_refills_of_the_smallest_slots_may_be_too_few():
     rows = tables(without=[("refilled", 64, "scan", 4, procs) for procs in (1, 2)])
     elsewhere = {(64, "scan", 32, 1): row(210, 320, 640, 1020, 365)}
@@ -156,7 +184,10 @@ def test_larger_slots_and_larger_heaps_are_never_cheaper(prices, version, kind):
     for heap in prices[version].heaps:
         means = [heap.hit[2 * i + kind].mean for i in several]
         assert all(one > 0 for one in means) and all(b > 0.7 * a for a, b in itertools.pairwise(means)), heap.procs
-    by_procs = [[heap for heap in prices[version].heaps if heap.procs == procs] for procs in (1, 2)]
+    by_procs = [
+        [heap for heap in prices[version].heaps if (heap.procs, heap.allocate) == which] for which in ((1, 0), (2, 0), (2, 1))
+    ]
+    assert len({len(heaps) for heaps in by_procs}) == 1
     for heaps in by_procs:
         for small, large in itertools.pairwise(heaps):
             for spc in range(4, 136):
@@ -170,9 +201,11 @@ def test_what_stands_for_rows_that_are_missing_is_said(prices):
     rows = [line for line in text.splitlines() if not re.match(r" +\[32768, \"\w+\", 256, 2,", line)]
     found = derive(parse_machine("\n".join(rows), path), "go1.27")
     assert {name: why for name, why in found.assumed.items() if name.startswith("malloc")} == {
-        f"malloc 32768 B {kind}, 256 MiB, 2 Ps": "too few calls were timed: as on 1" for kind in ("scan", "noscan")
+        f"malloc 32768 B {kind}, 256 MiB, 2 Ps{who}": "too few calls were timed: as on 1"
+        for kind in ("scan", "noscan")
+        for who in ("", ", one goroutine")
     }
-    one, two = (heap for heap in found.heaps if heap.nbytes == 256 << 20)
+    one, two = (heap for heap in found.heaps if heap.nbytes == 256 << 20 and not heap.allocate)
     assert one.hit[-2:] == two.hit[-2:] and one.hit[4:6] != two.hit[4:6]
 
 

@@ -173,7 +173,7 @@ def test_pages_of_a_run():
             "/sim/heap/resident:bytes": 400 * 4096,
         },
         cycles=[
-            SimpleNamespace(heap2=n * 4096, assist_time=a, dedicated_time=d, fractional_time=0, idle_time=i)
+            SimpleNamespace(heap_scan_work=n * 4096, assist_time=a, dedicated_time=d, fractional_time=0, idle_time=i)
             for n, a, d, i in ((300, 10, 20, 10), (100, 0, 40, 0))
         ],
     )

@@ -29,6 +29,7 @@ var (
 	part   = flag.Bool("partial", false, "and those from swept spans in use")
 	shape  = flag.String("shape", "", "shape of the heap that is marked")
 	order  = flag.Bool("inorder", false, "the oldest object dies first")
+	alone  = flag.Bool("alone", false, "one goroutine allocates, however many Ps there are")
 	rounds = flag.Int("rounds", 3, "collections, loops or batches")
 )
 

@@ -40,7 +40,7 @@ const (
 
 var (
 	sinceLast = [...]string{"to 7 others", "to 31 others", "more others"}
-	place     = [...]string{"marking, next slot", "marking, another slot"}
+	place     = [...]string{"marking, next slot to 7 others", "marking, next slot", "marking, another slot"}
 )
 
 // what is counted in a round
@@ -92,15 +92,19 @@ func mixable() []object {
 // two rounds, so that none of them sweeps: a span that gives all its slots was a fresh one, any other a swept one with
 // room. Those that touch new memory are left out. What is alive in the end is told by
 // type, for what the runtime says of marking it, and how long memory that the host took has to be waited for. With -inorder the oldest dies, not any: nothing is told then but by the
-// runtime, of marking what it finds in the order in which it was allocated.
+// runtime, of marking what it finds in the order in which it was allocated. With -alone there is one goroutine: the other Ps only
+// mark and sweep; of calls the same is told, as another table's, and of nothing else.
 func mixed() {
 	noFaults = true
 	often := interruptions(spinning)
 	kinds, procs := mixable(), runtime.GOMAXPROCS(0)
 	mixers := make([]*mixer, procs)
+	if *alone {
+		mixers = mixers[:1]
+	}
 	begin, done := make(chan int), make(chan bool)
 	for i := range mixers {
-		mixers[i] = newMixer(kinds, *mib<<19/procs, uint64(i+1))
+		mixers[i] = newMixer(kinds, *mib<<19/len(mixers), uint64(i+1))
 		go mixers[i].work(begin, done)
 	}
 	round := func(counted int) {
@@ -135,10 +139,14 @@ func mixed() {
 		runtime.ReadMemStats(new(runtime.MemStats)) // waits for the runtime's last line
 		return
 	}
-	row("withheld", []any{*mib, procs}, map[string]float64{"wait": withheld(turn)})
-	tellSwept(mixers, often)
+	ending := "_alone"
+	if !*alone {
+		ending = ""
+		row("withheld", []any{*mib, procs}, map[string]float64{"wait": withheld(turn)})
+	}
+	tellSwept("swept"+ending, mixers, procs, often)
 	for k, o := range kinds {
-		var refills, fresh sample
+		var refills, fresh, unswept sample
 		var hits [len(sinceLast)]sample
 		var marking [len(place)]sample
 		alive := 0
@@ -151,6 +159,7 @@ func mixed() {
 			}
 			refills.merge(&m.mixes[k].refills)
 			fresh.merge(&m.mixes[k].fresh)
+			unswept.merge(&m.mixes[k].unswept)
 			for i, p := range m.alive {
 				if p != nil && int(m.aliveOf[i]) == k {
 					alive++
@@ -159,7 +168,7 @@ func mixed() {
 		}
 		tell := func(name string, calls *sample, key ...any) {
 			if calls.n >= fewest {
-				row(name, append([]any{o.size, o.kind, *mib, procs}, key...), undisturbed(calls, often))
+				row(name+ending, append([]any{o.size, o.kind, *mib, procs}, key...), undisturbed(calls, often))
 			}
 		}
 		for i := range hits {
@@ -172,7 +181,10 @@ func mixed() {
 		tell("hit_marking", merged(marking[:]))
 		tell("refilled", &refills)
 		tell("refilled_fresh", &fresh)
-		row("alive", []any{o.size, o.kind, *mib, procs}, map[string]float64{"objects": float64(alive)})
+		tell("refilled_unswept", &unswept)
+		if !*alone {
+			row("alive", []any{o.size, o.kind, *mib, procs}, map[string]float64{"objects": float64(alive)})
+		}
 	}
 }
 
@@ -185,6 +197,8 @@ type mixer struct {
 	aliveOf []uint8 // of what type each is
 	mixes   []mix
 	swept   *sweeps
+	counter counter
+	pages   []int // swept in each call of a batch
 	oldest  int
 	part    int // bytes between two collections, as many as are alive
 	calls   int
@@ -197,6 +211,7 @@ type mixer struct {
 func newMixer(kinds []object, part int, seed uint64) *mixer {
 	m := &mixer{kinds: kinds, draw: lottery(kinds, seed), random: xorshift(seed), part: part}
 	m.took, m.at, m.order = array[uint32](batch), array[uintptr](batch), array[uint8](batch)
+	m.pages = array[int](batch)
 	m.mixes, m.swept = array[mix](len(kinds)), &array[sweeps](1)[0]
 	for k, o := range kinds {
 		if o.size == tinyBlock && o.kind == "noscan" {
@@ -231,10 +246,12 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 					m.order[n] |= whileMarking
 				}
 				left -= m.kinds[k].size
+				m.counter.grown()
 				p := m.kinds[k].calls(m.took[n:n+1], m.at[n:n+1])
+				m.pages[n] = m.counter.grown()
 				occupy(p, m.kinds[k].size)
 				if counted == ofSweeps && n%sweepAfter == 0 {
-					m.swept.some()
+					m.swept.some(&m.counter)
 				}
 				if m.random.next(2) == 0 {
 					at := m.random.next(len(m.alive))
@@ -245,16 +262,21 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 				}
 			}
 			for i, k := range m.order[:n] {
+				if counted == ofNothing {
+					break
+				}
 				kind := k &^ whileMarking
-				if counted == ofRefills || counted == ofHits {
-					m.calls++
-					if m.kinds[kind].tiny() { // two get a slot of 16 B
-						if m.at[i]%tinyBlock != 0 || m.mixes[m.blocks].holds(m.at[i]) {
-							continue
-						}
-						kind = uint8(m.blocks)
+				m.calls++
+				if m.kinds[kind].tiny() { // two get a slot of 16 B
+					if m.at[i]%tinyBlock != 0 || m.mixes[m.blocks].holds(m.at[i]) {
+						continue
 					}
-					m.mixes[kind].add(m.kinds[kind], m.took[i], m.at[i], k != kind, ours, m.calls)
+					kind = uint8(m.blocks)
+				}
+				if one := &m.mixes[kind]; counted == ofSweeps {
+					one.sweep(m.kinds[kind], m.took[i], m.at[i], m.pages[i])
+				} else {
+					one.add(m.kinds[kind], m.took[i], m.at[i], k != kind, ours, m.calls)
 				}
 			}
 		}
@@ -319,6 +341,7 @@ type mix struct {
 	marking     [len(place)]sample
 	refills     sample
 	fresh       sample
+	unswept     sample  // refills that sweep the span they take
 	first, last uintptr // pages of that span
 	at          uintptr // of that object
 	call        int     // that made it
@@ -341,10 +364,12 @@ func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool, nth 
 			m.gaps = m.gaps || !next
 		}
 		switch {
-		case marks && next:
+		case marks && next && others < few:
 			m.marking[0].add(took)
-		case marks:
+		case marks && next:
 			m.marking[1].add(took)
+		case marks:
+			m.marking[2].add(took)
 		case ours:
 		case others < few:
 			m.hits[0].add(took)
@@ -369,6 +394,19 @@ func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool, nth 
 		m.taken = 0
 	}
 	m.first, m.last = number, number+uintptr(o.pages)
+}
+
+// sweep counts a call made while there are spans to sweep, during which so many pages were swept: one that needs a span and sweeps
+// as many as that has swept itself what it takes. What mallocs owe besides is swept already; what other Ps sweep in just that time,
+// as many pages, is not told apart.
+func (m *mix) sweep(o object, took uint32, address uintptr, pages int) {
+	if m.holds(address) {
+		return
+	}
+	if o.slots() > 1 && pages == o.pages {
+		m.unswept.add(took)
+	}
+	m.first, m.last = address/page, address/page+uintptr(o.pages)
 }
 
 // tiny tells whether malloc puts more than one such object into a slot.
