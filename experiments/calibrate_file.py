@@ -63,8 +63,7 @@ SOURCES = {
     "than the timer itself reads 0",
 }
 SOURCES |= {
-    name: f"{SOURCES[name.removesuffix('_alone')]}; -alone: one goroutine does so, the other Ps mark and sweep"
-    for name in ALONE
+    alone: f"{SOURCES[name]}; -alone: one goroutine does so, the other Ps mark and sweep" for name, alone in ALONE.items()
 }
 _UNITS = {
     "alive": "objects",
@@ -254,7 +253,7 @@ def _version(version: str, toolchain: str, cpus: int, found: Measurements, own: 
         steps = found.singles(version, "steps")
         yield from _measured({name: steps[name] for name in own}, ASSUMABLE)
     for name in [*TABLES, *OPTIONAL]:
-        if (name in SELDOM or (name in ALONE and cpus == 1)) and not found.rows(version, name):
+        if (name in SELDOM or (name in ALONE.values() and cpus == 1)) and not found.rows(version, name):
             continue
         yield from _table(f'"{version}".{name}', name, version, found)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.calibrate_objects import LARGE, SMALL
-from experiments.machine_file import ALONE, KINDS
+from experiments.machine_file import ALONE, KINDS, TIMED
 
 _REFILLS = {"noscan": (64, 512, 2048, 8192, 32768), "scan": (64, 512)}
 _PARTIALS = {"noscan": (64, 512, 2048), "scan": (64, 512)}
@@ -124,15 +124,14 @@ def _sweep(effort: Effort, letter: str, size: int) -> Run:
 def _mixed(effort: Effort, mib: int, procs: int) -> Run:
     rounds = 2 * effort.turned_mib // mib
     arguments = ("mixed", f"-mib={mib}", f"-rounds={rounds}")
-    tables = ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "refilled_unswept", "swept")
-    tables = (*tables, "alive", "marked", "withheld", *(() if procs > 1 else ("paused",)))
+    tables = (*TIMED, "alive", "marked", "withheld", *(() if procs > 1 else ("paused",)))
     return Run(arguments, tables, procs, traced=rounds // 2)
 
 
 def _alone(effort: Effort, mib: int, procs: int) -> Run:
     """One goroutine of several Ps allocates, the others mark and sweep."""
     rounds = 2 * effort.turned_mib // mib
-    return Run(("mixed", f"-mib={mib}", f"-rounds={rounds}", "-alone"), tuple(ALONE), procs)
+    return Run(("mixed", f"-mib={mib}", f"-rounds={rounds}", "-alone"), tuple(ALONE.values()), procs)
 
 
 def _in_order(effort: Effort, mib: int) -> Run:

@@ -57,15 +57,13 @@ OPTIONAL = {
     "withheld": "mib# procs# wait~",
     "swept": "place left mib# procs# p10~ p50~ p90~ p99~ mean99~",
 }
-# Of those, the ones that tell what mallocs take: the same again, of one goroutine on several Ps.
-ALONE = {
-    f"{name}_alone": OPTIONAL[name]
-    for name in ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "refilled_unswept", "swept")
-}
-OPTIONAL |= ALONE
+# Of those, the ones that tell what mallocs take; and the same again, of one goroutine on several Ps.
+TIMED = ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "refilled_unswept", "swept")
+ALONE = {name: f"{name}_alone" for name in TIMED}
+OPTIONAL |= {alone: OPTIONAL[name] for name, alone in ALONE.items()}
 # Of those: a short measurement may have too few such calls to tell.
 _RARE = ("refilled_fresh", "refilled_unswept", "swept")
-SELDOM = (*_RARE, *(f"{name}_alone" for name in _RARE))
+SELDOM = (*_RARE, *(ALONE[name] for name in _RARE))
 LOOP_MIB = 256  # that the loops of mallocs cycle through, unless a file says otherwise
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
 CHECKS = "steal_percent others_percent drift_percent spread_percent"

@@ -163,14 +163,13 @@ def one_allocates(tables: Mapping[str, Table]) -> dict[str, Table]:
     """The tables of a program of which one goroutine allocates: on several Ps as timed alone, on one as they are, which stands for
     rows that are missing; but for sweeping, which others do at the same time. Empty if that was not measured."""
     found: dict[str, Table] = {}
-    if not all(f"{name}_alone" in tables for name in ("hit", "refilled")):
+    if not all(ALONE[name] in tables for name in ("hit", "refilled")):
         return found
-    for ending in ALONE:
-        name = ending.removesuffix("_alone")
-        table = tables.get(name) or tables.get(ending)
+    for name, alone in ALONE.items():
+        table = tables.get(name) or tables.get(alone)
         if table is not None:
             others = tables[name].rows if name in tables and name != "swept" else {}
-            timed = tables[ending].rows if ending in tables else {}
+            timed = tables[alone].rows if alone in tables else {}
             found[name] = replace(table, rows={**{key: row for key, row in others.items() if key[_PROCS] == 1}, **timed})
     return found
 

@@ -25,18 +25,28 @@ def on_line(at: Any, low: Any, high: Any, first: Any, last: Any) -> Any:
 
 
 @jit
+def heap_whole(h: Any) -> Any:
+    """Picoseconds of CPU that the heap's part of the stock takes."""
+    return h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
+
+
+@jit
 def even(h: Any) -> Any:
     """Whether the heap's part of the stock is: no array of pointers, or nothing but such."""
-    whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
     work = h[0].mark_works[HEAP_PART]
-    return h[0].mark_oblets == 0 or h[0].mark_array_cpu >= whole or h[0].mark_array_work >= work
+    return h[0].mark_oblets == 0 or h[0].mark_array_cpu >= heap_whole(h) or h[0].mark_array_work >= work
 
 
 @jit
 def in_parts(h: Any) -> Any:
     """Whether what is found in the order of its allocation is a part of the heap's stock that takes a time of its own."""
-    whole = h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS]
-    return 0.0 < h[0].mark_in_order < 1.0 and 0 < h[0].mark_ordered_cpu < whole
+    return 0.0 < h[0].mark_in_order < 1.0 and 0 < h[0].mark_ordered_cpu < heap_whole(h)
+
+
+@jit
+def bent(at: Any, knee: Any, there: Any, whole: Any) -> Any:
+    """On a line from nothing to where ``knee`` is ``there``, and on another from there to all of both."""
+    return on_line(at, 0.0, knee, 0.0, there) if at < knee else on_line(at, knee, whole, there, whole)
 
 
 @jit
@@ -44,13 +54,8 @@ def evened(h: Any, given: Any) -> Any:
     """CPU of the heap that would have done, if order made no difference, what so much does."""
     if not in_parts(h):
         return given
-    share, first = h[0].mark_in_order, np.float64(h[0].mark_ordered_cpu)
-    whole = np.float64(h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS])
-    return (
-        on_line(given, 0.0, first, 0.0, share * whole)
-        if given < first
-        else on_line(given, first, whole, share * whole, whole)
-    )
+    whole = np.float64(heap_whole(h))
+    return bent(given, np.float64(h[0].mark_ordered_cpu), h[0].mark_in_order * whole, whole)
 
 
 @jit
@@ -58,10 +63,8 @@ def uneven(h: Any, at: Any) -> Any:
     """CPU of the heap that does what so much would do, if order made no difference."""
     if not in_parts(h):
         return at
-    share, first = h[0].mark_in_order, np.float64(h[0].mark_ordered_cpu)
-    whole = np.float64(h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS])
-    last = share * whole
-    return on_line(at, 0.0, last, 0.0, first) if at < last else on_line(at, last, whole, first, whole)
+    whole = np.float64(heap_whole(h))
+    return bent(at, h[0].mark_in_order * whole, np.float64(h[0].mark_ordered_cpu), whole)
 
 
 @jit
@@ -69,7 +72,7 @@ def turn(h: Any) -> Any:
     """Of a piece of an array and its share of all else: picoseconds and scan work of the piece, of it and what is scanned
     by the object, and of all."""
     n = np.float64(h[0].mark_oblets)
-    whole = np.float64(h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS])
+    whole = np.float64(heap_whole(h))
     work = np.float64(h[0].mark_works[HEAP_PART])
     piece = np.float64(h[0].mark_array_cpu) / n, np.float64(h[0].mark_array_work) / n
     single = (whole - np.float64(h[0].mark_dense_cpu)) / n, (work - np.float64(h[0].mark_dense_work)) / n

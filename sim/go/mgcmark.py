@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 
 from sim.costs import STEPS
-from sim.go.markturns import GLOBALS, HEAP_PART, STACKS, even, evened, heap_cpu, heap_work, in_parts, uneven
+from sim.go.markturns import GLOBALS, HEAP_PART, STACKS, even, evened, heap_cpu, heap_whole, heap_work, in_parts, uneven
 from sim.go.mfixalloc import PTR_SIZE
 from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
 from sim.go.mgcpacer import scan_work, trigger
@@ -285,7 +285,7 @@ def cpu_when_even(h: Any, done: Any) -> Any:
     """CPU of the heap until so much scan work is done, if order made no difference."""
     if not even(h):
         return heap_cpu(h, done)
-    whole = np.float64(h[0].mark_cpus[HEAP_PART] - h[0].mark_cpus[GLOBALS])
+    whole = np.float64(heap_whole(h))
     return whole * (np.float64(done) / np.float64(h[0].mark_works[HEAP_PART]))
 
 
