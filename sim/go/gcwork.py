@@ -12,17 +12,22 @@ from numba import int64, types, void
 
 from sim.go import mgclimit, mgcpacer
 from sim.go.gfree import free_dead_stacks
+from sim.go.markturns import roots_cpu
 from sim.go.mcache import prepare_for_sweep
 from sim.go.mgcmark import CREDIT_SLACK as CREDIT_SLACK  # noqa: PLC0414 - for its users in Python
 from sim.go.mgcmark import (
+    EACH_BITS,
+    ROOT_BLOCK,
     advance,
     arm,
     bytes_to_read,
+    cpu_for,
     flush_bg_credit,
     is_marked,
     mark_setup,
     ready_all_assists,
     retime_assists,
+    roots_end_now,
     span_roots,
 )
 from sim.go.mgcscavenge_index import next_gen
@@ -44,6 +49,8 @@ from sim.go.state import (
     prices,
 )
 from sim.jit import bare, entry, jit
+
+CHECK_WORK = 100_000  # of heap scan work between two looks whether to leave (drainCheckThreshold, idleCheckThreshold)
 
 _META_TOUCH = STEP["meta_touch"]
 _FLUSH_SPAN = STEP["flush_span"]
@@ -121,7 +128,10 @@ def begin_marking(h: Any, p: Any, now: Any, per_stack: Any, per_byte: Any) -> No
     nglobals = np.int64(h[0].globals_scan)
     stack_cpu = stacks * per_stack + work * per_byte // 1000 + moving
     specials_cpu = span_roots(h) * prices(h)[_MARK_SPECIALS]["mean"]
-    mark_setup(h, work, stack_cpu, nglobals, nglobals * per_byte // 1000 + specials_cpu, now)
+    globals_cpu = nglobals * per_byte // 1000 + specials_cpu
+    mark_setup(h, work, stack_cpu, nglobals, globals_cpu, now)
+    jobs = (nglobals + ROOT_BLOCK - 1) // ROOT_BLOCK + span_roots(h) + stacks
+    h[0].mark_root_job = (globals_cpu + stack_cpu) // max(jobs, np.int64(1)) + 1
     h[0].gc_blacken_enabled = 1
     h[0].gc_starting = 0
     arm(h)
@@ -158,15 +168,16 @@ def change_workers(h: Any, now: Any, change: Any) -> None:
     retime_assists(h, now)
 
 
-@entry(types.UniTuple(int64, 2)(heap_type, int64))
+@entry(types.UniTuple(int64, 3)(heap_type, int64))
 def collector_turn(h: Any, now: Any) -> Any:
-    """Bring marking up to now: (parked assists paid since the last look, whether nothing is left to mark).
-
-    If so, assists in progress end now.
+    """Bring marking up to now: (parked assists paid and whether root jobs ended since the last look, whether nothing is
+    left to mark). If nothing is, assists in progress end now.
     """
     h = bare(h)
     h[0].now = now
     advance(h, now)
+    roots_ended = np.int64(roots_end_now(h))
+    h[0].mark_roots_over |= roots_ended
     if is_marked(h):
         h[0].mark_over = 1
         flush_bg_credit(h, h[0].mark_unflushed)
@@ -177,7 +188,7 @@ def collector_turn(h: Any, now: Any) -> Any:
     h[0].assist_nready = 0
     if not is_marked(h):
         arm(h)
-    return ready, np.int64(is_marked(h))
+    return ready, roots_ended, np.int64(is_marked(h))
 
 
 @entry(int64(heap_type, int64))
@@ -262,6 +273,23 @@ def pick_idle_worker(h: Any, now: Any) -> Any:
 def stop_worker(h: Any, mode: Any, duration: Any) -> None:
     """A mark worker ran so long and stops. (markWorkerStop)"""
     mgcpacer.mark_worker_stop(bare(h), mode, duration)
+
+
+@entry(types.UniTuple(int64, 2)(heap_type, int64, int64))
+def worker_look(h: Any, now: Any, due: Any) -> Any:
+    """A worker looks up: (whether it asks itself if it is to leave, picoseconds to its next look as fast as marking is now).
+
+    It does after each root job, and when it has scanned ``due`` of the heap, which is counted as `heap_each`. (gcDrain)
+    """
+    h = bare(h)
+    h[0].now = now
+    advance(h, now)
+    if h[0].mark_cpu < roots_cpu(h):
+        return np.int64(1), h[0].mark_root_job
+    k = max(h[0].mark_workers + h[0].mark_assists, np.int64(1))
+    left = max(due - h[0].heap_each, np.int64(0)) >> EACH_BITS
+    next_at = left if left > 0 else np.int64(CHECK_WORK)
+    return np.int64(left == 0), max((cpu_for(h, next_at * k) + k - 1) // k, np.int64(1))
 
 
 @entry(void(heap_type))

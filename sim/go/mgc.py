@@ -16,7 +16,8 @@ cycle does it, with their page caches where the version says so, while it waits 
 
 Left out: sync.Pool and other caches cleared with the world stopped, finalizers and specials, the semaphores' queues (a
 goroutine that meets the trigger while another starts a cycle goes on; it is stopped at its next safepoint), debug
-modes of gcstoptheworld, and write barriers' cost.
+modes of gcstoptheworld, write barriers' cost, and that a goroutine is suspended when its own stack's turn comes, by who scans
+it: here all are that run when the last stack is scanned, and the lowest worker's P gets them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from sim.go.goroutine import GOSCHED, Body, Goroutine
 from sim.go.mgcmark import ASSISTING
 from sim.go.mgcpacer import NO_LIMIT
 from sim.go.mgcscavenge_pacer import gc_pace_scavenger
-from sim.go.mgcworker import CHECK_WORK, MarkWorkers
+from sim.go.mgcworker import MarkWorkers
 from sim.go.mstats import flush_all_mcaches, mem_stats
 from sim.go.ptime import PUMPED, SYSTEM
 from sim.units import SEC
@@ -52,8 +53,7 @@ HEAP_TRIGGER, TIME_TRIGGER, FORCED = "heap", "time", "forced"
 class Collector:
     """The collector of one world. ``log``: the record of its cycles. ``scavenger``: from the first cycle on.
 
-    ``check_time``: picoseconds between two looks of a worker that may leave. ``watcher``: told, with the world stopped,
-    of each stage of a cycle: swept, marking, marked, sweeping (check_gc.py).
+    ``watcher``: told, with the world stopped, of each stage of a cycle: swept, marking, marked, sweeping (check_gc.py).
     """
 
     def __init__(
@@ -67,10 +67,9 @@ class Collector:
         self.world = world
         self.workers = MarkWorkers(world)
         self.log = GcLog(world, timeline)
-        self.check_time = 1
         self.started = 0
         self.watcher: Callable[[str], None] | None = None
-        self._finishing = False
+        self.finishing = False
         self._assisted: list[int] = []  # picoseconds of each P's assists before this cycle
         self._left_over = False  # a P that does not mark has work in its buffers
         self._news = simpy.Event(world.env)  # a cycle is over, or its caches are flushed, or one that was to begin does not
@@ -126,13 +125,24 @@ class Collector:
     # the collector's own turn
 
     def turn(self, _: simpy.Event) -> None:
-        """Parked assists were paid, or nothing is left to mark."""
-        nready, marked = map(int, gcwork.collector_turn(self.world.heap.header, self.world.now))
+        """Parked assists were paid, all stacks are scanned, or nothing is left to mark."""
+        nready, roots_ended, marked = map(int, gcwork.collector_turn(self.world.heap.header, self.world.now))
         self._ready_assists(nready)
-        if marked and not self._finishing:
+        if roots_ended:
+            self._suspend_running()
+        if marked and not self.finishing:
             self._left_over = any(map(self._has_buffers, self.world.sched.procs))
             self.workers.end()
         self.world.sched.driver.rearm()
+
+    def _suspend_running(self) -> None:
+        """Stacks are scanned: whose goroutine ran meanwhile was preempted for that. (suspendG)
+
+        Not who assists, whose stack is scanned as it is.
+        """
+        for p in self.world.sched.procs:
+            if p.kind == PUMPED and self.world.heap.arrays["goroutines"][p.fields["g"]]["stage"] != ASSISTING:
+                p.suspend(self.workers.lowest())
 
     def _has_buffers(self, p: Proc) -> bool:
         """Whether a P that runs a goroutine has work from an assist in this cycle; who still assists has used it up."""
@@ -217,23 +227,20 @@ class Collector:
         per_byte = world.mark_large_byte
         gcwork.begin_marking(header, p.index, world.now, world.sched.pay("mark_stack"), per_byte)
         gccontroller.start_cycle(header, begun, int(fields.nprocs), kind == TIME_TRIGGER)
-        work = sum(int(x) for x in fields.mark_works)
-        self.check_time = max(int(fields.mark_total) * CHECK_WORK // max(work, 1), 1)
-        self.check_time = min(self.check_time, max(int(fields.mark_total), 1))
         for proc in world.sched.procs:
             proc.fractional_time = 0
         self._assisted = world.heap.arrays["procs"]["assist_time"].tolist()
         self.started += 1
-        self._finishing = False
+        self.finishing = False
         self.workers.begin()
 
     # a cycle ends
 
     def mark_done(self, p: Proc) -> Step:
         """Process step on the P of whoever marked last: end the cycle. (gcMarkDone, gcMarkTermination)"""
-        if self._finishing:
+        if self.finishing:
             return
-        self._finishing = True
+        self.finishing = True
         world, header = self.world, self.world.heap.header
         yield from world.sched.acquire_world(p)
         for _ in range(BARRIERS + self._left_over):

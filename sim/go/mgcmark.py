@@ -2,10 +2,10 @@
 
 What a cycle marks is settled when it begins, with the world stopped: every object that is allocated and not dead, 64
 of them at a time (`mark_setup`). How long that takes is a matter of prices: per object and per byte of scan work, by
-span class. So marking is a stock of CPU time, in three parts (stacks, globals, heap), and everything the pacer sees of
+span class. So marking is a stock of CPU time, in three parts (globals, stacks, heap), and everything the pacer sees of
 it (scan work of each kind) is a function of how much of the stock was given: `advance` brings it up to an instant,
 for all background workers and assists at once, before anybody looks. No event happens but those that change who is
-marking: the collector's own turn (`p_time[nprocs]`) is when the stock runs out or a parked assist is paid.
+marking: the collector's own turn (`p_time[nprocs]`) is when stacks are scanned, the stock runs out or a parked assist is paid.
 
 New objects are born marked; what dies during marking stays marked, as with the runtime's deletion barrier.
 
@@ -21,9 +21,10 @@ spans), which are much scan work for little time. Turns are in two parts, each a
 found in the order of their allocation, then the others (a program's variables of one kind are one part of an array, and
 pieces are taken from its end). What is smaller than `LEAST_ARRAY` goes under in an assist's least work.
 
-Root jobs are stacks, globals, and 16 shards an arena in which to look for spans with specials (markrootSpans): there
-are none here, but looking takes its time. It is in the globals' part; the shards count as no scan work. Globals are
-jobs of 256 KiB: the first assist of a cycle, in its first 64 KiB of work, often scans all of a program's.
+Root jobs are globals, 16 shards an arena in which to look for spans with specials (markrootSpans), and stacks. There are no
+specials here, but looking takes its time. It is in the globals' part; the shards count as no scan work. Globals are
+jobs of 256 KiB: the first assist of a cycle, in its first 64 KiB of work, often scans all of a program's. Who runs when stacks
+are scanned, and does not assist, is suspended for that (mgc.py); here at the end of all of them.
 
 Left out: which object is found when otherwise (Green Tea's batches and a list that cannot be shared are in the prices), the
 write barrier's cost, specials and finalizers themselves, and that go1.14 made its shards of 512 swept spans each. Nor
@@ -39,7 +40,19 @@ from typing import Any
 import numpy as np
 
 from sim.costs import STEPS
-from sim.go.markturns import GLOBALS, HEAP_PART, STACKS, even, evened, heap_cpu, heap_whole, heap_work, in_parts, uneven
+from sim.go.markturns import (
+    GLOBALS,
+    HEAP_PART,
+    STACKS,
+    even,
+    evened,
+    heap_cpu,
+    heap_whole,
+    heap_work,
+    in_parts,
+    roots_cpu,
+    uneven,
+)
 from sim.go.mfixalloc import PTR_SIZE
 from sim.go.mgclimit import MARK_ASSIST, start_event, stop_event, update
 from sim.go.mgcpacer import scan_work, trigger
@@ -82,7 +95,7 @@ OVER_ASSIST_WORK = 64 << 10  # least scan work of an assist (gcOverAssistWork)
 LEAST_ARRAY = OVER_ASSIST_WORK // 8  # scan work of an object that makes the stock uneven
 ASSIST_TIME_SLACK = 5_000_000  # picoseconds of assist after which the CPU limiter looks (gcAssistTimeSlack)
 PAGES_PER_SPAN_ROOT = 512  # of a root job that looks for specials (pagesPerSpanRoot)
-EACH_BITS = 20  # of the fraction of assist_each
+EACH_BITS = 20  # of the fraction of assist_each and heap_each
 ASSISTING = 12  # stage of a goroutine (pump.py) that marks to pay its debt
 PLENTY = 2.0**61  # bytes, or scan work: where Go's conversions overflow at 2**63
 
@@ -241,21 +254,23 @@ def mark_setup(h: Any, stack_work: Any, stack_cpu: Any, globals_work: Any, globa
     clear_page_marks(h)
     heap_cpu, heap_work = mark_live_objects(h)
     grey_tiny_blocks(h)
-    h[0].mark_works[STACKS] = stack_work
     h[0].mark_works[GLOBALS] = globals_work
+    h[0].mark_works[STACKS] = stack_work
     h[0].mark_works[HEAP_PART] = heap_work
-    h[0].mark_cpus[STACKS] = stack_cpu
-    h[0].mark_cpus[GLOBALS] = stack_cpu + globals_cpu
-    h[0].mark_cpus[HEAP_PART] = stack_cpu + globals_cpu + heap_cpu
-    h[0].mark_total = max(stack_cpu + globals_cpu + heap_cpu, np.int64(1))
+    h[0].mark_cpus[GLOBALS] = globals_cpu
+    h[0].mark_cpus[STACKS] = globals_cpu + stack_cpu
+    h[0].mark_cpus[HEAP_PART] = globals_cpu + stack_cpu + heap_cpu
+    h[0].mark_total = max(globals_cpu + stack_cpu + heap_cpu, np.int64(1))
     h[0].mark_cpu = 0
     h[0].mark_time = now
     h[0].mark_unflushed = 0
     h[0].mark_rest = 0
     h[0].mark_over = 0
+    h[0].mark_roots_over = 0
     h[0].background_scan_work = 0
     h[0].assist_scan_work = 0
     h[0].assist_each = 0
+    h[0].heap_each = 0
     h[0].assists = 0
     h[0].stolen_scan_work = 0
     h[0].paid_scan_work = 0
@@ -299,7 +314,7 @@ def cpu_for(h: Any, work: Any) -> Any:
             continue
         left = h[0].mark_works[part] - work_by(h, part, at)
         if left > work and part == HEAP_PART and (in_parts(h) or not even(h)):
-            first, done = h[0].mark_cpus[GLOBALS], h[0].mark_works[part] - left + work
+            first, done = roots_cpu(h), h[0].mark_works[part] - left + work
             until = first + np.int64(uneven(h, cpu_when_even(h, done))) + 1
             return max(min(until, end) - h[0].mark_cpu, at - h[0].mark_cpu + 1)
         if left > work:
@@ -387,12 +402,13 @@ def advance(h: Any, now: Any) -> None:
     if passed <= 0 or k == 0 or is_marked(h):
         return
     h[0].mark_cpu = min(h[0].mark_cpu + k * passed, h[0].mark_total)
-    before = scan_work(h)
+    before, heap_before = scan_work(h), h[0].heap_scan_work
     h[0].stack_scan_work = work_by(h, STACKS, h[0].mark_cpu)
     h[0].globals_scan_work = work_by(h, GLOBALS, h[0].mark_cpu)
     h[0].heap_scan_work = work_by(h, HEAP_PART, h[0].mark_cpu)
     done = scan_work(h) - before
     h[0].assist_each += (done << EACH_BITS) // k
+    h[0].heap_each += ((h[0].heap_scan_work - heap_before) << EACH_BITS) // k
     share = done * h[0].mark_workers + h[0].mark_rest
     h[0].mark_unflushed += share // k
     h[0].mark_rest = share % k
@@ -415,14 +431,20 @@ def lots_until_paid(h: Any) -> Any:
 
 
 @jit
+def roots_end_now(h: Any) -> Any:
+    """Whether all root jobs are done, and the collector does not know yet."""
+    return not h[0].mark_roots_over and h[0].mark_cpu >= roots_cpu(h)
+
+
+@jit
 def arm(h: Any) -> None:
-    """Set the collector's next turn: marking is over, or a parked assist is paid; at once if that is so already."""
+    """Set the collector's next turn: roots are scanned, marking is over, or a parked assist is paid; at once if that is so."""
     due = np.int64(NEVER)
     k = h[0].mark_workers + h[0].mark_assists
-    if h[0].assist_nready > 0 or (h[0].gc_phase == GC_MARK and is_marked(h) and not h[0].mark_over):
+    if h[0].assist_nready > 0 or (h[0].gc_phase == GC_MARK and (roots_end_now(h) or (is_marked(h) and not h[0].mark_over))):
         due = h[0].now
     elif h[0].gc_phase == GC_MARK and k > 0:
-        left = h[0].mark_total - h[0].mark_cpu
+        left = (h[0].mark_total if h[0].mark_roots_over else roots_cpu(h)) - h[0].mark_cpu
         if h[0].mark_workers > 0 and h[0].assist_head != h[0].assist_tail:
             work = lots_until_paid(h) * CREDIT_SLACK - h[0].mark_unflushed
             left = min(left, cpu_for(h, work * k // h[0].mark_workers + 1))
@@ -448,18 +470,12 @@ def steal_credit(h: Any, g: Any, work: Any, debt: Any) -> Any:
 
 
 @jit
-def whole_jobs(h: Any, work: Any) -> Any:
-    """Scan work of an assist that begins now and is to do so much: a block of globals it meets it does to its end. (markroot)
-
-    Who else marks takes other blocks meanwhile, of what is left to this one's end its part.
-    """
-    scanned = h[0].globals_scan_work
-    stacks_left = h[0].mark_works[STACKS] - h[0].stack_scan_work
-    if work <= stacks_left or scanned >= h[0].mark_works[GLOBALS]:
+def whole_block(h: Any, work: Any) -> Any:
+    """So much scan work from now on, and what is left then of a block of globals: who began one scans all of it. (markroot)"""
+    scanned, whole = h[0].globals_scan_work, h[0].mark_works[GLOBALS]
+    if scanned + work >= whole:
         return work
-    last = scanned + work - stacks_left
-    end = min((last + ROOT_BLOCK - 1) // ROOT_BLOCK * ROOT_BLOCK, h[0].mark_works[GLOBALS])
-    return max(work, (stacks_left + end - scanned) // (h[0].mark_workers + h[0].mark_assists + 1))
+    return min((scanned + work + ROOT_BLOCK - 1) // ROOT_BLOCK * ROOT_BLOCK, whole) - scanned
 
 
 @jit
@@ -478,7 +494,7 @@ def assist(h: Any, p: Any, g: Any, now: Any) -> Any:
         return PAID
     if is_marked(h):
         return PARKED
-    g.assist_work = whole_jobs(h, work)
+    g.assist_work = work
     g.assist_base = h[0].assist_each
     start_event(h, p, MARK_ASSIST, now)
     h[0].mark_assists += 1
@@ -540,7 +556,8 @@ def retime_assists(h: Any, now: Any) -> None:
         if p_time(h)[p] == NEVER or g.stage != ASSISTING:
             continue
         left = max(g.assist_work - ((h[0].assist_each - g.assist_base) >> EACH_BITS), np.int64(0))
-        due = now + (cpu_for(h, min(left * k + k if left < rest else rest, rest)) + k - 1) // k
+        work = whole_block(h, left * k + k) if left < rest else rest
+        due = now + (cpu_for(h, min(work, rest)) + k - 1) // k
         if h[0].stop or pr.barrier:
             due = now
         p_time(h)[p] = max(min(due, pr.slice_end), now)

@@ -7,7 +7,7 @@ marks meanwhile is the stock's matter (mgcmark.py); here it only holds its P:
 - *fractional*: until it has had more than 1.2 times its share of the P's time since marking began.
 - *idle*: until a goroutine waits in its P's queue or the global one.
 
-The last two look up every 100,000 units of scan work, as the runtime does (not after each root job too). Everyone
+The last two look up after each root job, here of mean length, and every 100,000 units of the heap's scan work. Everyone
 leaves at once for a stop of the world. When nothing is left to mark the worker on the lowest P ends the cycle.
 
 Left out: enlistWorker's preempting of a running P (a P meets a dedicated worker at its next turn, at the latest after
@@ -23,6 +23,7 @@ import simpy
 from sim.engine.clock import after, wake
 from sim.go import gccontroller, gcwork
 from sim.go.mgclimit import IDLE_MARK_WORK
+from sim.go.mgcmark import EACH_BITS
 from sim.go.mgcpacer import DEDICATED, FRACTIONAL, IDLE, NOT_WORKER
 from sim.go.ptime import OF_WORKER, SCHEDULING
 from sim.go.state import NEVER
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from sim.go.proc import Proc, Step
     from sim.go.world import World
 
-CHECK_WORK = 100_000  # units of scan work between two looks whether to leave (drainCheckThreshold, idleCheckThreshold)
 FRACTIONAL_SLACK = 1.2
+_CHECK = gcwork.CHECK_WORK << EACH_BITS
 
 
 class MarkWorkers:
@@ -115,10 +116,10 @@ class MarkWorkers:
 
     def _hold(self, p: Proc, mode: int, begun: int) -> Step:
         """Process step: keep the P until the worker leaves it. Its CPU it shares with other threads."""
-        sched, fields = self.world.sched, self.world.heap.fields
-        every = self.world.gc.check_time
-        look = p.slice_end() if mode == DEDICATED else begun + every
-        while True:
+        sched, fields, header = self.world.sched, self.world.heap.fields, self.world.heap.header
+        due = int(fields.heap_each) + _CHECK
+        look = p.slice_end() if mode == DEDICATED else begun + int(gcwork.worker_look(header, begun, due)[1])
+        while not self.world.gc.finishing:
             yield from self._wait(p, look)
             if sched.stopping or self._marked:
                 return
@@ -130,11 +131,16 @@ class MarkWorkers:
                 self._join(p, mode)
             if self.world.now < look:
                 continue
-            look = self.world.now + every
             if mode == DEDICATED:
                 look = NEVER
                 p.hand_over()
-            elif mode == FRACTIONAL:
+                continue
+            asks, until = map(int, gcwork.worker_look(header, self.world.now, due))
+            look = self.world.now + until
+            if not asks:
+                continue
+            due = int(fields.heap_each) + _CHECK
+            if mode == FRACTIONAL:
                 own = p.fractional_time + self.world.now - begun
                 elapsed = self.world.now - int(fields.mark_start_time)
                 if own / elapsed > FRACTIONAL_SLACK * float(fields.fractional_utilization_goal):

@@ -33,7 +33,7 @@ from sim.go.mgc import HEAP_TRIGGER
 from sim.go.mgcmark import ASSISTING
 from sim.go.mgcpacer import NOT_WORKER
 from sim.go.ptime import IDLE, KINDS, LOCKED, PUMPED, SCHEDULING, STOPPED, SYSTEM
-from sim.go.pumpcalls import owe, with_central_lock, with_heap_lock
+from sim.go.pumpcalls import cut, owe, with_central_lock, with_heap_lock
 from sim.go.state import ASSIST_PARKED, CENTRAL_WAIT, GC_WORKER, HEAP_WAIT, NEVER, OFF_P, STW
 from sim.units import MS, US
 
@@ -72,6 +72,7 @@ class Proc:
         self.worker = NOT_WORKER  # the kind of mark worker that it was given when the world went on
         self.debt = 0  # picoseconds of wake calls that it has yet to spend
         self.spinning = False  # it looks for work
+        self.scanner: Proc | None = None  # whose worker suspends the goroutine here
         self.cpu_grant = 0  # when it last got a CPU, among all Ps
         self.fractional_time = 0  # as a fractional mark worker in this cycle
         self._spent = [0] * len(KINDS)
@@ -214,6 +215,13 @@ class Proc:
                 self.fields["slice_end"] = self.slice_end()
             yield from self._execute(g)
 
+    def suspend(self, scanner: Proc | None) -> None:
+        """The goroutine here is sent a signal and leaves its P, for a worker that scans its stack and readies it again. (suspendG)"""
+        self.scanner = scanner
+        at = self.world.now + self.world.prices.lock.signal_latency
+        self.fields["slice_end"] = min(int(self.fields["slice_end"]), at)
+        cut(self.world.heap.header, self.index, at)
+
     def slice_end(self) -> int:
         """When a time slice that begins now ends: sysmon notes it at its next look, and ends it at the one after. (retake)"""
         period = TIME_SLICE + TIMER_SLACK + self.world.prices.lock.wake_latency_10ms
@@ -344,6 +352,7 @@ class Proc:
         """Process step: run a goroutine until it parks, ends or is taken off the P. (execute)"""
         sched = self.world.sched
         g.p = self
+        self.scanner = None
         self.fields["g"] = g.id
         if g.frames:
             frames, g.frames = g.frames, 0
@@ -393,7 +402,9 @@ class Proc:
             return False
         self.fields["g"] = g.id
         reason = yield from self._work(g)
-        if reason == kernel.PREEMPTED:
+        if reason == kernel.PREEMPTED and self.scanner is not None:
+            sched.ready_on(self.scanner, g, True)
+        elif reason == kernel.PREEMPTED:
             sched.ready_global(g, self)
         elif reason == kernel.STOPPED:
             sched.requeue_stopped(self, g)

@@ -235,7 +235,9 @@ SCALARS = [
     ("mark_time", "i8"),  # up to when marking was advanced
     ("mark_cpu", "i8"),  # picoseconds of CPU it was given so far
     ("mark_total", "i8"),  # picoseconds of CPU that all of it takes
-    ("mark_cpus", "i8", (3,)),  # of them until the end of stacks, of globals, of the heap
+    ("mark_cpus", "i8", (3,)),  # of them until the end of globals, of stacks, of the heap
+    ("mark_root_job", "i8"),  # picoseconds of a root job, the mean
+    ("mark_roots_over", "u1"),  # all root jobs are done, and the collector has been told
     ("mark_works", "i8", (3,)),  # scan work of each, bytes
     ("mark_oblets", "i8"),  # pieces that arrays of pointers are scanned in
     ("mark_array_cpu", "i8"),  # of the heap's: picoseconds for all of them, finding what they point to
@@ -255,6 +257,7 @@ SCALARS = [
     ("paid_scan_work", "i8"),  # credit that went to parked ones
     ("returned_scan_work", "i8"),  # credit left of goroutines that ended
     ("assist_each", "i8"),  # scan work that an assist has done which marked all the time, in 2**-20 bytes
+    ("heap_each", "i8"),  # likewise of the heap alone
     ("mark_unflushed", "i8"),  # work of background workers not yet given as credit
     ("mark_rest", "i8"),  # remainder of that division
     ("assist_head", "i8"),  # ring assist_queue: next to be paid, and end

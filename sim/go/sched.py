@@ -204,11 +204,11 @@ class Sched(Stopping):
         if by is None or self.world.heap.facts.gosched_wakes:
             self.wake_p(by)
 
-    def ready_on(self, p: Proc, g: Goroutine) -> None:
-        """A goroutine is runnable, at the end of a P's queue."""
+    def ready_on(self, p: Proc, g: Goroutine, to_next: bool = False) -> None:
+        """A goroutine is runnable, at the end of the queue of a P that marks, or next on it."""
         g.queued = self.world.now
         g.queued_marking = True
-        p.put(g, False)
+        p.put(g, to_next)
         self.wake_p()
 
     def requeue_stopped(self, p: Proc, g: Goroutine) -> None:

@@ -44,10 +44,11 @@ def test_the_scenario_collects_as_the_real_program_did(name, version):
 
 @pytest.mark.skipif(PLAIN, reason="millions of allocations")
 def test_a_log_alone_gives_a_scenario_that_collects_as_often():
-    """Heaps are larger: marking waits for the end of a time slice, simulated up to 20 ms; the real one ended 8 to 10 ms later."""
+    """Heaps are larger: what the program allocates while the collector marks is half of what it does otherwise, for write
+    barriers and for marking new objects; without barriers assists end marking before the time slice does."""
     found = fit([f"{CHURN}.log"])
     theirs, ours = found.recorded, found.simulated
-    for figure, off in (("cycles", 0.16), ("trigger", 0.11), ("marked", 0.11), ("goal", 0.11), ("gc_share", 0.1)):
+    for figure, off in (("cycles", 0.16), ("trigger", 0.1), ("marked", 0.12), ("goal", 0.1), ("gc_share", 0.1)):
         assert getattr(ours, figure) == pytest.approx(getattr(theirs, figure), rel=off)
     assert ours.rate == pytest.approx(theirs.rate, rel=0.02)
 

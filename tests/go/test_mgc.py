@@ -287,7 +287,6 @@ def test_an_idle_worker_leaves_for_its_own_queue_and_the_global_one_alone():
 
     seen = []
     world.run(until=world.go(main))
-    assert world.gc.check_time < 2 * MS
     ((kinds, before, later),) = seen
     assert kinds.count(GC_IDLE) >= 2
     assert 2 <= before <= later == 3
@@ -447,7 +446,7 @@ def test_marking_that_ends_as_its_last_worker_looks_up_ends_the_cycle(nprocs):
 
     world.run(until=world.go(main))
     (cycle,) = world.gc.log.cycles
-    assert world.gc.check_time <= N * per_object
+    assert int(world.heap.fields.mark_works[2]) < gcwork.CHECK_WORK
     spent = cycle.dedicated_time + cycle.fractional_time + cycle.idle_time
     assert N * per_object <= spent < N * per_object + nprocs  # picoseconds are not divided
 

@@ -15,22 +15,21 @@ KIB = 1 << 10
 
 
 @entry(int64(heap_type, int64))
-def whole_jobs(h, work):
-    return mgcmark.whole_jobs(bare(h), np.int64(work))
+def whole_block(h, work):
+    return mgcmark.whole_block(bare(h), np.int64(work))
 
 
-def a_heap(stacks, globals_bytes, heap_work, scanned=(0, 0)):
-    """Marking that has done so much of (stacks, globals)."""
+def a_heap(globals_bytes, heap_work, scanned=0):
+    """Marking that has done so much of the globals."""
     heap = Heap("go1.19", 1)
-    heap.fields.mark_works[:] = stacks, globals_bytes, heap_work
-    heap.fields.stack_scan_work, heap.fields.globals_scan_work = scanned
+    heap.fields.mark_works[:] = globals_bytes, 900, heap_work
+    heap.fields.globals_scan_work = scanned
     return heap
 
 
-def taken(stacks, globals_bytes, scanned, wanted):
-    """Scan work of who takes jobs until it did what is wanted: stacks and heap by the byte, globals by the block."""
-    done = min(stacks, wanted)
-    at = scanned
+def taken(globals_bytes, scanned, wanted):
+    """Scan work of who takes jobs until it did what is wanted: globals by the block, all else by the byte."""
+    done, at = 0, scanned
     while done < wanted and at < globals_bytes:
         end = min(at - at % (256 * KIB) + 256 * KIB, globals_bytes)
         done, at = done + end - at, end
@@ -40,21 +39,13 @@ def taken(stacks, globals_bytes, scanned, wanted):
 @pytest.mark.parametrize("seed", range(20))
 def test_an_assist_ends_with_a_block(seed):
     rng = random.Random(seed)
-    stacks, size = rng.choice((0, 900, 200 * KIB)), rng.randrange(1, 2000 * KIB)
+    size = rng.randrange(1, 2000 * KIB)
     scanned = rng.choice((0, rng.randrange(size), size))
-    heap = a_heap(stacks, size, 10**9, (0, scanned))
+    heap = a_heap(size, 10**9, scanned)
     for wanted in (1, 64 * KIB, rng.randrange(1, 900 * KIB), 3000 * KIB):
-        assert whole_jobs(heap.header, wanted) == taken(stacks, size, scanned, wanted)
+        assert whole_block(heap.header, wanted) == taken(size, scanned, wanted)
 
 
 def test_the_first_assist_of_a_cycle_scans_all_globals_of_a_small_program():
     """A program's .data of 33,360 bytes and .bss of 193,728, go1.19: 271 of 391 first assists did 225,000 to 245,000."""
-    assert whole_jobs(a_heap(864, 33_360 + 193_728, 10**6).header, 64 * KIB) == pytest.approx(235_000, rel=0.04)
-
-
-def test_who_else_marks_takes_its_part_of_the_blocks():
-    heap = a_heap(0, 200 * KIB, 10**6)
-    heap.fields.mark_workers = 1
-    assert whole_jobs(heap.header, 64 * KIB) == 100 * KIB
-    heap.fields.mark_workers = 3
-    assert whole_jobs(heap.header, 64 * KIB) == 64 * KIB
+    assert whole_block(a_heap(33_360 + 193_728, 10**6).header, 64 * KIB) == pytest.approx(235_000, rel=0.04)
