@@ -42,10 +42,13 @@ SOURCES = {
     "into, by how many a loop that does nothing meets; mean99 = mean of all but the last hundredth",
     "hit_marking": "mixed: such calls while the collector marks, but for those in which an assist was",
     "hit_after": "mixed: the same calls by how many other mallocs were between the type's last one and them, and while "
-    "the collector marks by whether their slot is the one after it, with few others between or more",
+    "the collector marks by whether their slot is the one after it, with few others between or more; such marking ones where all "
+    "objects die at once, so that spans come back empty (-unison); and all in a program whose types have up to 64 B (small, -most=64)",
     "refilled": "mixed: the other calls, in rounds of the same processes with runtime.GC() between them; of spans with "
     "more slots than one, those that get a swept span with room",
-    "refilled_fresh": "mixed: those of such calls that get a fresh span, which gives all its slots",
+    "refilled_fresh": "mixed: those of such calls that get a fresh span, which gives all its slots, but for such of 20 us and more, which wait "
+    "for memory that the host took",
+    "refilled_fresh_small": "mixed -most=64: calls that get a fresh span in a program whose types have up to 64 B, all objects dying at once",
     "refilled_unswept": "mixed: calls that sweep the span they take, while there are some to be swept",
     "alive": "mixed: objects alive in the end",
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",

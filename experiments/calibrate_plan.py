@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from experiments.calibrate_objects import LARGE, SMALL
 from experiments.machine_file import ALONE, KINDS, TIMED
+from experiments.machine_small import LARGEST
 
 _REFILLS = {"noscan": (64, 512, 2048, 8192, 32768), "scan": (64, 512)}
 _PARTIALS = {"noscan": (64, 512, 2048), "scan": (64, 512)}
@@ -32,6 +33,7 @@ SHAPES = (
     "ptrs1M",
 )
 _MOST = 10  # collections of a heap; of the largest, one
+_SMALL_MIB = 48  # that small objects turn over where all are small
 _HEAPS = (4, 32)  # MiB of heaps smaller than those that all else is measured in
 SYSTEM = ("lock", "futex", "madvise", "faults")  # modes that know no allocator: one toolchain's program measures them
 
@@ -77,6 +79,15 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
         *(Run(("warm", f"-mib={mib}", f"-rounds={effort.turned_mib // mib}"), ("warm",)) for mib in _HEAPS),
         *(_mixed(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few),
         *(_alone(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few if procs > 1),
+        *(
+            _hits(effort, mib, procs, *alone, *program)
+            for procs in few
+            for alone in ([], ["-alone"])
+            if procs > 1 or not alone
+            for program, heaps in ((["-unison"], (*_HEAPS, effort.marked_mib)), ([f"-most={LARGEST}"], _HEAPS))
+            if procs > 1 or "-unison" not in program  # it is what other CPUs do that it tells
+            for mib in heaps
+        ),
         *(_in_order(effort, mib) for mib in (*_HEAPS, effort.marked_mib)),
         *(_large(effort, size, kind) for size in LARGE for kind in KINDS),
         Run(("goroutines", f"-rounds={effort.singles}"), ("goroutine", "spawn", "stack_growth", "stop_the_world")),
@@ -132,6 +143,15 @@ def _alone(effort: Effort, mib: int, procs: int) -> Run:
     """One goroutine of several Ps allocates, the others mark and sweep."""
     rounds = 2 * effort.turned_mib // mib
     return Run(("mixed", f"-mib={mib}", f"-rounds={rounds}", "-alone"), tuple(ALONE.values()), procs)
+
+
+def _hits(effort: Effort, mib: int, procs: int, *program: str) -> Run:
+    """Other programs, which tell little but what hits take; small objects are many."""
+    unison = "-unison" in program
+    rounds = effort.turned_mib // mib if unison else _SMALL_MIB // mib
+    tables = ["hit_after"] if unison else ["hit_after", "refilled_fresh_small"]
+    told = (ALONE[name] if "-alone" in program else name for name in tables)
+    return Run(("mixed", f"-mib={mib}", f"-rounds={max(1, rounds)}", *program), tuple(told), procs)
 
 
 def _in_order(effort: Effort, mib: int) -> Run:

@@ -25,7 +25,7 @@ from experiments.progress import Bar, announce_compile, say
 def calibrate(gos: tuple[str, ...], output: str | None, name: str | None, quick: bool, force: bool) -> None:
     """Measure what the paths of real Go cost on this machine and write them to a machine file.
 
-    It takes some eight minutes for two toolchains, and the machine should have nothing else to do.
+    It takes some ten minutes for two toolchains, and the machine should have nothing else to do.
     """
     from experiments.calibrate_host import host_name
     from experiments.toolchain import toolchains

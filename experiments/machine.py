@@ -54,8 +54,9 @@ from typing import Any
 from experiments.errors import InputError
 from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
 from experiments.machine_gc import mark_prices, pauses, stopped, sweep_prices
-from experiments.machine_mixed import Mixed, mixed, one_allocates, swept
-from experiments.quantiles import between, distribution, least_mean, picoseconds, scaled
+from experiments.machine_mixed import Mixed, at_size, mixed, one_allocates, swept
+from experiments.machine_small import mean_sizes, small_heaps
+from experiments.quantiles import distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, HeapPrices, LockPrices, Price, Prices
 from sim.go.params import VERSIONS, Facts
 from sim.go.runtime import MSPAN_SIZE, SPANSET_BLOCK
@@ -71,6 +72,7 @@ from sim.go.state import ARENA_PAGES, BLOCK_ENTRIES, CHUNK_PAGES, NUM_SIZE_CLASS
 OS_PAGE = 4096
 _BITMAP = 32  # bytes of heap per byte of heap bitmap before go1.27: two bits a word
 _LARGEST, _KIB64, _MIB = 32 << 10, 64 << 10, 1 << 20
+_EMPTY = "marking_empty", "marking_empty_few"
 _FEW = 3  # slots per span up to which the refill, not the fast path, makes the loop
 _SIZES = [int(size) for size in class_to_size]
 _PAGES = [int(pages) for pages in class_to_allocnpages]
@@ -120,6 +122,7 @@ def derive(machine: Machine, version: str) -> Prices:
     assumed["stack_span"] = "a refill with a fresh span of 2 KiB slots, the same but for mcentral's sets in it"
     assumed["switch"] = "spawn+run+exit less a reused g and less goroutine_exit, which is assumed"
     heaps, borrowed = _heaps(machine, tables, spans, rows, fresh)
+    small = small_heaps(tables, heaps)
     return Prices(
         machine=machine.name,
         version=version,
@@ -137,6 +140,8 @@ def derive(machine: Machine, version: str) -> Prices:
         lock=LockPrices(**{name: picoseconds(machine.lock[name].ns) for name in LOCK_STEPS}),
         assumed=assumed | borrowed,
         wide_vectors=machine.wide_vectors,
+        small_heaps=small,
+        mean_sizes=mean_sizes() if small else (0, 0),
     )
 
 
@@ -350,14 +355,6 @@ def _partial(refill: Table, kind: str) -> dict[int, Price]:
     return found
 
 
-def _at_size(measured: Mapping[int, Price], size: int) -> Price:
-    """On a line between the measured sizes, beyond them as at the last."""
-    size = min(max(size, min(measured)), max(measured))
-    low = max(one for one in measured if one <= size)
-    high = min(one for one in measured if one >= size)
-    return measured[low] if low == high else between(measured[low], measured[high], Fraction(size - low, high - low))
-
-
 @dataclass(frozen=True, slots=True)
 class _Row:
     """Derived at one slot size, picoseconds."""
@@ -485,10 +482,13 @@ def _by_class(
         found["zero"].append(round(at.zero))
         for name, price in _hits(timed, size, one, Price(round(at.fast) + round(at.zero))).items():
             found[name].append(price)
-        found["refill_partial"].append(_at_size(timed.refills or in_loops[kind], size))
-        found["refill_fresh"].append(fresh[spc] if one or not timed.fresh else _at_size(timed.fresh, size))
+        found["refill_partial"].append(at_size(timed.refills or in_loops[kind], size))
+        found["refill_fresh"].append(fresh[spc] if one or not timed.fresh else at_size(timed.fresh, size))
         if all(each.unswept for each in calls.values()):
-            found["refill_unswept"].append(_at_size(timed.unswept, size))
+            found["refill_unswept"].append(at_size(timed.unswept, size))
+    if not all(each.empty for each in calls.values()):
+        for name in _EMPTY:
+            del found[name]
     return {name: tuple(prices) for name, prices in found.items()}
 
 
@@ -496,15 +496,17 @@ def _hits(calls: Mixed, size: int, one: bool, loop: Price) -> dict[str, Price]:
     """Hits of a size by their names in `HeapPrices`; ``one``: its spans have one slot. ``loop``: as in a loop of mallocs, which is
     what is known of them if none were timed by themselves."""
     hits = calls.singles if one else calls.hits
-    found = {"hit": _at_size(hits, size) if hits else loop}
+    found = {"hit": at_size(hits, size) if hits else loop}
     for name, told, other in (
         ("hit_some", calls.some, "hit"),
         ("hit_few", calls.few, "hit_some"),
         ("marking", calls.marking, "hit"),
         ("marking_next", calls.next, "marking"),
         ("marking_next_few", calls.next_few, "marking_next"),
+        ("marking_empty", calls.empty, "marking_next"),
+        ("marking_empty_few", calls.empty_few, "marking_empty"),
     ):
-        found[name] = found[other] if one or not told else _at_size(told, size)
+        found[name] = found[other] if one or not told else at_size(told, size)
     return found
 
 

@@ -50,6 +50,7 @@ OPTIONAL = {
     "refilled": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "refilled_fresh": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "refilled_unswept": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
+    "refilled_fresh_small": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "alive": "size# kind mib# procs# objects=",
     "marked": "mib# procs# cpu~",
     "marked_in_order": "mib# cpu~",
@@ -58,11 +59,11 @@ OPTIONAL = {
     "swept": "place left mib# procs# p10~ p50~ p90~ p99~ mean99~",
 }
 # Of those, the ones that tell what mallocs take; and the same again, of one goroutine on several Ps.
-TIMED = ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "refilled_unswept", "swept")
+TIMED = ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "refilled_unswept", "refilled_fresh_small", "swept")
 ALONE = {name: f"{name}_alone" for name in TIMED}
 OPTIONAL |= {alone: OPTIONAL[name] for name, alone in ALONE.items()}
 # Of those: a short measurement may have too few such calls to tell.
-_RARE = ("refilled_fresh", "refilled_unswept", "swept")
+_RARE = ("refilled_fresh", "refilled_unswept", "refilled_fresh_small", "swept")
 SELDOM = (*_RARE, *(ALONE[name] for name in _RARE))
 LOOP_MIB = 256  # that the loops of mallocs cycle through, unless a file says otherwise
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"

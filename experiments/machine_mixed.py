@@ -23,7 +23,7 @@ from fractions import Fraction
 from itertools import accumulate
 
 from experiments.machine_file import ALONE, Key, Reading, Table
-from experiments.quantiles import distribution, least_mean, picoseconds
+from experiments.quantiles import between, distribution, least_mean, picoseconds
 from sim.costs import SWEPT, Price
 
 _QUANTILES = {"p10": 100, "p50": 500, "p90": 900, "p99": 990}  # per mille
@@ -41,7 +41,7 @@ class Mixed:
     ``singles`` clear the only slot of a fresh span, which is paid apart.
 
     ``some``, ``few``: hits after fewer other mallocs than ``hits``; ``next``: those while marking that take the next slot,
-    ``next_few`` after few others. Empty if none were told apart.
+    ``next_few`` after few others, ``empty`` and ``empty_few`` the same of spans that came back empty. Empty if none were told apart.
 
     ``borrowed``: sizes whose rows are missing, and the number of Ps whose rows stand for them.
     """
@@ -52,6 +52,8 @@ class Mixed:
     few: dict[int, Price] = field(default_factory=dict)
     next: dict[int, Price] = field(default_factory=dict)
     next_few: dict[int, Price] = field(default_factory=dict)
+    empty: dict[int, Price] = field(default_factory=dict)
+    empty_few: dict[int, Price] = field(default_factory=dict)
     refills: dict[int, Price] = field(default_factory=dict)
     unswept: dict[int, Price] = field(default_factory=dict)
     fresh: dict[int, Price] = field(default_factory=dict)
@@ -93,7 +95,7 @@ def mixed(
             whole = _row(tables["refilled"].row(*key, used))
             found.singles[size] = _price(_less(whole, dict.fromkeys(whole, fresh)))
             if added:
-                for told in (found.hits, found.marking, found.some, found.few, found.next, found.next_few):
+                for told in _kinds(found):
                     if told:
                         told[size] = _price(_less(whole, dict.fromkeys(whole, added["mean"])))
         if used != procs:
@@ -115,11 +117,18 @@ def _hits(tables: Mapping[str, Table], key: Key, found: Mixed) -> Row:
             (found.few, "hit", "to 7 others"),
             (found.next, "hit_marking", "marking, next slot"),
             (found.next_few, None, "marking, next slot to 7 others"),  # a file without has them as `next`
+            (found.empty, None, "marking, empty span"),
+            (found.empty_few, None, "marking, empty span to 7 others"),
         ):
             row = _told(tables, key, name, after)
             if row is not None:
                 told[size] = _price(row)
     return hit
+
+
+def _kinds(found: Mixed) -> tuple[dict[int, Price], ...]:
+    """All prices of hits."""
+    return found.hits, found.marking, found.some, found.few, found.next, found.next_few, found.empty, found.empty_few
 
 
 def _measured_on(tables: Mapping[str, Table], wanted: tuple[str, ...], key: Key, procs: int) -> int:
@@ -188,6 +197,26 @@ def swept(table: Table | None, mib: int, procs: int) -> tuple[Price, ...]:
             return ()
         found.append(_price(row))
     return tuple(found)
+
+
+def at_size(measured: Mapping[int, Price], size: int) -> Price:
+    """On a line between the measured sizes, beyond them as at the last."""
+    size = min(max(size, min(measured)), max(measured))
+    low = max(one for one in measured if one <= size)
+    high = min(one for one in measured if one >= size)
+    return measured[low] if low == high else between(measured[low], measured[high], Fraction(size - low, high - low))
+
+
+def more_than(readings: Mapping[str, Reading], hit: Price) -> Price:
+    """What calls of a row take more than a hit."""
+    row = _row(readings)
+    middle = Fraction(hit.cells[len(hit.cells) // 2] if hit.cells else hit.mean, 1000)
+    return _price(_less(row, {**dict.fromkeys(row, middle), "mean": Fraction(hit.mean, 1000)}))
+
+
+def price_of(readings: Mapping[str, Reading]) -> Price:
+    """What a row of a table says."""
+    return _price(_row(readings))
 
 
 def _row(readings: Mapping[str, Reading]) -> Row:

@@ -61,6 +61,7 @@ def prices() -> Prices:
         base,
         fast=(0,) * len(base.fast),
         heaps=[HeapPrices(1, MIB, (0,) * len(base.fast), nothing, nothing, nothing)],
+        small_heaps=(),
         refill_fresh=(Price(0),) * len(base.refill_fresh),
         sweep_kept=(0,) * len(base.sweep_kept),
         sweep_freed=(0,) * len(base.sweep_freed),

@@ -147,7 +147,8 @@ class HeapPrices:
     that a malloc takes which clears a slot of the span at hand, where the program does something else in between (what
     the CPU has left to write is written meanwhile); ``hit_some``, ``hit_few`` after fewer other mallocs since the last from
     that span class than ``hit`` is for; ``marking`` such a malloc while the collector marks, ``marking_next`` of the slot after
-    the last one, ``marking_next_few`` after few others; empty where that is as ``hit`` and ``marking``. ``refill_partial``
+    the last one, ``marking_next_few`` after few others, ``marking_empty`` and ``marking_empty_few`` such mallocs from a span that had
+    nothing alive in it; empty where that is as ``hit``, ``marking`` and ``marking_next``. ``refill_partial``
     trading a full span for a swept one with room; ``refill_fresh`` for a fresh one, with other work before it, empty as
     `Prices` has it; ``refill_unswept`` for one with room that the refill has to sweep first, empty if that is
     ``refill_partial`` and a span swept.
@@ -167,6 +168,8 @@ class HeapPrices:
     hit_few: tuple[Price, ...] = ()
     marking_next: tuple[Price, ...] = ()
     marking_next_few: tuple[Price, ...] = ()
+    marking_empty: tuple[Price, ...] = ()
+    marking_empty_few: tuple[Price, ...] = ()
     refill_fresh: tuple[Price, ...] = ()
     refill_unswept: tuple[Price, ...] = ()
     allocate: int = 0
@@ -176,9 +179,11 @@ class HeapPrices:
         return self.hit, self.hit_some or self.hit, self.hit_few or self.hit
 
     def hits_marking(self) -> tuple[tuple[Price, ...], ...]:
-        """Hits while the collector marks: of any slot, of the next one, of that after few others."""
+        """Hits while the collector marks: of any slot, of the next one, of that after few others, of both in empty spans."""
         following = self.marking_next or self.marking
-        return self.marking, following, self.marking_next_few or following
+        few = self.marking_next_few or following
+        empty = self.marking_empty or following
+        return self.marking, following, few, empty, self.marking_empty_few or self.marking_empty or few
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +215,9 @@ IN_ORDER = "in-order"
 class Prices:
     """Everything a simulation of one Go version on one machine pays.
 
-    ``heaps`` and, by the shape of the heap, ``mark``: by Ps and the size of the heap, rising (`of_procs`, `place`). By span class (136
+    ``heaps`` and, by the shape of the heap, ``mark``: by Ps and the size of the heap, rising (`of_procs`, `place`). ``small_heaps``: as
+    ``heaps``, with hits and fresh spans of a program all of whose types are small; ``mean_sizes``: bytes of an object of that
+    program and of that of ``heaps`` in the mean (`smallness`). By span class (136
     entries, index ``class << 1 | noscan``): ``fast`` a hit in the P's cached span, ``refill_fresh`` trading a full span
     for a fresh one whose pages come from the P's page cache, in a loop that does nothing but malloc. Per byte, in femtoseconds, by (scan, noscan):
     ``large_fresh`` what a large object costs in any case, ``large_zero`` what clearing it adds. By span class again:
@@ -236,6 +243,8 @@ class Prices:
     lock: LockPrices
     assumed: Mapping[str, str] = field(default_factory=dict)
     wide_vectors: bool = True
+    small_heaps: Sequence[HeapPrices] = ()
+    mean_sizes: tuple[int, int] = (0, 0)
 
 
 # Prices by the size of the heap
@@ -276,6 +285,15 @@ def allocating(heaps: Sequence[HeapPrices], procs: int, allocate: int) -> list[H
     shared = of_procs(heaps, procs)
     nearest = min((one.allocate or one.procs for one in shared), key=lambda n: (abs(n - allocate), n))
     return [one for one in shared if (one.allocate or one.procs) == nearest]
+
+
+def smallness(mean_sizes: tuple[int, int], size: int) -> Fraction:
+    """How near a program whose objects have so many bytes in the mean is to that of small types: 1, or to that of all: 0.
+
+    By the logarithm of the size, in steps of `eighths`.
+    """
+    small, large = map(eighths, mean_sizes)
+    return Fraction(min(max(large - eighths(size), 0), large - small), large - small)
 
 
 def place(measured: Sequence[SizedT], nbytes: int) -> tuple[SizedT, SizedT, Fraction]:

@@ -21,7 +21,8 @@ PARTS = (
     *(
         f"experiments/{name}.py"
         for name in (
-            *("cautions", "collector", "errors", "machine", "machine_file", "machine_gc", "machine_mixed", "quantiles", "result", "run"),
+            *("calibrate_objects", "cautions", "collector", "errors", "machine", "machine_file", "machine_gc", "machine_mixed"),
+            *("machine_small", "quantiles", "result", "run"),
             *("sweeps/code", "sweeps/record", "sweeps/work"),
         )
     ),

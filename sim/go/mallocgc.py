@@ -34,6 +34,8 @@ from sim.go.state import (
     GC_OFF,
     HIT_APART,
     HIT_CLEARED,
+    HIT_EMPTY,
+    HIT_EMPTY_FEW,
     HIT_FEW,
     HIT_FRESH,
     HIT_KINDS,
@@ -252,13 +254,16 @@ def hit_apart(h: Any, p: Any, spc: Any, slow: Any) -> Any:
 @inlined
 def hit_marking(h: Any, p: Any, spc: Any, held: Any) -> Any:
     """The kind of a hit while the collector marks: part of the next slot may be in the cache with the last, all of it if the last
-    was a moment ago."""
+    was a moment ago. Where nothing else in the span was alive no other CPU has read what is beside the slot."""
     last = NUM_SPAN_CLASSES * p + spc
     follows = held == last_marked(h)[last] + 1
     last_marked(h)[last] = held
     if not follows:
         return np.int64(HIT_MARKING)
-    return np.int64(HIT_NEXT_FEW) if others_since(h, p, spc) < FEW_OTHERS else np.int64(HIT_NEXT)
+    few = others_since(h, p, spc) < FEW_OTHERS
+    if spans(h)[held >> 16].alloc_count_before_cache == 0:
+        return np.int64(HIT_EMPTY_FEW) if few else np.int64(HIT_EMPTY)
+    return np.int64(HIT_NEXT_FEW) if few else np.int64(HIT_NEXT)
 
 
 @inlined

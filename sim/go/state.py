@@ -289,7 +289,8 @@ LOCK_WAITER = np.dtype(
 
 # kinds of hits in a cached span: of memory that needs no clearing, right after another malloc, or after other work; the
 # latter also by how many other mallocs of the P lie between it and the last one from that span class. While the collector
-# marks, any, and those of the slot right after the last one's.
+# marks, any, and those of the slot right after the last one's, the latter apart in spans that had nothing alive in them when
+# they were taken.
 HIT_FRESH = 0
 HIT_CLEARED = 1
 HIT_APART = 2
@@ -298,7 +299,9 @@ HIT_FEW = 4
 HIT_MARKING = 5
 HIT_NEXT = 6
 HIT_NEXT_FEW = 7
-HIT_KINDS = 8
+HIT_EMPTY = 8
+HIT_EMPTY_FEW = 9
+HIT_KINDS = 10
 FEW_OTHERS = 8  # fewer than that, as truth/calibrate/warm.go has it
 SOME_OTHERS = 32
 
@@ -335,7 +338,7 @@ TABLES: dict[str, Any] = {
     "zero_price": np.int64,
     # means, by span class: of hits with other work before them (HIT_APART, HIT_SOME, HIT_FEW: three rows), and while marking
     "hit_price": np.int64,
-    "marking_price": np.int64,  # (HIT_MARKING, HIT_NEXT, HIT_NEXT_FEW: three rows)
+    "marking_price": np.int64,  # (a row for each of HIT_MARKING and those after it)
     "last_malloc": np.int64,  # by P and span class: how many mallocs the P had made before the last one there
     "last_marked": np.int64,  # and what the last one while marking gave: span << 16 | slot
     "mark_object": np.int64,  # picoseconds a marked object, by span class: of all in the mean, of what is found in order

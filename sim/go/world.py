@@ -15,7 +15,7 @@ Everything random comes from named streams of the seed, so that the same argumen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -37,6 +37,7 @@ from sim.costs import (
     mark_placed,
     of_procs,
     place,
+    smallness,
 )
 from sim.engine import clock
 from sim.engine.lock import LockOrder, TimedLock
@@ -58,8 +59,10 @@ from sim.go.state import (
     NUM_CAUSES,
     NUM_SPAN_CLASSES,
     PRICE_FRESH,
+    PRICE_FRESH_APART,
     PRICE_PARTIAL,
     PRICE_STEPS,
+    PRICE_UNSWEPT,
 )
 from sim.go.timers import Timers
 from sim.metrics.histogram import BUCKETS
@@ -103,6 +106,15 @@ def _cells(low: Price, high: Price, at: Fraction) -> Any:
     """The equally likely values of a price between two, quantile by quantile."""
     left, right = (np.full(CELLS, one.mean) if one.cells is None else np.array(one.cells) for one in (low, high))
     return between(left, right, at)
+
+
+def _count_allocating(made: Sequence[int]) -> int:
+    """On how many Ps about as many mallocs were made: as many equal shares are as concentrated (1 / sum of squares).
+
+    A goroutine that went from one P to another counts on both: so does what it left in the one's caches.
+    """
+    squares = sum(n * n for n in made)
+    return (2 * sum(made) ** 2 + squares) // (2 * squares)
 
 
 class World:
@@ -162,7 +174,13 @@ class World:
         ]
         if heap_shape not in prices.mark:
             throw(f"heap shape {heap_shape!r} is none of {', '.join(prices.mark)}")
-        self._heap_prices = [allocating(prices.heaps, gomaxprocs, n) for n in range(1, gomaxprocs + 1)]
+        self._heap_prices, self._small_prices = (
+            [allocating(heaps, gomaxprocs, n) for n in range(1, gomaxprocs + 1)]
+            for heaps in (prices.heaps, prices.small_heaps or prices.heaps)
+        )
+        self._mean_sizes = prices.mean_sizes
+        self._bytes = 0  # allocated, then
+        self._small = Fraction(0)  # how near objects were to small ones only, between the last two times
         self._allocated = np.zeros(gomaxprocs, np.int64)  # mallocs by P, when the heap was priced last
         self._allocating = gomaxprocs  # Ps that made about as many of those before that
         self._refill_fresh = prices.refill_fresh
@@ -171,7 +189,7 @@ class World:
         if in_order and IN_ORDER in prices.mark:
             self._ordered_prices = of_procs(prices.mark[IN_ORDER], gomaxprocs)
         self.heap.fields.mark_in_order = float(in_order)
-        for name, rows in (("zero_price", 1), ("hit_price", 3), ("marking_price", 3)):
+        for name, rows in (("zero_price", 1), ("hit_price", 3), ("marking_price", 5)):
             self.heap.tables.allocate(name, rows * NUM_SPAN_CLASSES)
         self.step_means = {name: price.mean for name, price in prices.steps.items()}
         self._placed: Any = None
@@ -210,49 +228,75 @@ class World:
         """From now on clearing and marking cost what they do in a heap of so many bytes, no P being in a malloc.
 
         Memory comes back to malloc after about so many others, and marking to an object that it reads after ``read`` bytes:
-        it is in one cache or another. How many Ps allocate is what they have done since the last time, if that was much; all do
-        at first.
+        it is in one cache or another. How many Ps allocate, and how small objects, is what they have done since the last time,
+        if that was much; at first all do, of all sizes.
         """
-        self._allocating = self._count_allocating()
+        self._judge_mallocs()
         marking = tuple(mark_placed(one, nbytes, read) for one in (self._mark_prices, self._ordered_prices))
-        placed = place(self._heap_prices[self._allocating - 1], nbytes), marking
+        heaps = tuple(place(one[self._allocating - 1], nbytes) for one in (self._heap_prices, self._small_prices))
+        placed = heaps, self._small, marking
         if placed != self._placed:
             settle_hits(self)
             self._placed = placed
-            self._price_hits(*placed[0])
+            self._price_hits(heaps)
+            self._price_refills(*heaps[0])
+            self._price_fresh(heaps)
             self._price_marking(*marking)
 
-    def _count_allocating(self) -> int:
-        """On how many Ps about as many mallocs were made: as many equal shares are as concentrated (1 / sum of squares).
+    def _judge_mallocs(self) -> None:
+        """How many Ps have allocated since the last time, and how small objects."""
+        made = self.heap.arrays["procs"]["mallocs"] - self._allocated
+        allocated = int(self.heap.fields.total_alloc) - self._bytes
+        self._allocated += made
+        self._bytes += allocated
+        mallocs = int(made.sum())
+        if mallocs >= FEWEST_MALLOCS:
+            self._allocating = _count_allocating(made.tolist())
+            if self._mean_sizes[1]:
+                self._small = smallness(self._mean_sizes, allocated // mallocs)
 
-        A goroutine that went from one P to another counts on both: so does what it left in the one's caches.
-        """
-        mallocs = self.heap.arrays["procs"]["mallocs"].copy()
-        made, self._allocated = (mallocs - self._allocated).tolist(), mallocs
-        squares = sum(n * n for n in made)
-        return (2 * sum(made) ** 2 + squares) // (2 * squares) if sum(made) >= FEWEST_MALLOCS else self._allocating
-
-    def _price_hits(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
-        """What clearing costs by span class, between two measured heaps."""
+    def _price_hits(self, heaps: Sequence[tuple[HeapPrices, HeapPrices, Fraction]]) -> None:
+        """What hits cost in the mean by span class, between two measured heaps, and between objects of all sizes and small ones."""
+        found = []
+        for low, high, at in heaps:
+            one, other = (np.array([price.mean for row in heap.hits() + heap.hits_marking() for price in row]) for heap in (low, high))
+            found.append(between(one, other, at))
+        means = between(found[0], found[1], self._small)
         arrays = self.heap.arrays
-        for name, lows, highs in (
-            ("hit_price", low.hits(), high.hits()),
-            ("marking_price", low.hits_marking(), high.hits_marking()),
-        ):
-            pairs = [pair for rows in zip(lows, highs, strict=True) for pair in zip(*rows, strict=True)]
-            arrays[name][:] = [between(one.mean, other.mean, at) for one, other in pairs]
+        arrays["hit_price"][:] = means[: len(arrays["hit_price"])]
+        arrays["marking_price"][:] = means[len(arrays["hit_price"]) :]
+
+    def _price_refills(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
+        """What clearing in a loop and refills cost by span class, between two measured heaps."""
+        arrays = self.heap.arrays
         for spc in range(NUM_SPAN_CLASSES):
             arrays["zero_price"][spc] = between(low.zero[spc], high.zero[spc], at)
-        pairs = [*zip(low.refill_partial, high.refill_partial, strict=True)]  # PRICE_PARTIAL, PRICE_FRESH_APART, PRICE_UNSWEPT
-        pairs += zip(*(heap.refill_fresh or self._refill_fresh for heap in (low, high)), strict=True)
-        pairs += zip(*(heap.refill_unswept or heap.refill_partial for heap in (low, high)), strict=True)
-        for row, (one, other) in enumerate(pairs):
-            arrays["prices"]["mean"][PRICE_PARTIAL + row] = between(one.mean, other.mean, at)
-            arrays["cells"][CELLS * row : CELLS * (row + 1)] = _cells(one, other, at)
+        unswept = (heap.refill_unswept or heap.refill_partial for heap in (low, high))
+        for first, ends in ((PRICE_PARTIAL, (low.refill_partial, high.refill_partial)), (PRICE_UNSWEPT, unswept)):
+            for spc, (one, other) in enumerate(zip(*ends, strict=True)):
+                self._price_row(first + spc, between(one.mean, other.mean, at), _cells(one, other, at))
         self._price_sweeps(low, high, at)
         if low.stopped is not None and high.stopped is not None:
             for step in ("stw_sweep_term", "stw_mark_term"):
                 self.step_means[step] = between(low.stopped, high.stopped, at)
+
+    def _price_fresh(self, heaps: Sequence[tuple[HeapPrices, HeapPrices, Fraction]]) -> None:
+        """What refills with fresh spans cost beside other work, between objects of all sizes and small ones too."""
+        for spc in range(NUM_SPAN_CLASSES):
+            means, cells = [], []
+            for low, high, at in heaps:
+                one, other = ((heap.refill_fresh or self._refill_fresh)[spc] for heap in (low, high))
+                means.append(between(one.mean, other.mean, at))
+                cells.append(_cells(one, other, at))
+            self._price_row(
+                PRICE_FRESH_APART + spc, between(means[0], means[1], self._small), between(cells[0], cells[1], self._small)
+            )
+
+    def _price_row(self, row: int, mean: int, cells: Any) -> None:
+        """A price that changes with the heap takes these values."""
+        arrays, at = self.heap.arrays, CELLS * (row - PRICE_PARTIAL)
+        arrays["prices"]["mean"][row] = mean
+        arrays["cells"][at : at + CELLS] = cells
 
     def _price_sweeps(self, low: HeapPrices, high: HeapPrices, at: Fraction) -> None:
         """What sweeping a span costs between two measured heaps, where that was measured in both."""
@@ -265,9 +309,12 @@ class World:
 
     def hit_cells(self, kind: int, spc: int) -> Any:
         """Equally likely values of hits of a kind, HIT_APART or a later one, as they are priced now."""
-        (low, high, at), _ = self._placed
-        one, other = (heap.hits() + heap.hits_marking() for heap in (low, high))
-        return _cells(one[kind - HIT_APART][spc], other[kind - HIT_APART][spc], at)
+        heaps, small, _ = self._placed
+        found = []
+        for low, high, at in heaps:
+            one, other = ((heap.hits() + heap.hits_marking())[kind - HIT_APART][spc] for heap in (low, high))
+            found.append(_cells(one, other, at))
+        return between(found[0], found[1], small)
 
     def _price_marking(self, shuffled: MarkPrices, ordered: MarkPrices) -> None:
         """What marking costs by span class: of all in the mean, and of what is found in the order of its allocation."""

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -11,6 +12,7 @@ from experiments.machine import derive, load_machine
 from experiments.machine_file import Reading, Table, parse_machine, read_machine, text_of
 from experiments.machine_gc import stopped
 from experiments.machine_mixed import mixed, one_allocates, swept
+from experiments.machine_small import small_heaps
 from sim.go.sizeclasses import class_to_size
 from tests.experiments.test_machine import CLASS, objects_per_span, span_costs
 
@@ -84,6 +86,31 @@ def test_hits_are_told_apart_by_what_lies_between_as_far_as_they_were_timed():
     assert mine.next[64] == mine.marking[64] and mine.few[4096] == mine.hits[4096] == derived().hits[4096]
     assert mine.refills[64].mean == round(1000 * (0.99 * (365 - 35) + 0.01 * (1020 - 200))), "a new span is none of the last"
     assert not derived().few and not derived().next, "a file without such calls"
+
+
+def test_hits_from_spans_that_came_back_empty_are_as_timed_and_missing_ones_as_others():
+    found, key = tables(), (64, "scan", 4, 2)
+    rows = {(*key, "marking, empty span"): row(20, 30, 90, 300, 50), (*key, "marking, empty span to 7 others"): row(20, 25, 60, 200, 35)}
+    found["hit_after"] = Table("m.toml: hit_after", "s", "ns", rows)
+    mine = mixed(found, "scan", 4, 2, FRESH.get)
+    assert [mine.empty[64].cells[512], mine.empty_few[64].cells[512]] == pytest.approx([30e3, 25e3], rel=0.01)
+    assert not derived().empty and mine.hits == derived().hits
+
+
+def test_a_program_of_small_types_has_hits_of_its_own_up_to_their_size():
+    named = load_machine("xeon-2core", "go1.27")
+    heap = replace(next(one for one in named.heaps if one.procs == 2 and one.allocate == 0), nbytes=4 << 20)
+    rows = {(size, kind, 4, 2, "small, to 7 others"): row(1, 2, 3, 4, 2) for size in (8, 64) for kind in ("scan", "noscan")}
+    fresh = {(64, "noscan", 4, 2): row(400, 702, 900, 1902, 802)}
+    told = {"hit_after": rows, "refilled_fresh_small": fresh}
+    timed = {name: Table(f"m.toml: {name}", "s", "ns", one) for name, one in told.items()}
+    (small,) = small_heaps(timed, [heap, replace(heap, nbytes=32 << 20)])
+    own = [spc for spc, price in enumerate(small.hit_few) if price.cells and price.cells[512] == pytest.approx(2000, rel=0.01)]
+    assert own == [spc for spc in range(2, 136) if class_to_size[spc >> 1] <= 64]
+    assert small.refill_fresh[0::2] == heap.refill_fresh[0::2] and small.refill_fresh[20:] == heap.refill_fresh[20:]
+    assert [one.cells[512] for one in small.refill_fresh[3:14:2]] == pytest.approx([700_000] * 6, rel=0.01)
+    assert small.hit == heap.hit and small.hit_few[0] == heap.hit_few[0] and small.hit_few[20:] == heap.hit_few[20:]
+    assert not small_heaps(tables(), [heap]), "a file without such calls"
 
 
 def test_refills_with_fresh_spans_take_what_is_more_than_a_hit_and_those_of_fewer_ps_stand_for_missing_ones():

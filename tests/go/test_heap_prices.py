@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from sim.costs import HeapPrices, MarkPrices, Price, eighths
+from sim.costs import HeapPrices, MarkPrices, Price, eighths, smallness
 from sim.go.metrics import latency_counts, settle_hits, shares
 from sim.go.state import (
     ALL,
@@ -16,6 +16,8 @@ from sim.go.state import (
     GC_OFF,
     HIT_APART,
     HIT_CLEARED,
+    HIT_EMPTY,
+    HIT_EMPTY_FEW,
     HIT_FEW,
     HIT_FRESH,
     HIT_KINDS,
@@ -24,6 +26,7 @@ from sim.go.state import (
     HIT_NEXT_FEW,
     HIT_SOME,
     PARTIAL,
+    PRICE_FRESH_APART,
     SWEEP,
     ZEROING,
 )
@@ -197,7 +200,7 @@ def test_a_hit_while_the_collector_marks_has_a_price_of_its_own_whatever_was_bef
     marked, next_one = [], []
 
     def marking_hits(world):
-        return world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_MARKING : HIT_NEXT_FEW + 1].copy()
+        return world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_MARKING:HIT_KINDS].copy()
 
     def watched(g):
         ops = np.zeros(1000, OP)
@@ -207,7 +210,7 @@ def test_a_hit_while_the_collector_marks_has_a_price_of_its_own_whatever_was_bef
             before = marking_hits(world).sum()
             yield g.run(ops, 1)
             after = marking_hits(world).sum()
-            next_one.append(marking_hits(world)[2] > 0)
+            next_one.append(marking_hits(world)[1:].sum() > 0)
             if marks == bool(world.heap.fields.gc_blacken_enabled) and after >= before:
                 marked.append((marks, after - before))
 
@@ -251,8 +254,8 @@ def test_writing_to_the_object_is_other_work():
         (8, HIT_SOME, GC_OFF),
         (31, HIT_SOME, GC_OFF),
         (32, HIT_APART, GC_OFF),
-        (7, HIT_NEXT_FEW, GC_MARK),
-        (8, HIT_NEXT, GC_MARK),
+        (7, HIT_EMPTY_FEW, GC_MARK),
+        (8, HIT_EMPTY, GC_MARK),
     ],
 )
 def test_a_hit_is_priced_by_how_many_other_mallocs_lie_between(others, kind, phase):
@@ -271,7 +274,52 @@ def test_a_hit_is_priced_by_how_many_other_mallocs_lie_between(others, kind, pha
     calls = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC, HIT_APART:]
     if phase == GC_MARK:
         calls[HIT_MARKING - HIT_APART] = 0  # the first of a span
+    else:
+        calls = calls[: HIT_FEW - HIT_APART + 1]  # the others while a cycle marks
     assert calls[kind - HIT_APART] == calls.sum() > 1000
+
+
+@pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_hit_while_marking_is_told_apart_where_something_was_alive_in_its_span(left):
+    """Of eight objects in a row so many stay alive, and what comes after finds room between them, or whole spans."""
+    world = a_world([heap(4, 10)], [marking(4, 2000)])
+    n = 80_000
+    held, dead = np.zeros(n, OP), np.zeros(n, OP)
+    held[:] = (ALLOC, NEEDZERO | NOSCAN, 0, SIZE, 0)
+    dead[:] = (DEAD, 0, 0, 0, 0)
+    held["obj"] = dead["obj"] = np.arange(n)
+
+    def body(g):
+        yield g.run(held, n)
+        yield g.run(dead[np.arange(n) % 8 >= left], n)
+        yield g.run(np.array([(ALLOC, NEEDZERO | NOSCAN, n - 1, SIZE, 0)] * 200_000, OP), n)
+
+    world.go(body)
+    world.run()
+    calls = world.heap.arrays["fast_calls"].reshape(-1, HIT_KINDS)[SPC]
+    among = calls[[HIT_NEXT, HIT_NEXT_FEW]].sum()
+    assert len(world.gc.log.cycles) >= 4 and calls[[HIT_EMPTY, HIT_EMPTY_FEW]].sum() > 1000
+    assert among > 100 if left else among == 0
+
+
+@pytest.mark.skipif(PLAIN, reason="200,000 mallocs")
+def test_hits_and_fresh_spans_lie_between_those_of_small_types_and_of_all_by_the_mean_size_of_objects():
+    large, small = (replace(heap(4, 10), refill_fresh=(Price(ns * NS),) * 136) for ns in (300, 700))
+    small = [replace(small, hit=(Price(8 * NS),) * 136)]
+    mark = {"array-shuffled": [marking(4, 10)]}
+    world = World(
+        "go1.27", 1, replace(made_up_prices(), heaps=[large], small_heaps=small, mean_sizes=(16, 256), mark=mark), seed=3
+    )
+    arrays = world.heap.arrays
+    assert arrays["hit_price"][SPC] == 20 * NS, "nothing is known at first"
+    world.go(churn, 200_000, 40_000, 50 * NS)
+    world.run()
+    assert len(world.gc.log.cycles) >= 2
+    assert arrays["hit_price"][SPC] == 14 * NS, "64 B, half way between 16 and 256"
+    assert set(world.hit_cells(HIT_APART, SPC)) == {14 * NS}
+    assert arrays["prices"]["mean"][PRICE_FRESH_APART + SPC] == 500 * NS
+    assert [smallness((16, 256), size) for size in (8, 16, 256, 999)] == [1, 1, 0, 0]
 
 
 def test_calls_are_shared_out_evenly():

@@ -29,6 +29,8 @@ var (
 	part   = flag.Bool("partial", false, "and those from swept spans in use")
 	shape  = flag.String("shape", "", "shape of the heap that is marked")
 	order  = flag.Bool("inorder", false, "the oldest object dies first")
+	unison = flag.Bool("unison", false, "all that is alive dies at once")
+	most   = flag.Int("most", largest, "bytes of the largest of mixed types")
 	alone  = flag.Bool("alone", false, "one goroutine allocates, however many Ps there are")
 	rounds = flag.Int("rounds", 3, "collections, loops or batches")
 )
