@@ -21,12 +21,11 @@ from sim.go.proc import Proc
 from sim.go.ptime import PUMPED
 from sim.go.pump import COMPUTING
 from sim.go.world import World
-from sim.jit import PLAIN
 from sim.ops import ALLOC, OP
 from sim.units import KIB, MIB, MS, NS, US
 from tests.go.prices import made_up_prices
 
-N = 500 if PLAIN else 5000
+N = 5000
 PER_OBJECT = 200 * NS
 
 
@@ -110,7 +109,6 @@ def test_a_fractional_worker_looks_up_after_each_root_job(globals_bytes, runs):
     assert mode == FRACTIONAL and length == job * (needed // job + 1)
 
 
-@pytest.mark.skipif(PLAIN, reason="thousands of allocations")
 def test_a_worker_looks_up_when_it_has_scanned_so_much_of_the_heap(runs):
     collects_beside(world_of("go1.19", 0, 0))
     assert runs[0][1] == FRACTIONAL
