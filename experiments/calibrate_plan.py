@@ -6,6 +6,7 @@ gets slower for all of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from experiments.calibrate_objects import LARGE, SMALL
@@ -79,15 +80,7 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
         *(Run(("warm", f"-mib={mib}", f"-rounds={effort.turned_mib // mib}"), ("warm",)) for mib in _HEAPS),
         *(_mixed(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few),
         *(_alone(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few if procs > 1),
-        *(
-            _hits(effort, mib, procs, *alone, *program)
-            for procs in few
-            for alone in ([], ["-alone"])
-            if procs > 1 or not alone
-            for program, heaps in ((["-unison"], (*_HEAPS, effort.marked_mib)), ([f"-most={LARGEST}"], _HEAPS))
-            if procs > 1 or "-unison" not in program  # it is what other CPUs do that it tells
-            for mib in heaps
-        ),
+        *(run for procs in few for run in _of_hits(effort, procs)),
         *(_in_order(effort, mib) for mib in (*_HEAPS, effort.marked_mib)),
         *(_large(effort, size, kind) for size in LARGE for kind in KINDS),
         Run(("goroutines", f"-rounds={effort.singles}"), ("goroutine", "spawn", "stack_growth", "stop_the_world")),
@@ -143,6 +136,14 @@ def _alone(effort: Effort, mib: int, procs: int) -> Run:
     """One goroutine of several Ps allocates, the others mark and sweep."""
     rounds = 2 * effort.turned_mib // mib
     return Run(("mixed", f"-mib={mib}", f"-rounds={rounds}", "-alone"), tuple(ALONE.values()), procs)
+
+
+def _of_hits(effort: Effort, procs: int) -> Iterator[Run]:
+    """Programs whose objects die at once, which on one P would tell nothing: it is what other CPUs do; and those of small types."""
+    for alone in ([], ["-alone"]) if procs > 1 else ([],):
+        if procs > 1:
+            yield from (_hits(effort, mib, procs, *alone, "-unison") for mib in (*_HEAPS, effort.marked_mib))
+        yield from (_hits(effort, mib, procs, *alone, f"-most={LARGEST}") for mib in _HEAPS)
 
 
 def _hits(effort: Effort, mib: int, procs: int, *program: str) -> Run:
