@@ -275,21 +275,24 @@ def stop_worker(h: Any, mode: Any, duration: Any) -> None:
     mgcpacer.mark_worker_stop(bare(h), mode, duration)
 
 
-@entry(types.UniTuple(int64, 2)(heap_type, int64, int64))
+@entry(types.UniTuple(int64, 3)(heap_type, int64, int64))
 def worker_look(h: Any, now: Any, due: Any) -> Any:
-    """A worker looks up: (whether it asks itself if it is to leave, picoseconds to its next look as fast as marking is now).
+    """A worker looks up: (whether it asks itself if it is to leave, picoseconds to its next look as fast as marking is now,
+    `heap_each` from which on it asks then, 0 for any).
 
-    It does after each root job, and when it has scanned ``due`` of the heap, which is counted as `heap_each`. (gcDrain)
+    It asks after each root job, and when it has scanned as much of the heap as was due. (gcDrain)
     """
     h = bare(h)
     h[0].now = now
     advance(h, now)
     if h[0].mark_cpu < roots_cpu(h):
-        return np.int64(1), h[0].mark_root_job
+        return np.int64(1), h[0].mark_root_job, np.int64(0)
+    asks = h[0].heap_each >= due
+    if asks:
+        due = h[0].heap_each + (np.int64(CHECK_WORK) << EACH_BITS)
     k = max(h[0].mark_workers + h[0].mark_assists, np.int64(1))
-    left = max(due - h[0].heap_each, np.int64(0)) >> EACH_BITS
-    next_at = left if left > 0 else np.int64(CHECK_WORK)
-    return np.int64(left == 0), max((cpu_for(h, next_at * k) + k - 1) // k, np.int64(1))
+    work = ((due - h[0].heap_each) >> EACH_BITS) + 1
+    return np.int64(asks), max((cpu_for(h, work * k) + k - 1) // k, np.int64(1)), due
 
 
 @entry(void(heap_type))

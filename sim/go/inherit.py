@@ -120,3 +120,4 @@ def inherit(world: World, rows: Any, ops: Any, slots: Any) -> None:
         at = int(place_from(world.heap.header, *args))
         if at < len(rows):
             world.heap.make_room(int(rows["npages"][at]))
+    world.inherited()

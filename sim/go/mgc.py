@@ -138,11 +138,15 @@ class Collector:
     def _suspend_running(self) -> None:
         """Stacks are scanned: whose goroutine ran meanwhile was preempted for that. (suspendG)
 
-        Not who assists, whose stack is scanned as it is.
+        Not who assists, whose stack is scanned as it is, and who scans others if no worker does.
         """
-        for p in self.world.sched.procs:
-            if p.kind == PUMPED and self.world.heap.arrays["goroutines"][p.fields["g"]]["stage"] != ASSISTING:
-                p.suspend(self.workers.lowest())
+        running = [p for p in self.world.sched.procs if p.kind == PUMPED]
+        stages = self.world.heap.arrays["goroutines"]["stage"]
+        assisting = [p for p in running if stages[p.fields["g"]] == ASSISTING]
+        scanner = self.workers.lowest() or (assisting[0] if assisting else None)
+        for p in running:
+            if p not in assisting and scanner is not None:
+                p.suspend(scanner)
 
     def _has_buffers(self, p: Proc) -> bool:
         """Whether a P that runs a goroutine has work from an assist in this cycle; who still assists has used it up."""

@@ -16,6 +16,7 @@ its slice), and that a worker is woken by name.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import simpy
@@ -23,17 +24,25 @@ import simpy
 from sim.engine.clock import after, wake
 from sim.go import gccontroller, gcwork
 from sim.go.mgclimit import IDLE_MARK_WORK
-from sim.go.mgcmark import EACH_BITS
 from sim.go.mgcpacer import DEDICATED, FRACTIONAL, IDLE, NOT_WORKER
 from sim.go.ptime import OF_WORKER, SCHEDULING
 from sim.go.state import NEVER
 
 if TYPE_CHECKING:
+    from sim.go.goroutine import Goroutine
     from sim.go.proc import Proc, Step
     from sim.go.world import World
 
 FRACTIONAL_SLACK = 1.2
-_CHECK = gcwork.CHECK_WORK << EACH_BITS
+
+
+@dataclass
+class Look:
+    """When a worker looks up next, picoseconds, and from how much of the heap scanned by each (`heap_each`) on it asks itself
+    whether to leave; 0: at its next look, whatever it scanned."""
+
+    at: int = NEVER
+    due: int = 0
 
 
 class MarkWorkers:
@@ -43,6 +52,7 @@ class MarkWorkers:
         self.world = world
         self.marking = False
         self.active: dict[int, Proc] = {}
+        self._looks: dict[int, Look] = {}  # of each of them
         self._waiting: dict[int, simpy.Event] = {}  # what each of them waits for
         self._marked = False  # nothing is left to mark in this cycle
         self.unfinished = False  # and nobody was there to end it
@@ -86,6 +96,7 @@ class MarkWorkers:
             return
         world, header = self.world, self.world.heap.header
         begun = world.now
+        p.begin_slice()
         if mode == IDLE:
             gccontroller.start_event(header, p.index, IDLE_MARK_WORK, begun)
         self._join(p, mode)
@@ -116,37 +127,44 @@ class MarkWorkers:
 
     def _hold(self, p: Proc, mode: int, begun: int) -> Step:
         """Process step: keep the P until the worker leaves it. Its CPU it shares with other threads."""
-        sched, fields, header = self.world.sched, self.world.heap.fields, self.world.heap.header
-        due = int(fields.heap_each) + _CHECK
-        look = p.slice_end() if mode == DEDICATED else begun + int(gcwork.worker_look(header, begun, due)[1])
+        sched, fields = self.world.sched, self.world.heap.fields
+        self._looks[p.index] = look = Look(p.slice_end)
+        if mode != DEDICATED:
+            self._looks_up(look)
         while not self.world.gc.finishing:
-            yield from self._wait(p, look)
+            yield from self._wait(p, look.at)
             if sched.stopping or self._marked:
                 return
             if sched.cpus.waiting and self.world.now >= p.fields["cpu_end"]:
                 self._leave(p)
+                without = int(fields.heap_each)
                 yield from p.lose_cpu()
                 if sched.stopping or self._marked:
                     return
                 self._join(p, mode)
-            if self.world.now < look:
+                look.due += (int(fields.heap_each) - without) if look.due else 0
+            if self.world.now < look.at:
                 continue
             if mode == DEDICATED:
-                look = NEVER
+                look.at = NEVER
                 p.hand_over()
-                continue
-            asks, until = map(int, gcwork.worker_look(header, self.world.now, due))
-            look = self.world.now + until
-            if not asks:
-                continue
-            due = int(fields.heap_each) + _CHECK
-            if mode == FRACTIONAL:
-                own = p.fractional_time + self.world.now - begun
-                elapsed = self.world.now - int(fields.mark_start_time)
-                if own / elapsed > FRACTIONAL_SLACK * float(fields.fractional_utilization_goal):
-                    return
-            elif sched.queue or p.runq or p.runnext is not None:  # not: in other Ps' queues (proc.go:pollWork)
+            elif self._looks_up(look) and self._is_to_leave(p, mode, begun):
                 return
+
+    def _looks_up(self, look: Look) -> bool:
+        """Whether a worker that looks up asks itself if it is to leave; when it does next. (gcDrain)"""
+        asks, until, look.due = map(int, gcwork.worker_look(self.world.heap.header, self.world.now, look.due))
+        look.at = self.world.now + until
+        return bool(asks)
+
+    def _is_to_leave(self, p: Proc, mode: int, begun: int) -> bool:
+        """Whether a worker has had its share of the time, or something else waits for its P. (pollFractionalWorkerExit, pollWork)"""
+        if mode == FRACTIONAL:
+            fields = self.world.heap.fields
+            own = p.fractional_time + self.world.now - begun
+            elapsed = self.world.now - int(fields.mark_start_time)
+            return own / elapsed > FRACTIONAL_SLACK * float(fields.fractional_utilization_goal)
+        return bool(self.world.sched.queue or p.runq or p.runnext is not None)  # not: in other Ps' queues
 
     def _wait(self, p: Proc, look: int) -> Step:
         """Process step: until the worker is to look up, is called off, or its CPU is wanted."""
@@ -175,6 +193,18 @@ class MarkWorkers:
         for index in sorted(self._waiting):
             if not self._waiting[index].triggered:
                 wake(self.world.env, self._waiting[index], self.active[index].order)
+
+    def give(self, p: Proc, g: Goroutine) -> None:
+        """Who marks on a P has scanned the stack of a goroutine that it suspended: the goroutine is next there. (resumeG)
+
+        Scanning it was a root job, after which a worker looks up, if it ever does.
+        """
+        self.world.sched.ready_on(p, g, True)
+        called = self._waiting.get(p.index)
+        if called is not None and not called.triggered and p.kind != OF_WORKER[DEDICATED]:
+            look = self._looks[p.index]
+            look.at, look.due = self.world.now, 0
+            wake(self.world.env, called, p.order)
 
     def hurry(self) -> None:
         """A thread waits for a CPU: workers give theirs up when they have had it long enough."""

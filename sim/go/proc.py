@@ -72,7 +72,8 @@ class Proc:
         self.worker = NOT_WORKER  # the kind of mark worker that it was given when the world went on
         self.debt = 0  # picoseconds of wake calls that it has yet to spend
         self.spinning = False  # it looks for work
-        self.scanner: Proc | None = None  # whose worker suspends the goroutine here
+        self.scanner: Proc | None = None  # whose worker or assist suspends the goroutine here
+        self.slice_end = 0  # when the time slice ends that began here last, picoseconds
         self.cpu_grant = 0  # when it last got a CPU, among all Ps
         self.fractional_time = 0  # as a fractional mark worker in this cycle
         self._spent = [0] * len(KINDS)
@@ -211,21 +212,24 @@ class Proc:
             self.world.sched.latencies.add(wait)
             yield after(self.world.env, self.world.sched.pay("switch"), self.order)
             if not inherits:
-                self.tick += 1
-                self.fields["slice_end"] = self.slice_end()
+                self.begin_slice()
             yield from self._execute(g)
 
-    def suspend(self, scanner: Proc | None) -> None:
-        """The goroutine here is sent a signal and leaves its P, for a worker that scans its stack and readies it again. (suspendG)"""
+    def suspend(self, scanner: Proc) -> None:
+        """The goroutine here is sent a signal and leaves its P, for who scans its stack and readies it again. (suspendG)
+
+        Its slice goes on: who runs next and inherits it has what is left.
+        """
         self.scanner = scanner
         at = self.world.now + self.world.prices.lock.signal_latency
-        self.fields["slice_end"] = min(int(self.fields["slice_end"]), at)
+        self.fields["slice_end"] = min(self.slice_end, at)
         cut(self.world.heap.header, self.index, at)
 
-    def slice_end(self) -> int:
-        """When a time slice that begins now ends: sysmon notes it at its next look, and ends it at the one after. (retake)"""
+    def begin_slice(self) -> None:
+        """A turn that does not inherit its time slice: sysmon notes it at its next look, and ends it at the one after. (retake)"""
+        self.tick += 1
         period = TIME_SLICE + TIMER_SLACK + self.world.prices.lock.wake_latency_10ms
-        return (self.world.now // period + 2) * period
+        self.slice_end = (self.world.now // period + 2) * period
 
     def _find(self) -> Step:
         """Process step: a goroutine to run, going idle until there is one. (findRunnable)"""
@@ -353,6 +357,7 @@ class Proc:
         sched = self.world.sched
         g.p = self
         self.scanner = None
+        self.fields["slice_end"] = self.slice_end
         self.fields["g"] = g.id
         if g.frames:
             frames, g.frames = g.frames, 0
@@ -403,7 +408,7 @@ class Proc:
         self.fields["g"] = g.id
         reason = yield from self._work(g)
         if reason == kernel.PREEMPTED and self.scanner is not None:
-            sched.ready_on(self.scanner, g, True)
+            self.world.gc.workers.give(self.scanner, g)
         elif reason == kernel.PREEMPTED:
             sched.ready_global(g, self)
         elif reason == kernel.STOPPED:

@@ -190,6 +190,7 @@ class Sched(Stopping):
     def ready(self, g: Goroutine) -> None:
         """A goroutine is runnable: runnext of the P that readied it, else of an idle P, else the global queue. (ready)"""
         g.queued = self.world.now
+        g.queued_marking = False
         p = self.running()
         if p is not None:
             p.put(g, True)
@@ -200,6 +201,7 @@ class Sched(Stopping):
     def ready_global(self, g: Goroutine, by: Proc | None = None) -> None:
         """A goroutine goes to the end of the global queue; ``by``: the P it was taken off. (goschedImpl, injectglist)"""
         g.queued = self.world.now
+        g.queued_marking = False
         self.queue.append(g)
         if by is None or self.world.heap.facts.gosched_wakes:
             self.wake_p(by)
@@ -217,6 +219,7 @@ class Sched(Stopping):
             self.ready_global(g, p)
             return
         g.queued = self.world.now
+        g.queued_marking = False
         p.put(g, True)
 
     def wake_p(self, by: Proc | None = None) -> None:

@@ -243,6 +243,10 @@ class World:
             self._price_fresh(heaps)
             self._price_marking(*marking)
 
+    def inherited(self) -> None:
+        """What is allocated now was there before the program began: no malloc of its own."""
+        self._bytes = int(self.heap.fields.total_alloc)
+
     def _judge_mallocs(self) -> None:
         """How many Ps have allocated since the last time, and how small objects."""
         made = self.heap.arrays["procs"]["mallocs"] - self._allocated

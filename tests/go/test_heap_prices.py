@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sim.costs import HeapPrices, MarkPrices, Price, eighths, smallness
+from sim.go.inherit import INHERITED, inherit
 from sim.go.metrics import latency_counts, settle_hits, shares
 from sim.go.state import (
     ALL,
@@ -320,6 +321,19 @@ def test_hits_and_fresh_spans_lie_between_those_of_small_types_and_of_all_by_the
     assert set(world.hit_cells(HIT_APART, SPC)) == {14 * NS}
     assert arrays["prices"]["mean"][PRICE_FRESH_APART + SPC] == 500 * NS
     assert [smallness((16, 256), size) for size in (8, 16, 256, 999)] == [1, 1, 0, 0]
+
+
+def test_what_was_there_before_the_program_tells_nothing_of_the_size_of_its_objects():
+    large, small = heap(4, 10), heap(4, 4)
+    prices = replace(made_up_prices(), heaps=[large], small_heaps=[small], mean_sizes=(16, 256))
+    world = World("go1.27", 1, prices, seed=3, gogc=-1)
+    rows = np.zeros(1, INHERITED)
+    rows["npages"], rows["spanclass"], rows["cached_by"], rows["end"] = 1000, 1, -1, 1
+    inherit(world, rows, np.array([(ALLOC, NOSCAN, NO_OBJ, 1000 * 8192, 0)], OP), np.zeros(1, np.int64))
+    world.go(lambda g: (yield g.run(np.array([(ALLOC, NOSCAN, NO_OBJ, 16, 0)] * 40_000, OP))))
+    world.run()
+    world.price_heap(4 * MIB, 0)
+    assert world.heap.arrays["hit_price"][SPC] == 8 * NS, "as of small types, whatever has 8 MB"
 
 
 def test_calls_are_shared_out_evenly():

@@ -13,13 +13,15 @@ import pytest
 
 from sim.costs import Price
 from sim.go.gcwork import CHECK_WORK
+from sim.go.markturns import STACKS
 from sim.go.mgc import Collector
 from sim.go.mgcmark import ASSISTING
-from sim.go.mgcpacer import FRACTIONAL
+from sim.go.mgcpacer import FRACTIONAL, IDLE
 from sim.go.mgcworker import FRACTIONAL_SLACK, MarkWorkers
 from sim.go.proc import Proc
 from sim.go.ptime import PUMPED
 from sim.go.pump import COMPUTING
+from sim.go.sched import Sched
 from sim.go.world import World
 from sim.ops import ALLOC, OP
 from sim.units import KIB, MIB, MS, NS, US
@@ -44,15 +46,19 @@ def runs(monkeypatch):
     return seen
 
 
-def world_of(version, globals_bytes, per_byte):
-    """Two Ps; a root job takes a block's bytes, marking so much an object and nothing a byte of it."""
+def world_of(version, globals_bytes, per_byte, nprocs=2):
+    """A root job takes a block's bytes, marking so much an object and nothing a byte of it."""
     prices = made_up_prices(version)
     mark = {
         shape: [replace(m, scan_object=PER_OBJECT, small_byte=0, large_byte=per_byte) for m in found]
         for shape, found in prices.mark.items()
     }
     steps = dict(prices.steps) | dict.fromkeys(("mark_stack", "mark_specials"), Price(0))
-    return World(version, 2, replace(prices, mark=mark, steps=steps), 1, gogc=-1, globals_bytes=globals_bytes)
+    return World(version, nprocs, replace(prices, mark=mark, steps=steps), 1, gogc=-1, globals_bytes=globals_bytes)
+
+
+def computes(g):
+    yield g.compute(9 * MS)
 
 
 def collects_beside(world):
@@ -62,7 +68,7 @@ def collects_beside(world):
 
     def main(g):
         yield g.run(ops, N)
-        yield g.go(lambda g: (yield g.compute(9 * MS)))
+        yield g.go(computes)
         yield g.compute(50 * US)  # it runs by now, on the other P
         yield from world.gc.collect(g)
 
@@ -83,18 +89,18 @@ def test_a_goroutine_whose_stack_is_scanned_leaves_its_p_to_a_worker(version, ru
 
 
 def test_who_assists_is_scanned_as_it_is(monkeypatch):
-    """Of two goroutines that run, one of which assists, the other is to leave its P."""
+    """Of two goroutines that run, one of which assists, the other is to leave its P, for that of who assists if no worker marks."""
     world = world_of("go1.19", 0, 0)
     collects_beside(world)
     rows, procs = world.heap.arrays["goroutines"], world.sched.procs
     left = []
-    monkeypatch.setattr(Proc, "suspend", lambda self, scanner: left.append(self.index))
+    monkeypatch.setattr(Proc, "suspend", lambda self, scanner: left.append((self.index, scanner.index)))
     monkeypatch.setattr(Proc, "kind", PUMPED)
     for p, stage in zip(procs, (ASSISTING, COMPUTING), strict=True):
         p.fields["g"] = p.index + 1
         rows[p.index + 1]["stage"] = stage
     world.gc._suspend_running()
-    assert left == [1]
+    assert left == [(1, 0)]
 
 
 @pytest.mark.parametrize("globals_bytes", [64 * KIB, 1 * MIB])
@@ -107,6 +113,54 @@ def test_a_fractional_worker_looks_up_after_each_root_job(globals_bytes, runs):
     _, mode, begun, length, since = runs[0]
     needed = share * (begun - since) / (1 - share)  # own > share * (begun - since + own)
     assert mode == FRACTIONAL and length == job * (needed // job + 1)
+
+
+def test_a_fractional_worker_asks_itself_after_the_last_root_job_too(runs):
+    """Its share of the time is over in the last one."""
+    per_byte = 20_000_000
+    for _ in range(2):  # the second time with root jobs that end just then
+        world = world_of("go1.19", 64 * KIB, per_byte, nprocs=1)
+        runs.clear()
+        collects_beside(world)
+        _, mode, begun, length, since = runs[0]
+        share = FRACTIONAL_SLACK * 0.25
+        needed = share * (begun - since) / (1 - share)
+        job, roots = int(world.heap.fields.mark_root_job), int(world.heap.fields.mark_cpus[STACKS])
+        per_byte = int(per_byte * needed * 1.01 / roots)
+    assert roots - job < needed < roots
+    assert mode == FRACTIONAL and roots <= length < roots + job
+
+
+@pytest.mark.parametrize("version", ["go1.19", "go1.27"])
+def test_who_has_scanned_a_goroutine_on_an_idle_p_leaves_it_then(version, runs, monkeypatch):
+    """Whatever its next look is."""
+    given = []
+    give = MarkWorkers.give
+
+    def noted(self, p, g):
+        given.append((p.index, IDLE, self.world.now))
+        give(self, p, g)
+
+    monkeypatch.setattr(MarkWorkers, "give", noted)
+    collects_beside(world_of(version, 64 * KIB, 20_000_000))
+    assert len(given) == 1 and given[0] in [(p, mode, begun + length) for p, mode, begun, length, _ in runs]
+
+
+def test_a_slice_goes_on_when_its_goroutine_was_suspended(monkeypatch):
+    """Here the goroutine itself inherits it again, which is next on its P: it is not preempted as by sysmon."""
+    preempted = []
+    ready = Sched.ready_global
+    monkeypatch.setattr(Sched, "ready_global", lambda self, g, by=None: (preempted.append(g.label), ready(self, g, by)))
+    world = world_of("go1.19", 0, 0, nprocs=1)
+    (p,) = world.sched.procs
+    done = world.go(computes)
+    world.run(until=2 * MS)
+    p.suspend(p)
+    world.sched.driver.rearm()
+    world.run(until=3 * MS)
+    assert p.scanner is None, "it left and came back"
+    world.run(until=done)
+    assert not preempted
 
 
 def test_a_worker_looks_up_when_it_has_scanned_so_much_of_the_heap(runs):
