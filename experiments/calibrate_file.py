@@ -59,6 +59,8 @@ SOURCES = {
     "that take 20 us longer than usual do beyond the usual, in the mean of all",
     "swept": "mixed: runtime.sweepone per span, called by the program after 64 mallocs for 6 spans in a row, GOGC=100: the first and the "
     "next ones, of which something survives (kept) or which go back to the heap (freed)",
+    "write_barrier": "barrier: what a write of a new object into one of many variables of the heap takes longer while the collector "
+    "marks, for each of the two pointers that the barrier notes, GOGC=100, in a heap of so many MiB, half of it alive; medians of a process",
     "mark": "mark: a heap of one shape, all of it written, runtime.GC(), gctrace; list = linked, shuf = shuffled, tree16 = binary tree, "
     "objs64 = slice of pointers to 64 B objects of nil pointers, leaf64 = to noscan 64 B; gc_wall = [median, min, max] "
     "of some cycles of one process, the rest medians",

@@ -87,6 +87,11 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
         *(_sweep(effort, kind, size) for kind, size in _SWEPT),
         Run(("stacks",), ("steps",)),
         Run(("profile",), ("steps",)),
+        *(
+            Run(("barrier", f"-mib={mib}"), ("write_barrier",), procs)
+            for mib in (*_HEAPS, effort.marked_mib)
+            for procs in few
+        ),
         Run(("fault", f"-mib={effort.large_mib}"), ("first_touch",), fresh_mib=effort.large_mib),
         *(
             _mark(effort, shape, mib, procs)

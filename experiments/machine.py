@@ -53,7 +53,7 @@ from typing import Any
 
 from experiments.errors import InputError
 from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
-from experiments.machine_gc import mark_prices, pauses, stopped, sweep_prices
+from experiments.machine_gc import mark_prices, noted, pauses, stopped, sweep_prices
 from experiments.machine_mixed import Mixed, at_size, mixed, one_allocates, swept
 from experiments.machine_small import mean_sizes, small_heaps
 from experiments.quantiles import distribution, least_mean, picoseconds, scaled
@@ -426,7 +426,7 @@ def _heaps(
     rows: Mapping[str, Sequence[_Row]],
     fresh: Sequence[Price],
 ) -> tuple[tuple[HeapPrices, ...], dict[str, str]]:
-    """Mallocs on recycled memory by Ps and the size of the heap, rising: as far as warm, hit, refilled and paused have it;
+    """Mallocs on recycled memory by Ps and the size of the heap, rising: as far as warm, hit, refilled, paused and others have it;
     and what stands for rows that are missing.
 
     The largest one on one P is that of the loops, which is there in any case. Loops were measured on one P alone.
@@ -454,6 +454,7 @@ def _heaps(
                 procs=procs,
                 nbytes=mib * _MIB,
                 stopped=paused[mib],
+                write_barrier=noted(tables.get("write_barrier"), mib, procs),
                 swept=swept(timed.get("swept"), mib, procs) or swept(tables.get("swept"), mib, procs),
                 allocate=allocate,
                 **_by_class(cleared, calls, in_loops, spans, fresh),

@@ -57,6 +57,7 @@ OPTIONAL = {
     "paused": "mib# both~",
     "withheld": "mib# procs# wait~",
     "swept": "place left mib# procs# p10~ p50~ p90~ p99~ mean99~",
+    "write_barrier": "mib# procs# note~",
 }
 # Of those, the ones that tell what mallocs take; and the same again, of one goroutine on several Ps.
 TIMED = ("hit", "hit_marking", "hit_after", "refilled", "refilled_fresh", "refilled_unswept", "refilled_fresh_small", "swept")

@@ -196,9 +196,20 @@ def stopped(paused: Table | None, mib: int) -> int | None:
     else in the smallest; None if there are none."""
     if paused is None:
         return None
-    sizes = sorted(int(one) for (one,) in paused.rows)
-    nearest = max((one for one in sizes if one <= mib), default=sizes[0])
-    return round(500_000 * paused.row(nearest)["both"].median)
+    return round(500_000 * paused.row(_nearest([int(one) for (one,) in paused.rows], mib))["both"].median)
+
+
+def noted(barrier: Table | None, mib: int, procs: int) -> int:
+    """A pointer noted by the write barrier in a heap of so many MiB, picoseconds, as `stopped`; 0 if nobody measured it."""
+    sizes = [int(one) for one, by in barrier.rows if by == procs] if barrier is not None else []
+    if barrier is None or not sizes:
+        return 0
+    return max(round(1000 * barrier.row(_nearest(sizes, mib), procs)["note"].median), 0)
+
+
+def _nearest(sizes: Sequence[int], mib: int) -> int:
+    """The largest that is no larger, else the smallest."""
+    return max((one for one in sizes if one <= mib), default=min(sizes))
 
 
 def sweep_prices(sweep: Table, sizes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -85,6 +85,7 @@ def run_freely(
         gogc=gogc,
         memory_limit=memory_limit,
         globals_bytes=globals_bytes(recorded, gogc, memory_limit),
+        write_barriers=False,  # they are in recorded times
     )
     mallocs: list[int] = []
     goals: list[int] = []

@@ -133,6 +133,7 @@ def build(scenario: Scenario, timeline: Timeline | None = None) -> World:
         heap_shape=scenario.heap_shape,
         in_order=Fraction(scenario.in_order_ppm, PPM),
         globals_bytes=scenario.globals_bytes,
+        write_barriers=not isinstance(scenario.workload, Recorded),  # in recorded times they are
         timeline=timeline,
     )
 

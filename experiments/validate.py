@@ -11,7 +11,7 @@ and what interrupts the CPUs is measured; after it, which memory the host of a v
 (validate_memory.py). Prices may be measured in between the real runs (validate_calibrate.py). Errors are summed up over
 all workloads, and over those beside which the host was as calibrated; simulated figures are never scaled.
 
-Left out of the model, and so part of the errors: write barriers, what else runs on the machine (its interruptions are
+Left out of the model, and so part of the errors: what else runs on the machine (its interruptions are
 measured alongside), caches of the CPU that the program's own objects push the allocator's data out of, and what a Go
 program holds before its main begins (some 0.2 MB, of which 45 KiB are scanned in each cycle: with 1 MB live, a twelfth
 of the scan work). A peak is the highest of all cycles: one that is cut short by luck of the scheduler decides it, on

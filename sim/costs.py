@@ -153,7 +153,8 @@ class HeapPrices:
     `Prices` has it; ``refill_unswept`` for one with room that the refill has to sweep first, empty if that is
     ``refill_partial`` and a span swept.
     ``stopped``: what the collector does with the world stopped, before marking and again after it, picoseconds; None as
-    ``steps`` has it. ``swept``: sweeping a span with other work before it, in the order of `SWEPT`; empty as `Prices` has it.
+    ``steps`` has it. ``write_barrier``: what the program takes longer while the collector marks, for each pointer that a
+    variable held or takes: the barrier notes it, and empties its buffer when it is full. ``swept``: sweeping a span with other work before it, in the order of `SWEPT`; empty as `Prices` has it.
     """
 
     procs: int
@@ -163,6 +164,7 @@ class HeapPrices:
     marking: tuple[Price, ...]
     refill_partial: tuple[Price, ...]
     stopped: int | None = None
+    write_barrier: int = 0
     swept: tuple[Price, ...] = ()
     hit_some: tuple[Price, ...] = ()
     hit_few: tuple[Price, ...] = ()

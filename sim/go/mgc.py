@@ -16,7 +16,7 @@ cycle does it, with their page caches where the version says so, while it waits 
 
 Left out: sync.Pool and other caches cleared with the world stopped, finalizers and specials, the semaphores' queues (a
 goroutine that meets the trigger while another starts a cycle goes on; it is stopped at its next safepoint), debug
-modes of gcstoptheworld, write barriers' cost, and that a goroutine is suspended when its own stack's turn comes, by who scans
+modes of gcstoptheworld, and that a goroutine is suspended when its own stack's turn comes, by who scans
 it: here all are that run when the last stack is scanned, and the lowest worker's P gets them.
 """
 

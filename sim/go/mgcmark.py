@@ -26,8 +26,8 @@ specials here, but looking takes its time. It is in the globals' part; the shard
 jobs of 256 KiB: the first assist of a cycle, in its first 64 KiB of work, often scans all of a program's. Who runs when stacks
 are scanned, and does not assist, is suspended for that (mgc.py); here at the end of all of them.
 
-Left out: which object is found when otherwise (Green Tea's batches and a list that cannot be shared are in the prices), the
-write barrier's cost, specials and finalizers themselves, and that go1.14 made its shards of 512 swept spans each. Nor
+Left out: which object is found when otherwise (Green Tea's batches and a list that cannot be shared are in the prices),
+that the write barrier marks what it notes, specials and finalizers themselves, and that go1.14 made its shards of 512 swept spans each. Nor
 is there a worker that finds nothing while who opened the heap (an array that all else hangs on) has what it found in
 its own buffers: it leaves, its P sleeps, and assists do the rest of the cycle's marking. With one goroutine on two Ps
 and 1 MB live that was so in 73 of 391 cycles of go1.19 (39 % of all time in assists) and 193 of 471 of go1.27 (81 %).

@@ -31,6 +31,7 @@ from sim.go.mallocgc import (
     clear_chunk,
     combine_tiny,
     finish_malloc,
+    pay_barrier,
     place_large,
     place_object,
     tiny_offset,
@@ -398,6 +399,8 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
             g.left = op.arg
             return compute_until(h, p, g, start)
         pos += 1
+        if g.noted > 0:
+            lag += pay_barrier(h, p, g)
         if lag >= limit:
             return await_turn(h, p, g, pos, start + lag)
         if h[0].event_per_op:

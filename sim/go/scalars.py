@@ -267,6 +267,7 @@ SCALARS = [
     ("stack_copy_middle", "i8"),
     ("stack_copy_large", "i8"),
     ("swept_told", "i8"),  # 1 if swept_cells are filled
+    ("write_barrier", "i8"),  # picoseconds that noting a pointer takes while marking
     ("unswept_told", "i8"),  # 1 if what a refill takes that sweeps its span itself is known
     # what the last locked step did, for the shell to price; the shell clears them
     ("fact_grown", "i8"),  # pages the heap grew by

@@ -215,6 +215,7 @@ GOROUTINE = np.dtype(
         ("assist_bytes", "i8"),  # bytes it may allocate before it has to assist (gcAssistBytes)
         ("assist_work", "i8"),  # scan work that the assist in progress has to do
         ("assist_base", "i8"),  # assist_each when it began
+        ("noted", "i8"),  # pointers that the write barrier has noted, and that are not paid for yet
         ("assist_start", "i8"),  # when it began
         ("assist_paid", "u1"),  # the allocation at ``pos`` has been charged to assist_bytes: 1, and 2 if that took time
         # its stack (sim/go/stack.py, gfree.py)

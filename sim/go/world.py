@@ -127,7 +127,8 @@ class World:
     shuffled array, the share of objects that are found in the order of their allocation, one part of it (where they take
     turns with others, four of five, `mixed` took 0.43 to 0.55 of all that order saves). ``globals_bytes``:
     the program's globals with pointers. ``memprofilerate``: mean bytes between heap-profile samples, 0 for no
-    profile. ``log_lines``: room for a log of what happened, for tests. ``timeline``: takes slices of what Ps, collector and locks do.
+    profile. ``write_barriers``: what they take while the collector marks is not part of what the program computes, and comes
+    on top of it. ``log_lines``: room for a log of what happened, for tests. ``timeline``: takes slices of what Ps, collector and locks do.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class World:
         in_order: Fraction = Fraction(0),
         globals_bytes: int = 128 << 10,
         memprofilerate: int = 0,
+        write_barriers: bool = True,
         log_lines: int = 0,
         timeline: Timeline | None = None,
     ) -> None:
@@ -179,6 +181,7 @@ class World:
             for heaps in (prices.heaps, prices.small_heaps or prices.heaps)
         )
         self._mean_sizes = prices.mean_sizes
+        self._write_barriers = write_barriers
         self._bytes = 0  # allocated, then
         self._small = Fraction(0)  # how near objects were to small ones only, between the last two times
         self._allocated = np.zeros(gomaxprocs, np.int64)  # mallocs by P, when the heap was priced last
@@ -280,6 +283,8 @@ class World:
             for spc, (one, other) in enumerate(zip(*ends, strict=True)):
                 self._price_row(first + spc, between(one.mean, other.mean, at), _cells(one, other, at))
         self._price_sweeps(low, high, at)
+        if self._write_barriers:
+            self.heap.fields.write_barrier = between(low.write_barrier, high.write_barrier, at)
         if low.stopped is not None and high.stopped is not None:
             for step in ("stw_sweep_term", "stw_mark_term"):
                 self.step_means[step] = between(low.stopped, high.stopped, at)

@@ -70,6 +70,7 @@ var modes = map[string]func(){
 	"lock":       lock,
 	"futex":      futex,
 	"madvise":    madvise,
+	"barrier":    barrier,
 	"reference":  reference,
 	"touch":      touch,
 }
