@@ -21,8 +21,9 @@ from pathlib import Path
 from experiments import calibrate_host as host
 from experiments.calibrate_check import Problem, problems
 from experiments.calibrate_file import About, write
+from experiments.calibrate_globals import globals_file
 from experiments.calibrate_objects import objects_file
-from experiments.calibrate_plan import FULL, QUICK, Effort, Run, runs, system_runs
+from experiments.calibrate_plan import FULL, QUICK, WITH_GLOBALS, Effort, Run, runs, system_runs
 from experiments.calibrate_tables import MACHINE, Measurements
 from experiments.errors import InputError
 from experiments.machine_file import Machine, parse_machine, read_machine
@@ -165,7 +166,7 @@ def execute(built: Path, run: Run) -> tuple[str, str]:
         env["GOMAXPROCS"] = str(run.procs)
     if run.traced:
         env["GODEBUG"] = "gctrace=1"
-    command = [str(built), *run.arguments]
+    command = [str(built.with_name(run.program) if run.program else built), *run.arguments]
     host.back(run.fresh_mib)
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=_TIMEOUT)
@@ -219,8 +220,10 @@ def check(effort: Effort) -> None:
 
 @contextmanager
 def built_with(go: Toolchain) -> Iterator[Path]:
-    """The program, built with a toolchain; NoGo if that fails."""
-    with program(go, "calibrate", build_flags(go), {"objects.go": objects_file()}) as path:
+    """The program, built with a toolchain, and the one with globals beside it; NoGo if that fails."""
+    files = {"objects.go": objects_file(), "globals.go": globals_file(None)}
+    beside = {WITH_GLOBALS: {"globals.go": globals_file(go.model)}}
+    with program(go, "calibrate", build_flags(go), files, beside) as path:
         yield path
 
 

@@ -57,6 +57,8 @@ SOURCES = {
     "began and that took up to twice as long as the shortest",
     "withheld": "mixed: writes to as many small pages as the heap has, each written to before, and once in the time of a collection: what those "
     "that take 20 us longer than usual do beyond the usual, in the mean of all",
+    "globals": "globals: the CPU time of runtime.GC(), GOMAXPROCS=1, in a program that has so many bytes of globals more, as those of a "
+    "small program are (with), and in one that has not (without); medians of a process",
     "swept": "mixed: runtime.sweepone per span, called by the program after 64 mallocs for 6 spans in a row, GOGC=100: the first and the "
     "next ones, of which something survives (kept) or which go back to the heap (freed)",
     "write_barrier": "barrier: what a write of a new object into one of many variables of the heap takes longer while the collector "

@@ -35,6 +35,7 @@ SHAPES = (
 )
 _MOST = 10  # collections of a heap; of the largest, one
 _SMALL_MIB = 48  # that small objects turn over where all are small
+WITH_GLOBALS = "calibrate-globals"  # the program that has a table of them
 _HEAPS = (4, 32)  # MiB of heaps smaller than those that all else is measured in
 SYSTEM = ("lock", "futex", "madvise", "faults")  # modes that know no allocator: one toolchain's program measures them
 
@@ -69,6 +70,7 @@ class Run:
     procs: int | None = 1  # GOMAXPROCS, None for as many as there are
     traced: int = 0  # collections at the end whose gctrace line is wanted
     fresh_mib: int = 0  # of memory that it touches first, which a host is to stand behind by then
+    program: str = ""  # which of the programs built of it, the plain one unless said
 
 
 def runs(effort: Effort, cpus: int) -> list[Run]:
@@ -85,6 +87,7 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
         *(_large(effort, size, kind) for size in LARGE for kind in KINDS),
         Run(("goroutines", f"-rounds={effort.singles}"), ("goroutine", "spawn", "stack_growth", "stop_the_world")),
         *(_sweep(effort, kind, size) for kind, size in _SWEPT),
+        *(Run(("globals", "-rounds=25"), ("globals",), program=program) for program in ("", WITH_GLOBALS)),
         Run(("stacks",), ("steps",)),
         Run(("profile",), ("steps",)),
         *(

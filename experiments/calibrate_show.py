@@ -37,6 +37,8 @@ def summary(machine: Machine) -> list[tuple[str, ...]]:
         for mib in sorted({int(mib) for tables in machine.tables.values() for _, mib, _ in tables["mark"].rows}):
             what = f"marking an object, {shape}, {mib} MiB"
             rows.append((what, *_medians(machine, "mark", (shape, mib, 1), "per_object")))
+    told = [one.globals_byte for one in prices]
+    rows.append(("marking 1000 bytes of globals", *("-" if each is None else f"{each / 1000:.1f}" for each in told)))
     for name in ("futex_wake", "wake_latency"):
         one = machine.lock[name]
         cell = f"{float(one.ns):.0f}" if isinstance(one, Measured) else f"{float(one.ns):.0f} (assumed)"

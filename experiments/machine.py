@@ -53,7 +53,7 @@ from typing import Any
 
 from experiments.errors import InputError
 from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
-from experiments.machine_gc import mark_prices, noted, pauses, stopped, sweep_prices
+from experiments.machine_gc import globals_byte, mark_prices, noted, pauses, stopped, sweep_prices
 from experiments.machine_mixed import Mixed, at_size, mixed, one_allocates, swept
 from experiments.machine_small import mean_sizes, small_heaps
 from experiments.quantiles import distribution, least_mean, picoseconds, scaled
@@ -142,6 +142,7 @@ def derive(machine: Machine, version: str) -> Prices:
         wide_vectors=machine.wide_vectors,
         small_heaps=small,
         mean_sizes=mean_sizes() if small else (0, 0),
+        globals_byte=globals_byte(tables.get("globals")),
     )
 
 

@@ -56,6 +56,7 @@ OPTIONAL = {
     "marked_in_order": "mib# cpu~",
     "paused": "mib# both~",
     "withheld": "mib# procs# wait~",
+    "globals": "program bytes= gc~",
     "swept": "place left mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "write_barrier": "mib# procs# note~",
 }

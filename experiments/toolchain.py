@@ -130,24 +130,29 @@ def command(arguments: Sequence[str | Path], folder: Path | None = None, env: Ma
 
 @contextmanager
 def program(
-    go: Toolchain, name: str, flags: Sequence[str] = (), files: Mapping[str, str] | None = None
+    go: Toolchain,
+    name: str,
+    flags: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
+    beside: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[Path]:
     """Build the program ``truth/NAME`` in a temporary folder; its path. NoGo if the build fails.
 
-    ``flags`` go to ``go build``; ``files`` (name to text) are written into the program's folder before.
+    ``flags`` go to ``go build``; ``files`` (name to text) are written into the program's folder before. ``beside``: by the
+    name of another program, to be built beside it, files of its own in place of those.
     """
     with tempfile.TemporaryDirectory(prefix="allocsim-") as temporary:
         folder = Path(temporary)
         shutil.copytree(_SOURCE, folder / "truth")
         major, minor = go.minor
         (folder / "truth" / "go.mod").write_text(f"module allocsim/truth\n\ngo {major}.{minor}\n")
-        for file, text in (files or {}).items():
-            (folder / "truth" / name / file).write_text(text)
         settings = {"GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local", "GOPROXY": "off", "GOWORK": "off"}
         env = os.environ | settings | {"GOPATH": str(folder / "path")}
         env.pop("GOROOT", None)
         if not os.access(os.path.expanduser("~"), os.W_OK):
             env.setdefault("GOCACHE", str(folder / "cache"))
-        built = folder / name
-        command([go.path, "build", *flags, "-o", built, f"./{name}"], folder / "truth", env)
-        yield built
+        for one, its in {**(beside or {}), name: {}}.items():
+            for file, text in {**(files or {}), **its}.items():
+                (folder / "truth" / name / file).write_text(text)
+            command([go.path, "build", *flags, "-o", folder / one, f"./{name}"], folder / "truth", env)
+        yield folder / name

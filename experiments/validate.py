@@ -11,6 +11,9 @@ and what interrupts the CPUs is measured; after it, which memory the host of a v
 (validate_memory.py). Prices may be measured in between the real runs (validate_calibrate.py). Errors are summed up over
 all workloads, and over those beside which the host was as calibrated; simulated figures are never scaled.
 
+The simulation has as many bytes of globals as the real program's file says (program_globals.py), in place of its
+scenario's: that is a fact of the program.
+
 Left out of the model, and so part of the errors: what else runs on the machine (its interruptions are
 measured alongside), caches of the CPU that the program's own objects push the allocator's data out of, and what a Go
 program holds before its main begins (some 0.2 MB, of which 45 KiB are scanned in each cycle: with 1 MB live, a twelfth
@@ -33,6 +36,7 @@ from experiments.calibrate_host import back, memory
 from experiments.calibrate_tables import Measurements
 from experiments.machine import load_machine
 from experiments.machine_file import Machine, read_machine
+from experiments.program_globals import globals_of
 from experiments.run import Result
 from experiments.toolchain import Toolchain
 from experiments.validate_calibrate import Meanwhile
@@ -191,7 +195,8 @@ def _scenario(workload: Workload, go: Toolchain, machine: str | None) -> Scenari
 
 def _compared(go: Toolchain, written: Program, real: Real) -> dict[str, Any]:
     """What one version of a workload showed."""
-    scenario, runs = real.scenario, real.runs
+    own, runs = globals_of(real.built), real.runs
+    scenario = real.scenario if own is None else replace(real.scenario, globals_bytes=own)
     ours, result = simulate(scenario, written)
     alone = figures(ours)
     malloc, seen, missing = _as_seen(ours, result, real)
@@ -203,6 +208,7 @@ def _compared(go: Toolchain, written: Program, real: Real) -> dict[str, Any]:
         "machine": result.machine,
         "without_noise": {name: value for name, value in alone.items() if name.startswith(_WITH_NOISE)},
         "mallocs": written.mallocs,
+        "globals": {"bytes": scenario.globals_bytes, "of": "scenario" if own is None else "program"},
         "table": [_row(line) for line in table],
         "host": [asdict(one) for one in speeds(real.loops(), real.probes)],
         "noise": together(real.noise).to_dict(),

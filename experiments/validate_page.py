@@ -120,6 +120,11 @@ def _notes(version: Mapping[str, Any]) -> Iterator[str]:
     alone, real, missing = version["without_noise"], version["real"], version["withheld"]
     told = ", ".join(f"{name} {number(alone[name])}" for name in _SHOWN if name in alone)
     yield f"What is simulated is told with the machine's interruptions and the memory that it lacked; without those: {told}."
+    its = version["globals"]
+    if its["of"] == "program":
+        yield f"Globals with pointers: {its['bytes']} B, as many as the real program's file says."
+    else:
+        yield f"Globals with pointers: {its['bytes']} B as in the scenario; the real program's file does not say how many it has."
     met = missing["met"]
     yield (
         f"First to write: mallocs to {number(met['cleared'])} used pages and {number(met['fresh'])} fresh ones, "

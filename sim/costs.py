@@ -226,6 +226,7 @@ class Prices:
     ``sweep_kept`` sweeping a span of which something survives, ``sweep_freed`` one that goes back to the heap, in a loop
     that does nothing but sweep.
     ``stack_copy``, femtoseconds a byte of a stack copied, by the size of the new one: to 8 KiB, to 32 KiB, beyond.
+    ``globals_byte``, femtoseconds of marking a byte of globals; None if it was not measured: as of large objects.
     ``steps`` has a price for each of `STEPS`. ``wide_vectors``: the CPU has what `sim.go.params.Facts.dense_scan` needs. ``assumed`` names the prices nobody measured, with the reason.
     """
 
@@ -247,6 +248,7 @@ class Prices:
     wide_vectors: bool = True
     small_heaps: Sequence[HeapPrices] = ()
     mean_sizes: tuple[int, int] = (0, 0)
+    globals_byte: int | None = None
 
 
 # Prices by the size of the heap

@@ -115,11 +115,11 @@ def bytes_read(h: Any) -> Any:
     return bytes_to_read(bare(h))
 
 
-@entry(void(heap_type, int64, int64, int64, int64))
-def begin_marking(h: Any, p: Any, now: Any, per_stack: Any, per_byte: Any) -> None:
+@entry(void(heap_type, int64, int64, int64, int64, int64))
+def begin_marking(h: Any, p: Any, now: Any, per_stack: Any, per_byte: Any, per_globals_byte: Any) -> None:
     """With the world stopped: settle what is marked, and let marking begin. (gcStart, setGCPhase(_GCmark))
 
-    ``per_stack``: picoseconds a stack; ``per_byte``: femtoseconds a byte of stacks and globals.
+    ``per_stack``: picoseconds a stack; ``per_byte``, ``per_globals_byte``: femtoseconds a byte of stacks, of globals.
     """
     h = bare(h)
     h[0].now = now
@@ -128,7 +128,7 @@ def begin_marking(h: Any, p: Any, now: Any, per_stack: Any, per_byte: Any) -> No
     nglobals = np.int64(h[0].globals_scan)
     stack_cpu = stacks * per_stack + work * per_byte // 1000 + moving
     specials_cpu = span_roots(h) * prices(h)[_MARK_SPECIALS]["mean"]
-    globals_cpu = nglobals * per_byte // 1000 + specials_cpu
+    globals_cpu = nglobals * per_globals_byte // 1000 + specials_cpu
     mark_setup(h, work, stack_cpu, nglobals, globals_cpu, now)
     jobs = (nglobals + ROOT_BLOCK - 1) // ROOT_BLOCK + span_roots(h) + stacks
     h[0].mark_root_job = (globals_cpu + stack_cpu) // max(jobs, np.int64(1)) + 1

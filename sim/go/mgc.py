@@ -228,8 +228,8 @@ class Collector:
         """The world is stopped: settle what is marked and who marks. The pacer's clock runs since it was asked to stop."""
         world, fields, header = self.world, self.world.heap.fields, self.world.heap.header
         world.price_heap(int(fields.heap_live), gcwork.bytes_read(header))
-        per_byte = world.mark_large_byte
-        gcwork.begin_marking(header, p.index, world.now, world.sched.pay("mark_stack"), per_byte)
+        per_byte = world.mark_large_byte, world.mark_globals_byte
+        gcwork.begin_marking(header, p.index, world.now, world.sched.pay("mark_stack"), *per_byte)
         gccontroller.start_cycle(header, begun, int(fields.nprocs), kind == TIME_TRIGGER)
         for proc in world.sched.procs:
             proc.fractional_time = 0

@@ -329,6 +329,8 @@ class World:
         """What marking costs by span class: of all in the mean, and of what is found in the order of its allocation."""
         mean = mark_between(shuffled, ordered, self._in_order)
         self.mark_large_byte = int(mean.large_byte)
+        told = self.prices.globals_byte
+        self.mark_globals_byte = self.mark_large_byte if told is None else told
         self._mark_row(0, mean)
         self._mark_row(NUM_SPAN_CLASSES, ordered)
 

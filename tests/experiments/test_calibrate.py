@@ -2,7 +2,7 @@
 
 tests/data/calibrate.json.xz is what the processes of a quick calibration printed on a busy two-CPU guest, three of
 each: go1.19.8 and go1.27.3, rows cut to five digits. Marking, locks and mallocs by the size of the heap were recorded
-on another day than the rest.
+on another day than the rest, and globals on a third.
 """
 
 import json
@@ -138,6 +138,28 @@ def test_marking_is_what_gctrace_says(machine):
     assert float(row["pauses"].median) == pytest.approx(median(pauses), rel=1e-3)
 
 
+@pytest.mark.parametrize("version", VERSIONS_RECORDED)
+def test_a_byte_of_globals_costs_what_they_added_to_a_collection(machine, text, version):
+    more, less = (printed(version, None, "globals", which) for which in ("with", "without"))
+    took = [median(one["gc"] for one in rows) for rows in (more, less)]
+    nbytes = more[0]["bytes"]
+    assert derive(machine, version).globals_byte == pytest.approx(1e6 * (took[0] - took[1]) / nbytes, rel=2e-3)
+    assert 7 << 20 < nbytes <= 8 << 20 and len(more) == len(less) == 3
+
+
+def test_a_file_without_globals_prices_them_as_before(base):
+    """As large objects: `sim.costs.Prices.globals_byte`."""
+    found = recorded()
+    for version in VERSIONS_RECORDED:
+        del found.tables[version, "globals"]
+    lines, start = write(about(), found, base).splitlines(), None
+    for version in VERSIONS_RECORDED:
+        start = lines.index(f'["{version}".globals]')
+        del lines[start : lines.index("]", start) + 1]
+    assert derive(parse_machine("\n".join(lines), "guest"), "go1.27").globals_byte is None
+    assert derive(base, "go1.27").globals_byte is None
+
+
 def test_measured_prices_are_not_assumed_and_every_price_has_one_place(machine, base):
     shootdown = {"tlb_shootdown"} & set(recorded().singles(MACHINE, "steps"))  # only where the other thread ran enough
     steps = {"read_touch", "copy_touch", "madvise", "madvise_page", "os_switch", "preempt_signal", "wake_p"} | shootdown | OWN_STEPS
@@ -215,6 +237,7 @@ BROKEN = [
     ("mark", ("objs2048", 64, 2), {"per_object": 700.0}, False, "objs2048 in 64 MiB on 2 Ps (700 ns) is hardly longer than objs1024 ("),
     ("loop", (64, "scan"), {"warm_loop": 1.0}, False, "64 B scan: the cold loop leaves a fast path ("),
     ("loop", (64, "noscan"), {"cold_loop": 0.5}, False, "64 B noscan: the refills of the cold loop take longer than all of it"),
+    ("globals", ("with",), {"gc": 1.0}, True, "a collection takes no longer with globals than without"),
     ("spawn", ("spawn+run+exit",), {"mean": 1.0}, True, "go1.27.spawn: spawn+run+exit is less than a reused g"),
     ("goroutine", ("reused",), {"mean": 1.0}, True, "go1.27.goroutine: mean 1000 ps is below"),
 ]  # fmt: skip

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from experiments import validate_page
+from experiments import validate, validate_page
 from experiments.cli_validate import validate as command
 from experiments.errors import InputError
+from experiments.program_globals import globals_of
 from experiments.toolchain import NoGo, toolchain
 from experiments.validate_figures import Line, Row, Seen, compare, directions, figures, read_cycles, totals
 from experiments.validate_host import drift
@@ -142,6 +143,31 @@ def built(tmp_path_factory):
     kinds = kinds_of(mixes)
     with replayer(go, kinds) as program:
         yield program, kinds, go
+
+
+@pytest.mark.skipif(PLAIN, reason="thousands of mallocs")
+@pytest.mark.parametrize("readable", [True, False])
+def test_the_simulation_has_the_real_programs_globals(built, tmp_path, monkeypatch, readable):
+    """As its file and, where there is one, its metric say; where it does not, as the scenario has them."""
+    program, kinds, go = built
+    found = scenario(tmp_path, WORKERS, [f"runtime.version={go.model}"])
+    written, simulated = write(found, kinds, tmp_path), []
+    real = validate.Real(found, program, program)
+    seen, told = run_real(program, found, written, True)
+    real.runs, real.noise = [(seen, seen, told)], [Noise(1.0, np.zeros(0))]
+    real.withheld = [measure_withheld(program, 300 * 4096, 0.01)]
+    monkeypatch.setattr(validate, "simulate", lambda scenario, written: simulated.append(scenario) or simulate(scenario, written))
+    monkeypatch.setattr(validate, "speeds", lambda *given: [])
+    if not readable:
+        monkeypatch.setattr(validate, "globals_of", lambda program: None)
+    answer = validate._compared(go, written, real)
+    nbytes = globals_of(program) if readable else 128 * 1024
+    assert [one.globals_bytes for one in simulated] == [nbytes]
+    assert answer["globals"] == {"bytes": nbytes, "of": "program" if readable else "scenario"}
+    if readable:
+        assert told["metrics"].get("/gc/scan/globals:bytes", nbytes) == nbytes
+    else:
+        assert "as in the scenario" in next(line for line in validate_page._notes(answer) if "lobals" in line)
 
 
 @pytest.mark.parametrize("traced", [False, True])
@@ -400,6 +426,7 @@ def answer():
     missing = {"pages": 1000, "share": 0.0125, "p50_us": 130.0, "p99_us": 180.0}
     met = {"cleared": 12_345.0, "fresh": 70.0, "fresh_by_program": 8.0, "marked": 900.0, "assisted": 90.0}
     version["withheld"] = {"fresh": missing, "old": missing | {"share": 0.0005}, "met": met}
+    version["globals"] = {"bytes": 165_386, "of": "program"}
     version["noise"] = {"a_second": 10.0, "p50_us": 2.0, "p99_us": 5.0, "max_us": 9.0, "share": 0.001}
     spread = {"low": 1.2, "high": 1.5, "calibrated_low": 0.95, "calibrated_high": 1.02}
     version["host"] = [{"aspect": "marking", "loop": "mark -mib=32", "ratio": 1.34} | spread]
@@ -430,6 +457,7 @@ def test_page_is_written_with_its_figures(tmp_path):
         "mallocs to 12345 used pages and 70.0 fresh ones, the program to 8.00 fresh ones; 900 pages were marked, 90.0 of them by "
         "assists." in text
     )
+    assert "Globals with pointers: 165386 B, as many as the real program's file says." in text
     assert "- marking: `mark -mib=32`; processes of the calibration itself read go1.27.3 0.95 to 1.02 times" in text
     assert "| cycles | 2 | 1 | w x2.00, x0.5 |" in text
     assert "allocsim validate -o errors.md" in text

@@ -244,6 +244,26 @@ def test_each_64_mib_of_heap_are_16_root_jobs_more(version, mib, arenas):
     assert cycle.heap_scan_work == cycle.globals_scan_work == 0
 
 
+@pytest.mark.parametrize("version", ["go1.27", "go1.19"])
+@pytest.mark.parametrize("told", [110_000, 0, None])
+def test_globals_take_their_own_price_a_byte(version, told):
+    """Or that of large objects, where theirs is not known; stacks have that in any case, here 590 fs."""
+    spent, stacks = {}, {}
+    for nbytes in (0, 5000, 227 * KIB, 3 * MIB):
+        prices = bare_prices(version)
+        mark = replace(prices.mark["array-shuffled"][0], large_byte=590_000)
+        world = World(version, 2, replace(prices, mark={"array-shuffled": [mark]}, globals_byte=told), 1, globals_bytes=nbytes, gogc=-1)
+        world.run(until=world.go(world.gc.collect))
+        (cycle,) = world.gc.log.cycles
+        spent[nbytes] = cycle.dedicated_time + cycle.fractional_time + cycle.idle_time + cycle.assist_time
+        stacks[nbytes] = cycle.stack_scan
+        assert cycle.globals_scan_work == nbytes
+    assert len(set(stacks.values())) == 1
+    assert spent[0] == pytest.approx(stacks[0] * 590, abs=2) and spent[0] > 0
+    for nbytes, took in spent.items():
+        assert took - spent[0] == pytest.approx(nbytes * (590_000 if told is None else told) / 1000, abs=4), nbytes
+
+
 # ----------------------------------------------------------------------------------- stops and sweeping
 
 

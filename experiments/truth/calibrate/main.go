@@ -5,7 +5,7 @@
 // what falls below zero by that counts as zero; calls during which the system gave the CPU away are left out. The file
 // objects.go, with a loop for each type of object, is written when the program is built
 // (experiments/calibrate_objects.py): the compiler calls specialised mallocs for types that it knows, and none in
-// generic code.
+// generic code. So is globals.go, with globals or without (experiments/calibrate_globals.py).
 package main
 
 import (
@@ -63,6 +63,7 @@ var modes = map[string]func(){
 	"goroutines": goroutines,
 	"sweep":      sweep,
 	"mark":       mark,
+	"globals":    globals,
 	"stacks":     stacks,
 	"profile":    profile,
 	"fault":      fault,

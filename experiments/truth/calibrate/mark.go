@@ -122,6 +122,25 @@ func mark() {
 	runtime.KeepAlive(alive)
 }
 
+// globals measures a collection of a program that has the table of globals.go, or none: it is built with either.
+func globals() {
+	runtime.GOMAXPROCS(1)
+	const word = unsafe.Sizeof(uintptr(0))
+	for at := uintptr(0); at < unsafe.Sizeof(table); at += word {
+		*(*uintptr)(unsafe.Add(unsafe.Pointer(&table), at)) = 0
+	}
+	for i := range table {
+		for _, at := range aimed {
+			*(*uintptr)(unsafe.Add(unsafe.Pointer(&table[i]), at)) = uintptr(unsafe.Pointer(&target))
+		}
+	}
+	which := "without"
+	if len(table) > 0 {
+		which = "with"
+	}
+	row("globals", []any{which}, map[string]float64{"bytes": float64(unsafe.Sizeof(table)), "gc": collection()})
+}
+
 // parked waits ten frames deep.
 //
 //go:noinline
