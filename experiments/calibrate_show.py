@@ -39,6 +39,9 @@ def summary(machine: Machine) -> list[tuple[str, ...]]:
             rows.append((what, *_medians(machine, "mark", (shape, mib, 1), "per_object")))
     told = [one.globals_byte for one in prices]
     rows.append(("marking 1000 bytes of globals", *("-" if each is None else f"{each / 1000:.1f}" for each in told)))
+    noted = {key for tables in machine.tables.values() if "write_barrier" in tables for key in tables["write_barrier"].rows}
+    for mib in sorted({int(mib) for mib, procs in noted if procs == 1}):
+        rows.append((f"write barrier, a pointer, {mib} MiB", *_medians(machine, "write_barrier", (mib, 1), "note")))
     for name in ("futex_wake", "wake_latency"):
         one = machine.lock[name]
         cell = f"{float(one.ns):.0f}" if isinstance(one, Measured) else f"{float(one.ns):.0f} (assumed)"
@@ -48,7 +51,8 @@ def summary(machine: Machine) -> list[tuple[str, ...]]:
 
 def _medians(machine: Machine, name: str, key: tuple[str | int, ...], column: str) -> list[str]:
     """A median of each version, if it was measured."""
-    found = [machine.tables[version][name].rows.get(key) for version in sorted(machine.tables)]
+    tables = [machine.tables[version].get(name) for version in sorted(machine.tables)]
+    found = [table.rows.get(key) if table is not None else None for table in tables]
     return [f"{float(row[column].median):.4g}" if row is not None else "-" for row in found]
 
 

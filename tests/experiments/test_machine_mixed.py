@@ -10,7 +10,7 @@ import pytest
 from experiments.errors import InputError
 from experiments.machine import derive, load_machine
 from experiments.machine_file import Reading, Table, parse_machine, read_machine, text_of
-from experiments.machine_gc import stopped
+from experiments.machine_gc import noted, stopped
 from experiments.machine_mixed import mixed, one_allocates, swept
 from experiments.machine_small import small_heaps
 from sim.go.sizeclasses import class_to_size
@@ -177,6 +177,15 @@ def test_a_heap_whose_pauses_were_not_measured_has_those_of_a_smaller_one():
         10_000_000,
     ]
     assert stopped(None, 4) is None
+
+
+def test_what_the_write_barrier_takes_is_that_of_the_nearest_smaller_heap_on_as_many_ps():
+    told = {(4, 1): 5, (256, 1): 27, (4, 2): 10, (32, 2): -1}
+    rows = {key: {"note": Reading(*3 * (Fraction(ns),))} for key, ns in told.items()}
+    barrier = Table("m.toml: write_barrier", "s", "ns", rows)
+    assert [noted(barrier, mib, 1) for mib in (2, 4, 32, 256, 512)] == [5000, 5000, 5000, 27000, 27000]
+    assert [noted(barrier, mib, 2) for mib in (4, 32)] == [10_000, 0]
+    assert noted(barrier, 4, 4) == noted(None, 4, 1) == 0, "nobody measured it"
 
 
 # --- the file that comes with the program ---------------------------------------------------------------------------------
