@@ -23,8 +23,9 @@ pieces are taken from its end). What is smaller than `LEAST_ARRAY` goes under in
 
 Root jobs are globals, 16 shards an arena in which to look for spans with specials (markrootSpans), and stacks. There are no
 specials here, but looking takes its time. It is in the globals' part; the shards count as no scan work. Globals are
-jobs of 256 KiB: the first assist of a cycle, in its first 64 KiB of work, often scans all of a program's. Who runs when stacks
-are scanned, and does not assist, is suspended for that (mgc.py); here at the end of all of them.
+jobs of 256 KiB, of .data and then of .bss: the first assist of a cycle, in its first 64 KiB of work, scans all of a small
+program's, and .data alone where that is larger. Who runs when stacks are scanned, and does not assist, is suspended for that
+(mgc.py); here at the end of all of them.
 
 Left out: which object is found when otherwise (Green Tea's batches and a list that cannot be shared are in the prices),
 that the write barrier marks what it notes, specials and finalizers themselves, and that go1.14 made its shards of 512 swept spans each. Nor
@@ -471,11 +472,16 @@ def steal_credit(h: Any, g: Any, work: Any, debt: Any) -> Any:
 
 @jit
 def whole_block(h: Any, work: Any) -> Any:
-    """So much scan work from now on, and what is left then of a block of globals: who began one scans all of it. (markroot)"""
+    """So much scan work from now on, and what is left then of a block of globals: who began one scans all of it. (markroot)
+
+    Blocks are of .data, then of .bss. Of globals no more is told than their size: .bss is that of every program, the rest .data.
+    """
     scanned, whole = h[0].globals_scan_work, h[0].mark_works[GLOBALS]
     if scanned + work >= whole:
         return work
-    return min((scanned + work + ROOT_BLOCK - 1) // ROOT_BLOCK * ROOT_BLOCK, whole) - scanned
+    data = max(whole - h[0].runtime_bss, np.int64(0))
+    first, end = (np.int64(0), data) if scanned + work <= data else (data, whole)
+    return min(first + (scanned + work - first + ROOT_BLOCK - 1) // ROOT_BLOCK * ROOT_BLOCK, end) - scanned
 
 
 @jit

@@ -29,6 +29,7 @@ SCALARS = [
     ("memory_limit_headroom_percent", "i8"),
     ("gc_assists", "u1"),
     ("assist_inlined", "i8"),
+    ("runtime_bss", "i8"),
     # mheap_
     ("sweepgen", "u4"),
     ("sweep_drained", "u1"),  # nothing is left in the sets to sweep (sweep.active's drained bit)
