@@ -75,6 +75,11 @@ _LARGEST, _KIB64, _MIB = 32 << 10, 64 << 10, 1 << 20
 _EMPTY = "marking_empty", "marking_empty_few"
 _FEW = 3  # slots per span up to which the refill, not the fast path, makes the loop
 _SIZES = [int(size) for size in class_to_size]
+# tables without which something takes what nobody measured
+_UNPRICED = {
+    "write_barrier": "nobody measured what it takes: nothing",
+    "globals": "nobody measured what marking them takes: as much a byte as a large object",
+}
 _PAGES = [int(pages) for pages in class_to_allocnpages]
 _CLASSES = [(sizeclass, kind) for sizeclass in range(NUM_SIZE_CLASSES) for kind in KINDS]  # by span class
 
@@ -121,6 +126,7 @@ def derive(machine: Machine, version: str) -> Prices:
     assumed = {name: one.reason for name, one in singles.items() if isinstance(one, Assumed)}
     assumed["stack_span"] = "a refill with a fresh span of 2 KiB slots, the same but for mcentral's sets in it"
     assumed["switch"] = "spawn+run+exit less a reused g and less goroutine_exit, which is assumed"
+    assumed |= {name: reason for name, reason in _UNPRICED.items() if name not in tables}
     heaps, borrowed = _heaps(machine, tables, spans, rows, fresh)
     small = small_heaps(tables, heaps)
     return Prices(

@@ -45,7 +45,7 @@ _FIRST_STEP = 100 * US
 _FIELDS = ("heap_in_use", "heap_free", "heap_released", "mapped_ready", "live_bytes", "heap_live")
 _GAUGES = ("mallocs", *_FIELDS, "heap_goal", "resident", "goroutines", "runnable")
 _OS_PAGE = 4096
-_COLLECTING = {"assist", "flush_span", "mark_stack", "mark_specials"}  # prices of a collection
+_COLLECTING = {"assist", "flush_span", "mark_stack", "mark_specials", "write_barrier", "globals"}  # prices of a collection
 
 
 @dataclass(frozen=True)
@@ -290,6 +290,8 @@ def _assumed(scenario: Scenario, world: World) -> dict[str, str]:
         never.add("profile_sample")
     if not scenario.assists:
         never.add("assist")
+    if isinstance(scenario.workload, Recorded):
+        never.add("write_barrier")
     if not world.gc.started:
         never |= _COLLECTING
     if not world.heap.fields.scavenge_assist_time + world.heap.fields.scavenge_background_time:

@@ -115,8 +115,9 @@ def assign(h: Any, g: Any, op: Any, held: Any) -> None:
     """
     if op.obj < 0:
         return
-    v = shared_variables(h) if op["flags"] & SHARED else variables(h)
-    i = np.int64(op.obj) if op["flags"] & SHARED else g.variables + op.obj
+    shared = op["flags"] & SHARED
+    v = shared_variables(h) if shared else variables(h)
+    i = np.int64(op.obj) if shared else g.variables + op.obj
     if h[0].gc_blacken_enabled:
         g.noted += np.int64(v[i] != 0) + np.int64(held != 0)
     hold(h, v, i, held)
@@ -124,10 +125,14 @@ def assign(h: Any, g: Any, op: Any, held: Any) -> None:
 
 @jit
 def pay_barrier(h: Any, p: Any, g: Any) -> Any:
-    """Picoseconds that the write barrier takes for what it has noted: the program's own time. (wbBufFlush)"""
+    """Picoseconds that the write barrier takes for what it has noted: the program's own time, but no work that it does
+    between two mallocs (`compute_seen`). (wbBufFlush)"""
+    pr = procs(h)[p]
     cost = np.int64(g.noted) * h[0].write_barrier
     g.noted = 0
-    procs(h)[p].compute_time += cost
+    if pr.compute_seen == pr.compute_time:
+        pr.compute_seen += cost
+    pr.compute_time += cost
     return cost
 
 

@@ -17,7 +17,7 @@ cycle does it, with their page caches where the version says so, while it waits 
 Left out: sync.Pool and other caches cleared with the world stopped, finalizers and specials, the semaphores' queues (a
 goroutine that meets the trigger while another starts a cycle goes on; it is stopped at its next safepoint), debug
 modes of gcstoptheworld, and that a goroutine is suspended when its own stack's turn comes, by who scans
-it: here all are that run when the last stack is scanned, and the lowest worker's P gets them.
+it: here all are that run when the last stack is scanned, and the lowest worker's P gets them, or that of the lowest assist.
 """
 
 from __future__ import annotations
@@ -144,8 +144,10 @@ class Collector:
         stages = self.world.heap.arrays["goroutines"]["stage"]
         assisting = [p for p in running if stages[p.fields["g"]] == ASSISTING]
         scanner = self.workers.lowest() or (assisting[0] if assisting else None)
+        if scanner is None:
+            return
         for p in running:
-            if p not in assisting and scanner is not None:
+            if p not in assisting:
                 p.suspend(scanner)
 
     def _has_buffers(self, p: Proc) -> bool:

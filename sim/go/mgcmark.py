@@ -28,7 +28,7 @@ program's, and .data alone where that is larger. Who runs when stacks are scanne
 (mgc.py); here at the end of all of them.
 
 Left out: which object is found when otherwise (Green Tea's batches and a list that cannot be shared are in the prices),
-that the write barrier marks what it notes, specials and finalizers themselves, and that go1.14 made its shards of 512 swept spans each. Nor
+that the write barrier marks what it notes (setting those mark bits is in its price, and in that of marking), specials and finalizers themselves, and that go1.14 made its shards of 512 swept spans each. Nor
 is there a worker that finds nothing while who opened the heap (an array that all else hangs on) has what it found in
 its own buffers: it leaves, its P sleeps, and assists do the rest of the cycle's marking. With one goroutine on two Ps
 and 1 MB live that was so in 73 of 391 cycles of go1.19 (39 % of all time in assists) and 193 of 471 of go1.27 (81 %).

@@ -7,7 +7,9 @@ marks meanwhile is the stock's matter (mgcmark.py); here it only holds its P:
 - *fractional*: until it has had more than 1.2 times its share of the P's time since marking began.
 - *idle*: until a goroutine waits in its P's queue or the global one.
 
-The last two look up after each root job, here of mean length, and every 100,000 units of the heap's scan work. Everyone
+The last two look up after each root job, here of mean length, and every 100,000 units of the heap's scan work; and when a
+goroutine that they suspended to scan its stack is runnable again (`MarkWorkers.give`). A worker begins a time slice, whose rest
+such a goroutine inherits. Everyone
 leaves at once for a stop of the world. When nothing is left to mark the worker on the lowest P ends the cycle.
 
 Left out: enlistWorker's preempting of a running P (a P meets a dedicated worker at its next turn, at the latest after
@@ -52,7 +54,7 @@ class MarkWorkers:
         self.world = world
         self.marking = False
         self.active: dict[int, Proc] = {}
-        self._looks: dict[int, Look] = {}  # of each of them
+        self._looks: dict[int, Look] = {}  # of those that look up, as long as they are on their Ps
         self._waiting: dict[int, simpy.Event] = {}  # what each of them waits for
         self._marked = False  # nothing is left to mark in this cycle
         self.unfinished = False  # and nobody was there to end it
@@ -101,6 +103,7 @@ class MarkWorkers:
             gccontroller.start_event(header, p.index, IDLE_MARK_WORK, begun)
         self._join(p, mode)
         yield from self._hold(p, mode, begun)
+        self._looks.pop(p.index, None)
         self._leave(p)
         gcwork.stop_worker(header, mode, world.now - begun)
         if mode == IDLE:
@@ -128,8 +131,9 @@ class MarkWorkers:
     def _hold(self, p: Proc, mode: int, begun: int) -> Step:
         """Process step: keep the P until the worker leaves it. Its CPU it shares with other threads."""
         sched, fields = self.world.sched, self.world.heap.fields
-        self._looks[p.index] = look = Look(p.slice_end)
+        look = Look(p.slice_end)
         if mode != DEDICATED:
+            self._looks[p.index] = look
             self._looks_up(look)
         while not self.world.gc.finishing:
             yield from self._wait(p, look.at)
@@ -197,13 +201,19 @@ class MarkWorkers:
     def give(self, p: Proc, g: Goroutine) -> None:
         """Who marks on a P has scanned the stack of a goroutine that it suspended: the goroutine is next there. (resumeG)
 
-        Scanning it was a root job, after which a worker looks up, if it ever does.
+        Scanning it was a root job, after which a worker looks up, if it ever does. Here it may have left by then, and its
+        P be idle.
         """
+        if p.wakeup is not None:
+            self.world.sched.ready_global(g)
+            return
         self.world.sched.ready_on(p, g, True)
+        look = self._looks.get(p.index)
+        if look is None:
+            return
+        look.at, look.due = self.world.now, 0
         called = self._waiting.get(p.index)
-        if called is not None and not called.triggered and p.kind != OF_WORKER[DEDICATED]:
-            look = self._looks[p.index]
-            look.at, look.due = self.world.now, 0
+        if called is not None and not called.triggered:
             wake(self.world.env, called, p.order)
 
     def hurry(self) -> None:

@@ -228,8 +228,12 @@ class Proc:
     def begin_slice(self) -> None:
         """A turn that does not inherit its time slice: sysmon notes it at its next look, and ends it at the one after. (retake)"""
         self.tick += 1
+        self.slice_end = self._look_of_sysmon(2)
+
+    def _look_of_sysmon(self, n: int) -> int:
+        """When sysmon looks at all Ps the n-th time from now on, picoseconds."""
         period = TIME_SLICE + TIMER_SLACK + self.world.prices.lock.wake_latency_10ms
-        self.slice_end = (self.world.now // period + 2) * period
+        return (self.world.now // period + n) * period
 
     def _find(self) -> Step:
         """Process step: a goroutine to run, going idle until there is one. (findRunnable)"""
@@ -357,6 +361,8 @@ class Proc:
         sched = self.world.sched
         g.p = self
         self.scanner = None
+        if self.slice_end <= self.world.now:
+            self.slice_end = self._look_of_sysmon(1)  # who inherits a slice that is over is preempted when sysmon looks again
         self.fields["slice_end"] = self.slice_end
         self.fields["g"] = g.id
         if g.frames:

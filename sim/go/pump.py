@@ -345,6 +345,8 @@ def run_ops(h: Any, p: Any, g: Any, start: Any, lag: Any) -> Any:
     limit = h[0].max_run_ahead
     logging = h[0].log_len > 1
     pos = g.pos
+    if g.noted > 0:
+        lag += pay_barrier(h, p, g)  # of an allocation that ended elsewhere
     while pos < g.nops:
         op = ops[pos]
         if op.kind == ALLOC:

@@ -142,3 +142,4 @@ def drop_all(h: Any, goroutine: Any, base: Any, n: Any) -> None:
         h[0].bg_scan_credit += credit
         h[0].returned_scan_work += credit
     g.assist_bytes = 0
+    g.noted = 0

@@ -187,10 +187,14 @@ class Sched(Stopping):
         time, p = self._last_running
         return p if time == self.world.now else None
 
+    def _queued(self, g: Goroutine, marking: bool = False) -> None:
+        """A goroutine is runnable from now on; ``marking``: on the queue of a P that marks."""
+        g.queued = self.world.now
+        g.queued_marking = marking
+
     def ready(self, g: Goroutine) -> None:
         """A goroutine is runnable: runnext of the P that readied it, else of an idle P, else the global queue. (ready)"""
-        g.queued = self.world.now
-        g.queued_marking = False
+        self._queued(g)
         p = self.running()
         if p is not None:
             p.put(g, True)
@@ -200,16 +204,14 @@ class Sched(Stopping):
 
     def ready_global(self, g: Goroutine, by: Proc | None = None) -> None:
         """A goroutine goes to the end of the global queue; ``by``: the P it was taken off. (goschedImpl, injectglist)"""
-        g.queued = self.world.now
-        g.queued_marking = False
+        self._queued(g)
         self.queue.append(g)
         if by is None or self.world.heap.facts.gosched_wakes:
             self.wake_p(by)
 
     def ready_on(self, p: Proc, g: Goroutine, to_next: bool = False) -> None:
         """A goroutine is runnable, at the end of the queue of a P that marks, or next on it."""
-        g.queued = self.world.now
-        g.queued_marking = True
+        self._queued(g, marking=True)
         p.put(g, to_next)
         self.wake_p()
 
@@ -218,8 +220,7 @@ class Sched(Stopping):
         if not self.keeps_stopped:
             self.ready_global(g, p)
             return
-        g.queued = self.world.now
-        g.queued_marking = False
+        self._queued(g)
         p.put(g, True)
 
     def wake_p(self, by: Proc | None = None) -> None:

@@ -138,7 +138,7 @@ def test_collecting_scenarios_have_several_cycles_and_their_figures(monkeypatch,
     least, most = ((spent + n * sum(pauses) / 1e12) / whole for n in (1, int(world.heap.fields.nprocs)))
     assert 0.95 * least <= metrics["/sim/gc/cpu:share"] <= 1.05 * most
     assert 0 <= metrics["/sim/gc/assists:share"] < metrics["/sim/gc/cpu:share"] < 1
-    assert {"assist", "flush_span", "mark_stack", "mark_specials"} <= set(result.assumed)
+    assert {"assist", "flush_span", "mark_stack", "mark_specials", "write_barrier", "globals"} <= set(result.assumed)
 
 
 @pytest.mark.skipif(PLAIN, reason="100,000 mallocs and more")
@@ -168,7 +168,7 @@ def test_gauges_of_the_heap_agree_with_each_other():
 
 def test_without_a_collector_nothing_of_it_is_paid_or_assumed():
     result = run(small("batch-worker", "gogc=off"))
-    assert not {"assist", "flush_span", "mark_stack", "mark_specials"} & set(result.assumed)
+    assert not {"assist", "flush_span", "mark_stack", "mark_specials", "write_barrier", "globals"} & set(result.assumed)
     assert result.metrics["/gc/cycles/total:gc-cycles"] == result.metrics["/sim/gc/cpu:share"] == 0
     assert result.metrics["/sim/heap/peak:bytes"] >= result.metrics["/sim/live:bytes"]
     goals = [row[result.series.columns.index("heap_goal")] for row in result.series.rows]

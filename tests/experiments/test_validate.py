@@ -165,7 +165,7 @@ def test_the_simulation_has_the_real_programs_globals(built, tmp_path, monkeypat
     assert [one.globals_bytes for one in simulated] == [nbytes]
     assert answer["globals"] == {"bytes": nbytes, "of": "program" if readable else "scenario"}
     if readable:
-        assert told["metrics"].get("/gc/scan/globals:bytes", nbytes) == nbytes
+        assert go.minor < (1, 21) or told["metrics"]["/gc/scan/globals:bytes"] == nbytes
     else:
         assert "as in the scenario" in next(line for line in validate_page._notes(answer) if "lobals" in line)
 

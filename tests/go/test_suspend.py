@@ -57,8 +57,8 @@ def world_of(version, globals_bytes, per_byte, nprocs=2):
     return World(version, nprocs, replace(prices, mark=mark, steps=steps), 1, gogc=-1, globals_bytes=globals_bytes)
 
 
-def computes(g):
-    yield g.compute(9 * MS)
+def computes(g, time=9 * MS):
+    yield g.compute(time)
 
 
 def collects_beside(world):
@@ -147,20 +147,39 @@ def test_who_has_scanned_a_goroutine_on_an_idle_p_leaves_it_then(version, runs, 
 
 
 def test_a_slice_goes_on_when_its_goroutine_was_suspended(monkeypatch):
-    """Here the goroutine itself inherits it again, which is next on its P: it is not preempted as by sysmon."""
+    """Here the goroutine itself inherits it again, which is next on its P: sysmon ends it when it would have ended."""
     preempted = []
     ready = Sched.ready_global
-    monkeypatch.setattr(Sched, "ready_global", lambda self, g, by=None: (preempted.append(g.label), ready(self, g, by)))
+    monkeypatch.setattr(
+        Sched, "ready_global", lambda self, g, by=None: (preempted.append((g.label, self.world.now)), ready(self, g, by))
+    )
     world = world_of("go1.19", 0, 0, nprocs=1)
     (p,) = world.sched.procs
-    done = world.go(computes)
+    world.go(computes, 30 * MS)
+    world.go(computes, 1 * MS)  # for which the first is preempted when its slice is over
+    world.run(until=12 * MS)
+    first = p.slice_end
+    assert not preempted and 15 * MS < first < 25 * MS
+    p.suspend(p)
+    world.sched.driver.rearm()
+    world.run(until=13 * MS)
+    assert p.scanner is None, "it left and came back"
+    world.run(until=first + 1)
+    assert preempted == [("computes", first)]
+
+
+def test_who_inherits_a_slice_that_is_over_runs_until_sysmon_looks_again():
+    """retake preempts whoever it sees in a slice that is over, at each look, ten milliseconds apart."""
+    world = world_of("go1.19", 0, 0, nprocs=1)
+    (p,) = world.sched.procs
+    world.go(computes, 30 * MS)
     world.run(until=2 * MS)
+    p.slice_end = 1 * MS
     p.suspend(p)
     world.sched.driver.rearm()
     world.run(until=3 * MS)
-    assert p.scanner is None, "it left and came back"
-    world.run(until=done)
-    assert not preempted
+    assert p.scanner is None and 9 * MS < p.slice_end < 12 * MS
+    assert int(p.fields["slice_end"]) == p.slice_end
 
 
 def test_a_worker_looks_up_when_it_has_scanned_so_much_of_the_heap(runs):

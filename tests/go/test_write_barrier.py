@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sim.costs import Price
 from sim.go.params import VERSIONS
+from sim.go.state import FRESH
 from sim.go.world import World
-from sim.ops import ALLOC, COMPUTE, DEAD, NO_OBJ, NOSCAN, OP, SHARED
+from sim.ops import ALLOC, COMPUTE, DEAD, NEEDZERO, NO_OBJ, NOSCAN, OP, SHARED
 from sim.units import KIB, NS, US
 from tests.go.prices import made_up_prices
 
@@ -28,7 +30,8 @@ WRITES = [
 
 def a_world(note=NOTE, **options):
     prices = made_up_prices()
-    heaps = [replace(heap, write_barrier=note) for heap in prices.heaps]
+    apart = (Price(3 * US),) * 136
+    heaps = [replace(heap, write_barrier=note, refill_fresh=apart) for heap in prices.heaps]
     facts = replace(VERSIONS["go1.27"], gc_assists=False)
     return World(facts, 1, replace(prices, heaps=heaps), 1, gogc=-1, **options)
 
@@ -60,6 +63,32 @@ def test_nothing_is_noted_unless_the_collector_marks():
 
 def test_a_program_whose_times_have_barriers_in_them_pays_none():
     assert computed(a_world(write_barriers=False)) == 0
+
+
+@pytest.mark.parametrize("then", [0, 100 * US])
+def test_barriers_of_an_allocation_that_is_cleared_apart_are_paid_with_it(then):
+    """By whoever runs there then, if it is the last of a batch."""
+    world = a_world()
+    world.heap.fields.gc_blacken_enabled = 1
+    ops = np.zeros(2 if then else 1, OP)
+    ops["kind"], ops["arg"], ops["flags"] = COMPUTE, then, NEEDZERO | NOSCAN
+    ops[0]["kind"], ops[0]["arg"] = ALLOC, 640 * KIB
+    world.run(until=world.go(lambda g: (yield g.run(ops, 1))))
+    assert world.sched.procs[0].times()["compute"] == NOTE + then
+    assert not world.heap.arrays["goroutines"]["noted"].any()
+
+
+def test_a_barrier_is_no_work_between_two_mallocs():
+    """In a loop that does nothing but malloc, a refill with a fresh span takes what it does in such a loop."""
+
+    def fresh_alone(note, between=0):
+        world = a_world(note)
+        world.heap.fields.gc_blacken_enabled = 1
+        ops = np.array([(ALLOC, NOSCAN, 0, 1024, 0), (COMPUTE, 0, 0, between, 0)] * 100, OP)
+        world.run(until=world.go(lambda g: (yield g.run(ops, 1))))
+        return int(world.heap.arrays["cause_time"][FRESH])
+
+    assert fresh_alone(0) == fresh_alone(NOTE) != fresh_alone(0, NOTE)
 
 
 @pytest.mark.parametrize("run_ahead", [False, True])

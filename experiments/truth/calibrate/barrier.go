@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	writes  = 256 // variables between two looks at the clock: what they held and hold fills the barrier's buffer once
+	writes = 256 // of variables between two looks at the clock: they fill the barrier's buffer once or twice
 	chunks = 4096
 )
 
@@ -35,7 +35,7 @@ func barrier() {
 	draw := uint64(1)
 	for took[0].n < chunks || took[1].n < chunks {
 		for i := range fresh {
-			fresh[i] = &node{next: variables[i]}
+			fresh[i] = new(node) // no write of a pointer to the heap
 		}
 		marking := writeBarrier & 1
 		begin := tsc.Now()
