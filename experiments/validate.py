@@ -16,7 +16,7 @@ scenario's: that is a fact of the program.
 
 Left out of the model, and so part of the errors: what else runs on the machine (its interruptions are
 measured alongside), caches of the CPU that the program's own objects push the allocator's data out of, and what a Go
-program holds before its main begins (some 0.2 MB, of which 45 KiB are scanned in each cycle: with 1 MB live, a twelfth
+program holds before its main begins (some 0.2 MB, of which 45 to 84 KiB are scanned in each cycle: with 1 MB live, up to a tenth
 of the scan work). A peak is the highest of all cycles: one that is cut short by luck of the scheduler decides it, on
 either side. Left out of the comparison: resident memory, and time in the system.
 """
