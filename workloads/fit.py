@@ -116,7 +116,7 @@ def shared_out(total: float, wanted: Mapping[int, float], most: Mapping[int, flo
     open_keys = {key: wanted[key] for key in keys}
     while open_keys:
         share = sum(open_keys.values())
-        full = [key for key, one in open_keys.items() if one * left >= most[key] * share] if share > 0 else []
+        full = [key for key, one in open_keys.items() if one / share * left >= most[key]] if share > 0 else []
         if not full:
             break
         for key in full:

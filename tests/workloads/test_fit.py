@@ -5,7 +5,7 @@ from math import exp, inf
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sim.go.params import VERSIONS
@@ -104,6 +104,7 @@ def test_what_the_rate_cannot_make_is_not_asked_for():
     assert sum(one.rate for one in found) <= 60 * MB * (1 + 1e-9)
 
 
+@example([(0.0, 5e-220), (1e-139, 2.0)], 0.0)  # whose products are no numbers
 @given(
     st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), min_size=1, max_size=8).filter(
         lambda p: sum(m for _, m in p) > 1
