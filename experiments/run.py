@@ -290,7 +290,7 @@ def _assumed(scenario: Scenario, world: World) -> dict[str, str]:
         never.add("profile_sample")
     if not scenario.assists:
         never.add("assist")
-    if isinstance(scenario.workload, Recorded):
+    if not world.write_barriers:
         never.add("write_barrier")
     if not world.gc.started:
         never |= _COLLECTING

@@ -141,20 +141,20 @@ class Collector:
         Not who assists, whose stack is scanned as it is, and who scans others if no worker does.
         """
         running = [p for p in self.world.sched.procs if p.kind == PUMPED]
-        stages = self.world.heap.arrays["goroutines"]["stage"]
-        assisting = [p for p in running if stages[p.fields["g"]] == ASSISTING]
-        scanner = self.workers.lowest() or (assisting[0] if assisting else None)
+        scanner = self.workers.lowest() or next(filter(self._assists, running), None)
         if scanner is None:
             return
         for p in running:
-            if p not in assisting:
+            if not self._assists(p):
                 p.suspend(scanner)
+
+    def _assists(self, p: Proc) -> bool:
+        """Whether the goroutine that a P runs marks to pay its debt."""
+        return bool(self.world.heap.arrays["goroutines"][p.fields["g"]]["stage"] == ASSISTING)
 
     def _has_buffers(self, p: Proc) -> bool:
         """Whether a P that runs a goroutine has work from an assist in this cycle; who still assists has used it up."""
-        if p.kind != PUMPED or p.fields["assist_time"] == self._assisted[p.index]:
-            return False
-        return bool(self.world.heap.arrays["goroutines"][p.fields["g"]]["stage"] != ASSISTING)
+        return p.kind == PUMPED and p.fields["assist_time"] != self._assisted[p.index] and not self._assists(p)
 
     def park(self, g: Goroutine) -> None:
         """A goroutine's assist waits for credit. (gcParkAssist)"""

@@ -7,10 +7,10 @@ marks meanwhile is the stock's matter (mgcmark.py); here it only holds its P:
 - *fractional*: until it has had more than 1.2 times its share of the P's time since marking began.
 - *idle*: until a goroutine waits in its P's queue or the global one.
 
-The last two look up after each root job, here of mean length, and every 100,000 units of the heap's scan work; and when a
-goroutine that they suspended to scan its stack is runnable again (`MarkWorkers.give`). A worker begins a time slice, whose rest
-such a goroutine inherits. Everyone
-leaves at once for a stop of the world. When nothing is left to mark the worker on the lowest P ends the cycle.
+The last two look up after each root job, here of mean length, and every 100,000 units of the heap's scan work; and when
+a goroutine that they suspended to scan its stack is runnable again (`MarkWorkers.give`). A worker begins a time slice,
+whose rest such a goroutine inherits. Everyone leaves at once for a stop of the world. When nothing is left to mark the
+worker on the lowest P ends the cycle.
 
 Left out: enlistWorker's preempting of a running P (a P meets a dedicated worker at its next turn, at the latest after
 its slice), and that a worker is woken by name.
@@ -43,7 +43,7 @@ class Look:
     """When a worker looks up next, picoseconds, and from how much of the heap scanned by each (`heap_each`) on it asks itself
     whether to leave; 0: at its next look, whatever it scanned."""
 
-    at: int = NEVER
+    at: int
     due: int = 0
 
 

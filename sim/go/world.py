@@ -72,6 +72,7 @@ from sim.units import US, throw
 MAX_RUN_AHEAD = 1 * US
 FEWEST_MALLOCS = 1000  # between two collections, by which who allocates is judged
 _L = TypeVar("_L", bound=TimedLock)
+_Between = tuple[HeapPrices, HeapPrices, Fraction]  # two measured heaps that one lies between, and where
 # a refill may take mheap.lock with none of mcentral's held; a stack pool takes it inside its own (lockrank.go)
 _SCHED_RANK, _CENTRAL_RANK, _POOL_RANK, _HEAP_RANK = 5, 10, 15, 20
 _PLACED = PRICE_STEPS - PRICE_PARTIAL  # rows of prices that change with the heap
@@ -102,10 +103,20 @@ def install_prices(heap: Heap, prices: Prices) -> None:
     fields.stack_copy_small, fields.stack_copy_middle, fields.stack_copy_large = prices.stack_copy
 
 
+def _values(price: Price) -> Any:
+    """The equally likely values of a price."""
+    return np.full(CELLS, price.mean) if price.cells is None else np.array(price.cells)
+
+
 def _cells(low: Price, high: Price, at: Fraction) -> Any:
     """The equally likely values of a price between two, quantile by quantile."""
-    left, right = (np.full(CELLS, one.mean) if one.cells is None else np.array(one.cells) for one in (low, high))
-    return between(left, right, at)
+    return between(_values(low), _values(high), at)
+
+
+def _blended(heaps: Sequence[_Between], small: Fraction, of: Callable[[HeapPrices], Any]) -> Any:
+    """Something of the prices of heaps: between two measured ones, and then between objects of all sizes and small ones."""
+    all_sizes, small_ones = (between(of(low), of(high), at) for low, high, at in heaps)
+    return between(all_sizes, small_ones, small)
 
 
 def _count_allocating(made: Sequence[int]) -> int:
@@ -181,7 +192,7 @@ class World:
             for heaps in (prices.heaps, prices.small_heaps or prices.heaps)
         )
         self._mean_sizes = prices.mean_sizes
-        self._write_barriers = write_barriers
+        self.write_barriers = write_barriers
         self._bytes = 0  # allocated, then
         self._small = Fraction(0)  # how near objects were to small ones only, between the last two times
         self._allocated = np.zeros(gomaxprocs, np.int64)  # mallocs by P, when the heap was priced last
@@ -262,14 +273,13 @@ class World:
             if self._mean_sizes[1]:
                 self._small = smallness(self._mean_sizes, allocated // mallocs)
 
-    def _price_hits(self, heaps: Sequence[tuple[HeapPrices, HeapPrices, Fraction]]) -> None:
-        """What hits cost in the mean by span class, between two measured heaps, and between objects of all sizes and small ones."""
-        found = []
-        for low, high, at in heaps:
-            one, other = (np.array([price.mean for row in heap.hits() + heap.hits_marking() for price in row]) for heap in (low, high))
-            found.append(between(one, other, at))
-        means = between(found[0], found[1], self._small)
-        arrays = self.heap.arrays
+    def _price_hits(self, heaps: Sequence[_Between]) -> None:
+        """What hits cost in the mean by span class, those of each kind after those of the one before."""
+
+        def means_of(heap: HeapPrices) -> Any:
+            return np.array([price.mean for row in heap.hits() + heap.hits_marking() for price in row])
+
+        means, arrays = _blended(heaps, self._small, means_of), self.heap.arrays
         arrays["hit_price"][:] = means[: len(arrays["hit_price"])]
         arrays["marking_price"][:] = means[len(arrays["hit_price"]) :]
 
@@ -283,23 +293,22 @@ class World:
             for spc, (one, other) in enumerate(zip(*ends, strict=True)):
                 self._price_row(first + spc, between(one.mean, other.mean, at), _cells(one, other, at))
         self._price_sweeps(low, high, at)
-        if self._write_barriers:
+        if self.write_barriers:
             self.heap.fields.write_barrier = between(low.write_barrier, high.write_barrier, at)
         if low.stopped is not None and high.stopped is not None:
             for step in ("stw_sweep_term", "stw_mark_term"):
                 self.step_means[step] = between(low.stopped, high.stopped, at)
 
-    def _price_fresh(self, heaps: Sequence[tuple[HeapPrices, HeapPrices, Fraction]]) -> None:
-        """What refills with fresh spans cost beside other work, between objects of all sizes and small ones too."""
+    def _price_fresh(self, heaps: Sequence[_Between]) -> None:
+        """What refills with fresh spans cost beside other work."""
+
+        def fresh(heap: HeapPrices) -> Sequence[Price]:
+            return heap.refill_fresh or self._refill_fresh
+
+        means = _blended(heaps, self._small, lambda heap: np.array([price.mean for price in fresh(heap)]))
+        cells = _blended(heaps, self._small, lambda heap: np.array([_values(price) for price in fresh(heap)]))
         for spc in range(NUM_SPAN_CLASSES):
-            means, cells = [], []
-            for low, high, at in heaps:
-                one, other = ((heap.refill_fresh or self._refill_fresh)[spc] for heap in (low, high))
-                means.append(between(one.mean, other.mean, at))
-                cells.append(_cells(one, other, at))
-            self._price_row(
-                PRICE_FRESH_APART + spc, between(means[0], means[1], self._small), between(cells[0], cells[1], self._small)
-            )
+            self._price_row(PRICE_FRESH_APART + spc, means[spc], cells[spc])
 
     def _price_row(self, row: int, mean: int, cells: Any) -> None:
         """A price that changes with the heap takes these values."""
@@ -319,11 +328,7 @@ class World:
     def hit_cells(self, kind: int, spc: int) -> Any:
         """Equally likely values of hits of a kind, HIT_APART or a later one, as they are priced now."""
         heaps, small, _ = self._placed
-        found = []
-        for low, high, at in heaps:
-            one, other = ((heap.hits() + heap.hits_marking())[kind - HIT_APART][spc] for heap in (low, high))
-            found.append(_cells(one, other, at))
-        return between(found[0], found[1], small)
+        return _blended(heaps, small, lambda heap: _values((heap.hits() + heap.hits_marking())[kind - HIT_APART][spc]))
 
     def _price_marking(self, shuffled: MarkPrices, ordered: MarkPrices) -> None:
         """What marking costs by span class: of all in the mean, and of what is found in the order of its allocation."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments import bench, cli
-from experiments.toolchain import NoGo, command, program, toolchain
+from experiments.toolchain import NoGo, command, program
 from sim.jit import PLAIN
 from sim.ops import ALLOC, DEAD
 from workloads.mixes import TEN_SIZES, ten_sizes
@@ -169,12 +169,8 @@ def test_other_output_is_refused(text):
 
 
 @pytest.mark.slow
-def test_real_program():
+def test_real_program(go):
     """Where a go is found, the program builds, and says what it did."""
-    try:
-        go = toolchain()
-    except NoGo:
-        pytest.skip("no go")
     with program(go, "bench") as built:
         text = command([built, "-procs=8", "-mallocs=100003"])
         assert json.loads(text)["mallocs"] == 100_003

@@ -28,7 +28,7 @@ from experiments.cli_measure import calibrate
 from experiments.errors import InputError
 from experiments.machine import derive, slots
 from experiments.machine_file import ASSUMABLE, LOCK_STEPS, OPTIONAL, SELDOM, TABLES, parse_machine, read_machine
-from experiments.toolchain import NoGo, Toolchain, toolchain, toolchains
+from experiments.toolchain import NoGo, toolchains
 from sim.go.params import VERSIONS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -526,14 +526,6 @@ def test_the_file_is_kept_and_told_in_short(tmp_path, monkeypatch, text, machine
 
 
 # --- the programs for real -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def go() -> Toolchain:
-    try:
-        return toolchain()
-    except NoGo as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.slow

@@ -10,7 +10,6 @@ from experiments import calibrate as work
 from experiments.calibrate_globals import TABLE_BYTES, globals_file
 from experiments.calibrate_plan import FULL, WITH_GLOBALS, runs
 from experiments.program_globals import globals_of
-from experiments.toolchain import NoGo, toolchain
 
 # Counted in programs that print a line: bytes of .data and .bss, words of them that are pointers, those that lead into the
 # binary, and groups of 64 bytes without a pointer.
@@ -43,12 +42,8 @@ def test_without_there_are_none():
     assert "var table [0]struct {\n}" in globals_file(None) and words_of(globals_file(None)) == []
 
 
-def test_of_two_programs_one_has_them():
+def test_of_two_programs_one_has_them(go):
     """Real ones: the linker gives one so many bytes more, and a collection takes longer there."""
-    try:
-        go = toolchain()
-    except NoGo as error:
-        pytest.skip(str(error))
     found, nbytes = {}, {}
     with work.built_with(go) as built:
         for run in (run for run in runs(FULL, 1) if run.tables == ("globals",)):

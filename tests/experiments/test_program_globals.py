@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from experiments.program_globals import globals_of
-from experiments.toolchain import NoGo, command, toolchain
+from experiments.toolchain import command
 
 PROGRAM = """package main
 
@@ -25,12 +25,8 @@ func main() {
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory, go):
     """A program with 2 MiB of pointers and 2 MiB of numbers, and its toolchain."""
-    try:
-        go = toolchain()
-    except NoGo as error:
-        pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("program")
     (folder / "main.go").write_text(PROGRAM)
     command([go.path, "build", "-o", folder / "main", folder / "main.go"], folder)

@@ -12,7 +12,7 @@ from experiments import validate, validate_page
 from experiments.cli_validate import validate as command
 from experiments.errors import InputError
 from experiments.program_globals import globals_of
-from experiments.toolchain import NoGo, toolchain
+from experiments.toolchain import NoGo
 from experiments.validate_figures import Line, Row, Seen, compare, directions, figures, read_cycles, totals
 from experiments.validate_host import drift
 from experiments.validate_memory import measure_withheld
@@ -132,12 +132,8 @@ def by_kind(counts, kinds, tables):
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(tmp_path_factory, go):
     """The program, with the types of all three scenarios."""
-    try:
-        go = toolchain()
-    except NoGo as error:
-        pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("scenarios")
     mixes = [scenario(folder, text).workload.mix for text in (WORKERS, SERVICE, TREES)]
     kinds = kinds_of(mixes)

@@ -18,7 +18,7 @@ from experiments.calibrate_host import LIMITS
 from experiments.calibrate_plan import Run
 from experiments.calibrate_tables import MACHINE, Measurements
 from experiments.machine_file import parse_machine, read_machine
-from experiments.toolchain import NoGo, toolchain
+from experiments.toolchain import NoGo
 from experiments.validate import summed
 from experiments.validate_host import as_calibrated, drift, loops, probe, speeds, statement
 
@@ -199,12 +199,8 @@ def test_errors_where_the_host_was_as_calibrated_are_told_beside_all():
 # For real
 
 
-def test_the_loops_run_on_a_real_toolchain():
+def test_the_loops_run_on_a_real_toolchain(go):
     """How fast this host is relative to another's calibration is anybody's guess, but not by a factor of a thousand."""
-    try:
-        go = toolchain()
-    except NoGo as error:
-        pytest.skip(str(error))
     wanted = loops(read_machine("xeon-2core"), go.model, 1, "array")
     with built_with(go) as built:
         found = probe(built, wanted)

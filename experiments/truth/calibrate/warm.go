@@ -166,45 +166,55 @@ func mixed() {
 	}
 	tellSwept("swept"+ending, mixers, procs, often)
 	for k, o := range kinds {
-		var refills, fresh, unswept sample
-		var hits [len(sinceLast)]sample
-		var marking [len(place)]sample
 		alive := 0
 		for _, m := range mixers {
-			for i := range hits {
-				hits[i].merge(&m.mixes[k].hits[i])
-			}
-			for i := range marking {
-				marking[i].merge(&m.mixes[k].marking[i])
-			}
-			refills.merge(&m.mixes[k].refills)
-			fresh.merge(&m.mixes[k].fresh)
-			unswept.merge(&m.mixes[k].unswept)
 			for i, p := range m.alive {
 				if p != nil && int(m.aliveOf[i]) == k {
 					alive++
 				}
 			}
 		}
-		tell := func(name string, calls *sample, key ...any) {
-			if calls.n >= fewest {
-				row(name+ending, append([]any{o.size, o.kind, *mib, procs}, key...), undisturbed(calls, often))
-			}
+		calls := gathered(mixers, k)
+		tell := func(name string, calls *sample, key ...any) { tellCalls(name+ending, o, calls, often, key...) }
+		for i := range calls.hits {
+			tell("hit_after", &calls.hits[i], sinceLast[i])
 		}
-		for i := range hits {
-			tell("hit_after", &hits[i], sinceLast[i])
+		for i := range calls.marking {
+			tell("hit_after", &calls.marking[i], place[i])
 		}
-		for i := range marking {
-			tell("hit_after", &marking[i], place[i])
-		}
-		tell("hit", merged(hits[:]))
-		tell("hit_marking", merged(marking[:]))
-		tell("refilled", &refills)
-		tell("refilled_fresh", &fresh)
-		tell("refilled_unswept", &unswept)
+		tell("hit", merged(calls.hits[:]))
+		tell("hit_marking", merged(calls.marking[:]))
+		tell("refilled", &calls.refills)
+		tell("refilled_fresh", &calls.fresh)
+		tell("refilled_unswept", &calls.unswept)
 		if !*alone {
 			row("alive", []any{o.size, o.kind, *mib, procs}, map[string]float64{"objects": float64(alive)})
 		}
+	}
+}
+
+// gathered are the calls of a type that all mixers counted, in what was the first one's.
+func gathered(mixers []*mixer, k int) *mix {
+	all := &mixers[0].mixes[k]
+	for _, m := range mixers[1:] {
+		one := &m.mixes[k]
+		for i := range all.hits {
+			all.hits[i].merge(&one.hits[i])
+		}
+		for i := range all.marking {
+			all.marking[i].merge(&one.marking[i])
+		}
+		all.refills.merge(&one.refills)
+		all.fresh.merge(&one.fresh)
+		all.unswept.merge(&one.unswept)
+	}
+	return all
+}
+
+// tellCalls prints a row of a table of calls, if there are enough to tell.
+func tellCalls(table string, o object, calls *sample, often float64, key ...any) {
+	if calls.n >= fewest {
+		row(table, append([]any{o.size, o.kind, *mib, runtime.GOMAXPROCS(0)}, key...), undisturbed(calls, often))
 	}
 }
 
@@ -321,37 +331,20 @@ func (m *mixer) keep(p unsafe.Pointer, kind uint8) {
 // tellHits prints what hits take: of -unison while the collector marks and of the next slot, of small types all, and their refills.
 func tellHits(kinds []object, mixers []*mixer, ending string, often float64) {
 	for k, o := range kinds {
-		tell := func(calls *sample, after string) {
-			if calls.n >= fewest {
-				row("hit_after"+ending, []any{o.size, o.kind, *mib, runtime.GOMAXPROCS(0), after}, undisturbed(calls, often))
-			}
-		}
-		var hits [len(sinceLast)]sample
-		var marking [len(place)]sample
-		var fresh sample
-		for _, m := range mixers {
-			fresh.merge(&m.mixes[k].fresh)
-			for i := range hits {
-				hits[i].merge(&m.mixes[k].hits[i])
-			}
-			for i := range marking {
-				marking[i].merge(&m.mixes[k].marking[i])
-			}
-		}
+		calls := gathered(mixers, k)
+		tell := func(calls *sample, after string) { tellCalls("hit_after"+ending, o, calls, often, after) }
 		if *unison {
 			for i := range empty {
-				tell(&marking[i], empty[i])
+				tell(&calls.marking[i], empty[i])
 			}
 			continue
 		}
-		if fresh.n >= fewest {
-			row("refilled_fresh_small"+ending, []any{o.size, o.kind, *mib, runtime.GOMAXPROCS(0)}, undisturbed(&fresh, often))
+		tellCalls("refilled_fresh_small"+ending, o, &calls.fresh, often)
+		for i := range calls.hits {
+			tell(&calls.hits[i], "small, "+sinceLast[i])
 		}
-		for i := range hits {
-			tell(&hits[i], "small, "+sinceLast[i])
-		}
-		for i := range marking {
-			tell(&marking[i], "small, "+place[i])
+		for i := range calls.marking {
+			tell(&calls.marking[i], "small, "+place[i])
 		}
 	}
 }
