@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from experiments.progress import announce_compile, say
 if TYPE_CHECKING:
     from experiments.toolchain import Toolchain
     from experiments.validate_calibrate import Meanwhile
+    from experiments.validate_kept import Kept
+    from experiments.validate_workloads import Workload
 
 
 @click.command()
@@ -30,9 +33,11 @@ if TYPE_CHECKING:
 @click.option("--calibrate", metavar="FILE", help="Measure prices between the real runs, into a new machine file.")
 @click.option("--only", metavar="PATTERN", help="Only workloads whose names match, as in 'grid-50MB-*'.")
 @click.option("--repeat", type=click.IntRange(1, 100), default=3, show_default=True, help="Real runs of each.")
+@click.option("--keep", metavar="FILE.json.xz", help="Keep what the real runs show in a file.")
+@click.option("--kept", metavar="FILE.json.xz", help="Compare with real runs that were kept, in place of new ones.")
 @click.option("--explain", is_flag=True, help="Show too which paths the tails of malloc come from.")
 @click.option("-o", "--output", metavar="FILE.md", help="Write a page, and all its figures as JSON beside it.")
-@click.option("--force", is_flag=True, help="Replace FILE.md, its JSON and the machine file if they exist.")
+@click.option("--force", is_flag=True, help="Replace files that are to be written if they exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def validate(
     gos: tuple[str, ...],
@@ -40,6 +45,8 @@ def validate(
     calibrate: str | None,
     only: str | None,
     repeat: int,
+    keep: str | None,
+    kept: str | None,
     explain: bool,
     output: str | None,
     force: bool,
@@ -55,40 +62,86 @@ def validate(
     same one, between the real runs (ten minutes more):
 
     \b
-        allocsim validate --calibrate now.toml -o now.md
+        allocsim validate --calibrate now.toml --keep now.json.xz -o now.md
+
+    What the real runs showed can be kept, and compared with other prices or another model in some minutes, without any go:
+
+    \b
+        allocsim validate --kept now.json.xz --machine now.toml -o again.md
     """
     from experiments import validate_page
+    from experiments.output import writable
+    from experiments.validate_kept import read_kept, write_kept
     from experiments.validate_workloads import chosen
 
     target = validate_page.target(output, force) if output is not None else None
-    toolchains, workloads = _toolchains(gos), chosen(only)
     if machine is not None and calibrate is not None:
         raise InputError("--machine and --calibrate: prices are read or measured; give one of them")
+    if kept is not None and (gos or calibrate is not None or keep is not None):
+        raise InputError("--kept: nothing is run; leave out --go, --calibrate and --keep")
+    workloads, options = chosen(only), _options(gos, kept, machine, calibrate, only, repeat)
+    keeping = writable(Path(keep), force) if keep is not None else None
     progress = _Progress()
-    if calibrate is None:
-        priced: str | Meanwhile | None = _machine(machine, [go.model for go in toolchains])
-    else:
-        priced = _meanwhile(calibrate, force, progress)
-    announce_compile()
-    from experiments.validate import validate as run
-
-    before, begun = os.getloadavg(), time.time()
     try:
-        answer = run(workloads, toolchains, priced, repeat, progress)
+        if kept is None:
+            toolchains = _toolchains(gos)
+            priced = _priced(machine, calibrate, force, [go.model for go in toolchains], progress)
+            found = _run(workloads, toolchains, priced, repeat, progress, options)
+        else:
+            found = read_kept(Path(kept), {one.name for one in workloads})
+            priced = _machine(machine, list({one.go.model for one in found.of_all()}))
+        if keeping is not None:
+            write_kept(keeping, found)
+        announce_compile()
+        answer = _compared(workloads, found, priced, progress)
     finally:
         progress.close()
-    answer["provenance"] = _provenance(before, begun, [go.version for go in toolchains])
     lines = [*validate_page.text(answer), *(["", *validate_page.explanation(answer)] if explain else [])]
     click.echo(json.dumps(answer, indent=1) if as_json else "\n".join(lines))
     if target is not None:
-        options = [
-            *("--go GO" for _ in gos),
-            f"--machine {machine}" if machine else "",
-            f"--calibrate {Path(calibrate).name}" if calibrate else "",
-            f"--only '{only}'" if only else "",
-        ]
-        command = " ".join(filter(None, [*options, f"--repeat {repeat}", f"-o {target.name}"]))
-        validate_page.store(target, answer, command)
+        validate_page.store(target, answer, " ".join([*options, f"-o {target.name}"]))
+
+
+def _options(
+    gos: Sequence[str], kept: str | None, machine: str | None, calibrate: str | None, only: str | None, repeat: int
+) -> list[str]:
+    """What the command was given, files without their folders."""
+    options = [
+        *("--go GO" for _ in gos),
+        f"--kept {Path(kept).name}" if kept else "",
+        f"--machine {Path(machine).name}" if machine else "",
+        f"--calibrate {Path(calibrate).name}" if calibrate else "",
+        f"--only '{only}'" if only else "",
+        "" if kept else f"--repeat {repeat}",
+    ]
+    return [one for one in options if one]
+
+
+def _run(
+    workloads: Sequence[Workload],
+    toolchains: Sequence[Toolchain],
+    priced: str | Meanwhile | None,
+    repeat: int,
+    progress: _Progress,
+    options: Sequence[str],
+) -> Kept:
+    """Real runs, with where, when and how they were made."""
+    from experiments.validate import run
+
+    before, begun = os.getloadavg(), time.time()
+    found = run(workloads, toolchains, priced, repeat, progress)
+    where = _provenance(before, begun, [go.version for go in toolchains])
+    return replace(found, command=" ".join(options), provenance=where)
+
+
+def _compared(
+    workloads: Sequence[Workload], found: Kept, priced: str | Meanwhile | None, progress: _Progress
+) -> dict[str, Any]:
+    """The simulation beside what real runs showed."""
+    from experiments.validate import simulated
+    from experiments.validate_calibrate import Meanwhile
+
+    return simulated(workloads, found, str(priced.path) if isinstance(priced, Meanwhile) else priced, progress)
 
 
 def _toolchains(gos: Sequence[str]) -> list[Toolchain]:
@@ -111,6 +164,13 @@ def _machine(name: str | None, versions: Sequence[str]) -> str | None:
     for version in versions:
         read_machine(name).measured(version)
     return str(Path(name).absolute()) if "/" in name or name.endswith(".toml") else name
+
+
+def _priced(
+    machine: str | None, calibrate: str | None, force: bool, versions: Sequence[str], progress: _Progress
+) -> str | Meanwhile | None:
+    """The machine file, or how one is to be measured."""
+    return _machine(machine, versions) if calibrate is None else _meanwhile(calibrate, force, progress)
 
 
 def _meanwhile(name: str, force: bool, progress: _Progress) -> Meanwhile:

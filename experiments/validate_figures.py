@@ -14,12 +14,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Any
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BeforeValidator, PlainSerializer
 
 from sim.metrics.gctrace import GcLine, parse_gctrace
 from sim.metrics.histogram import summarize
 
 MIB = 1 << 20
+Numbers = Annotated[Any, BeforeValidator(np.asarray), PlainSerializer(lambda array: array.tolist())]
+"""An array, which a file has as a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ def read_cycles(lines: Iterable[str]) -> list[SeenCycle]:
 class Row:
     """A histogram: counts by bucket, sum and maximum, picoseconds."""
 
-    counts: Any
+    counts: Numbers
     total: int
     maximum: int
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.toolchain import command
-from experiments.validate_figures import Row
+from experiments.validate_figures import Numbers, Row
 from experiments.validate_run import middle_and_tail
 from sim.metrics.histogram import bucket_of_int, bucket_top
 
@@ -49,7 +49,7 @@ class Writes:
     """Writes to pages, and by how much the long ones were longer than usual."""
 
     pages: int
-    long_ns: Any
+    long_ns: Numbers
 
     @property
     def share(self) -> float:

@@ -225,6 +225,7 @@ def page(answer: Mapping[str, Any], command: str) -> str:
             f"transparent huge pages {where['huge_pages']}, with {', '.join(where['toolchains'])}; "
             f"load average {where['load_before']} before, {where['load_after']} after."
         ),
+        *([f"Real runs were kept by `allocsim validate {answer['command']}`."] if "--kept" in command else []),
         "",
         f"**{statement(answer['drift'])}**",
         "",

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.run import Result, run
 from experiments.toolchain import NoGo, Toolchain, command, program
-from experiments.validate_figures import Row, Seen, read_cycles
+from experiments.validate_figures import Numbers, Row, Seen, read_cycles
 from experiments.validate_stream import Kind, Program, TableLoad, go_source
 from sim.metrics.histogram import BUCKETS, bucket_of_int, bucket_top, summarize
 from sim.units import NS, SEC
@@ -129,7 +129,7 @@ class Noise:
     """What interrupts a CPU that only reads the clock: gaps above a microsecond, of all CPUs together."""
 
     seconds: float
-    gaps_ns: Any
+    gaps_ns: Numbers
 
     @property
     def a_second(self) -> float:

@@ -193,6 +193,11 @@ class Program:
     by_kind: tuple[int, ...]
     requests: int = 0
 
+    def remove(self) -> None:
+        """Remove its files: they take up to a hundred megabytes."""
+        for file in self.files:
+            file.unlink()
+
 
 @dataclass(slots=True)
 class _Words:

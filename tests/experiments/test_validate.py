@@ -9,12 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from experiments import validate, validate_page
+from experiments.calibrate_tables import Measurements
 from experiments.cli_validate import validate as command
 from experiments.errors import InputError
 from experiments.program_globals import globals_of
 from experiments.toolchain import NoGo
 from experiments.validate_figures import Line, Row, Seen, compare, directions, figures, read_cycles, totals
 from experiments.validate_host import drift
+from experiments.validate_kept import Shown
 from experiments.validate_memory import measure_withheld
 from experiments.validate_run import Noise, interrupted, replayer, run_real, simulate, tails, together
 from experiments.validate_stream import check, go_source, kinds_of, preorder, write
@@ -141,6 +143,16 @@ def built(tmp_path_factory, go):
         yield program, kinds, go
 
 
+def shown(built, found, written):
+    """What a run of a scenario's program shows, and what it told."""
+    program, _, go = built
+    seen, told = run_real(program, found, written, True)
+    printed = Measurements()
+    printed.tables["go1.27", "hit"] = {(16, "noscan", 4, 1): {"p50": [9.75, 10.5]}}
+    noise, missing = Noise(1.0, np.array([1500.0, 2500.5])), measure_withheld(program, 300 * 4096, 0.01)
+    return Shown(go.version, globals_of(program), [(seen, seen, told)], [noise], [missing], [{"hits": printed}])
+
+
 @pytest.mark.skipif(PLAIN, reason="thousands of mallocs")
 @pytest.mark.parametrize("readable", [True, False])
 def test_the_simulation_has_the_real_programs_globals(built, tmp_path, monkeypatch, readable):
@@ -148,20 +160,17 @@ def test_the_simulation_has_the_real_programs_globals(built, tmp_path, monkeypat
     program, kinds, go = built
     found = scenario(tmp_path, WORKERS, [f"runtime.version={go.model}"])
     written, simulated = write(found, kinds, tmp_path), []
-    real = validate.Real(found, program, program)
-    seen, told = run_real(program, found, written, True)
-    real.runs, real.noise = [(seen, seen, told)], [Noise(1.0, np.zeros(0))]
-    real.withheld = [measure_withheld(program, 300 * 4096, 0.01)]
+    real = shown(built, found, written)
     monkeypatch.setattr(validate, "simulate", lambda scenario, written: simulated.append(scenario) or simulate(scenario, written))
     monkeypatch.setattr(validate, "speeds", lambda *given: [])
     if not readable:
-        monkeypatch.setattr(validate, "globals_of", lambda program: None)
-    answer = validate._compared(go, written, real)
+        real.globals_bytes = None
+    answer = validate._compared(found, written, real)
     nbytes = globals_of(program) if readable else 128 * 1024
     assert [one.globals_bytes for one in simulated] == [nbytes]
     assert answer["globals"] == {"bytes": nbytes, "of": "program" if readable else "scenario"}
     if readable:
-        assert go.minor < (1, 21) or told["metrics"]["/gc/scan/globals:bytes"] == nbytes
+        assert go.minor < (1, 21) or real.runs[0][2]["metrics"]["/gc/scan/globals:bytes"] == nbytes
     else:
         assert "as in the scenario" in next(line for line in validate_page._notes(answer) if "lobals" in line)
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from experiments import validate as work
 from experiments import validate_calibrate
+from experiments import validate_real as work
 from experiments.calibrate_plan import FULL
 from experiments.cli_validate import validate as command
 from experiments.errors import InputError
@@ -41,15 +41,15 @@ def log(monkeypatch):
 
 def test_the_first_repetition_comes_first_and_the_others_are_spread_over_the_runs(log, monkeypatch, tmp_path):
     def real(name):
-        one = SimpleNamespace(scenario=name, loops=lambda known: known, repeat=lambda written, wanted: log.append(wanted[0] + name))
-        return [one]
+        return [SimpleNamespace(scenario=name, repeat=lambda written, wanted: log.append(wanted[0] + name))]
 
-    monkeypatch.setattr(work, "write", lambda scenario, kinds, folder: SimpleNamespace(files=()))
+    monkeypatch.setattr(work, "loops_of", lambda scenario, known: known)
+    monkeypatch.setattr(work, "write", lambda scenario, kinds, folder: SimpleNamespace(remove=lambda: None))
     monkeypatch.setattr(validate_calibrate, "settle", lambda session: SimpleNamespace(busy=["others ran"], text="the file"))
     said = []
     meanwhile = Meanwhile(tmp_path / "now.toml", said.append)
     known = meanwhile.begin((), ())
-    work._run_all({"A": real("A"), "B": real("B")}, known, (), Path(), 2, meanwhile, lambda share, doing: None)
+    work.in_turns({"A": real("A"), "B": real("B")}, known, (), Path(), 2, meanwhile, lambda share, doing: None)
     assert "".join(log) == 10 * "c" + "tA" + 5 * "c" + "tB" + 5 * "c" + "tA" + 5 * "c" + "tB" + 5 * "c"
     assert (tmp_path / "now.toml").read_text() == "the file"
     assert said == ["the machine was busy: others ran"]
@@ -76,6 +76,8 @@ def test_a_calibration_that_contradicts_itself_leaves_the_file_that_was_there(lo
         (["--calibrate", "now.toml", "--machine", "xeon-2core"], "--machine and --calibrate: .* give one of them$"),
         (["--calibrate", "old.toml"], "^old.toml: exists already; .* or replace it with --force"),
         (["--calibrate", "nowhere/now.toml"], "there is no directory nowhere"),
+        (["--calibrate", "now.toml", "--keep", "old.toml"], "^old.toml: exists already; .* or replace it with --force"),
+        (["--calibrate", "now.toml", "--kept", "old.toml"], "--kept: nothing is run; leave out"),
     ],
 )
 def test_bad_input_is_told_before_any_work(log, monkeypatch, tmp_path, arguments, why):
