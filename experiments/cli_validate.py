@@ -71,7 +71,6 @@ def validate(
     """
     from experiments import validate_page
     from experiments.output import writable
-    from experiments.validate_kept import read_kept, write_kept
     from experiments.validate_workloads import chosen
 
     target = validate_page.target(output, force) if output is not None else None
@@ -84,22 +83,23 @@ def validate(
     progress = _Progress()
     try:
         if kept is None:
-            toolchains = _toolchains(gos)
-            priced = _priced(machine, calibrate, force, [go.model for go in toolchains], progress)
-            found = _run(workloads, toolchains, priced, repeat, progress, options)
+            found, prices = _run(workloads, gos, machine, calibrate, repeat, force, progress, options)
         else:
-            found = read_kept(Path(kept), {one.name for one in workloads})
-            priced = _machine(machine, list({one.go.model for one in found.of_all()}))
+            found, prices = _read(Path(kept), workloads, machine)
         if keeping is not None:
+            from experiments.validate_kept import write_kept
+
             write_kept(keeping, found)
-        announce_compile()
-        answer = _compared(workloads, found, priced, progress)
+        from experiments.validate import simulated
+
+        answer = simulated(workloads, found, prices, progress)
     finally:
         progress.close()
     lines = [*validate_page.text(answer), *(["", *validate_page.explanation(answer)] if explain else [])]
     click.echo(json.dumps(answer, indent=1) if as_json else "\n".join(lines))
     if target is not None:
-        validate_page.store(target, answer, " ".join([*options, f"-o {target.name}"]))
+        made_by = found.command if kept is not None else None
+        validate_page.store(target, answer, " ".join([*options, f"-o {target.name}"]), made_by)
 
 
 def _options(
@@ -119,29 +119,35 @@ def _options(
 
 def _run(
     workloads: Sequence[Workload],
-    toolchains: Sequence[Toolchain],
-    priced: str | Meanwhile | None,
+    gos: Sequence[str],
+    machine: str | None,
+    calibrate: str | None,
     repeat: int,
+    force: bool,
     progress: _Progress,
     options: Sequence[str],
-) -> Kept:
-    """Real runs, with where, when and how they were made."""
+) -> tuple[Kept, str | None]:
+    """Real runs, with where, when and how they were made; and the machine file that prices the simulation, which may be new."""
+    toolchains = _toolchains(gos)
+    measured = _meanwhile(calibrate, force, progress) if calibrate is not None else None
+    prices = _machine(machine, [go.model for go in toolchains])
+    announce_compile()
     from experiments.validate import run
 
     before, begun = os.getloadavg(), time.time()
-    found = run(workloads, toolchains, priced, repeat, progress)
+    found = run(workloads, toolchains, prices if measured is None else measured, repeat, progress)
     where = _provenance(before, begun, [go.version for go in toolchains])
-    return replace(found, command=" ".join(options), provenance=where)
+    found = replace(found, command=" ".join(options), provenance=where)
+    return found, prices if measured is None else str(measured.path)
 
 
-def _compared(
-    workloads: Sequence[Workload], found: Kept, priced: str | Meanwhile | None, progress: _Progress
-) -> dict[str, Any]:
-    """The simulation beside what real runs showed."""
-    from experiments.validate import simulated
-    from experiments.validate_calibrate import Meanwhile
+def _read(path: Path, workloads: Sequence[Workload], machine: str | None) -> tuple[Kept, str | None]:
+    """Real runs that were kept, and the machine file that prices the simulation."""
+    announce_compile()
+    from experiments.validate_kept import read_kept
 
-    return simulated(workloads, found, str(priced.path) if isinstance(priced, Meanwhile) else priced, progress)
+    found = read_kept(path, {one.name for one in workloads})
+    return found, _machine(machine, list({one.go.model for one in found.of_all()}))
 
 
 def _toolchains(gos: Sequence[str]) -> list[Toolchain]:
@@ -164,13 +170,6 @@ def _machine(name: str | None, versions: Sequence[str]) -> str | None:
     for version in versions:
         read_machine(name).measured(version)
     return str(Path(name).absolute()) if "/" in name or name.endswith(".toml") else name
-
-
-def _priced(
-    machine: str | None, calibrate: str | None, force: bool, versions: Sequence[str], progress: _Progress
-) -> str | Meanwhile | None:
-    """The machine file, or how one is to be measured."""
-    return _machine(machine, versions) if calibrate is None else _meanwhile(calibrate, force, progress)
 
 
 def _meanwhile(name: str, force: bool, progress: _Progress) -> Meanwhile:

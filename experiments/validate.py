@@ -36,7 +36,7 @@ from experiments.run import Result
 from experiments.toolchain import Toolchain
 from experiments.validate_calibrate import Meanwhile
 from experiments.validate_figures import BY_NAME, Line, Row, Seen, compare, directions, figures, totals
-from experiments.validate_host import as_calibrated, drift, speeds
+from experiments.validate_host import as_calibrated, drift, speeds, told_by
 from experiments.validate_kept import Kept, Shown
 from experiments.validate_memory import longer, marked_longer, pages_of, unpriced, withheld
 from experiments.validate_memory import together as all_withheld
@@ -88,7 +88,7 @@ def simulated(
     scenarios = {one.name: [_scenario(one, real.go, machine) for real in found.workloads[one.name]] for one in there}
     kinds = types(scenarios)
     answer: dict[str, Any] = {"schema": SCHEMA, "allocsim": __version__, "repeat": found.repeat, "workloads": []}
-    answer |= {"provenance": found.provenance, "command": found.command}
+    answer["provenance"] = found.provenance
     with tempfile.TemporaryDirectory(prefix="allocsim-") as folder:
         for workload in there:
             written = write(scenarios[workload.name][0], kinds, Path(folder))
@@ -131,7 +131,7 @@ def _compared(scenario: Scenario, written: Program, real: Shown) -> dict[str, An
         "mallocs": written.mallocs,
         "globals": {"bytes": scenario.globals_bytes, "of": "scenario" if own is None else "program"},
         "table": [_row(line) for line in table],
-        "host": [asdict(one) for one in speeds(loops_of(scenario), real.probes)],
+        "host": [asdict(one) for one in speeds(told_by(loops_of(scenario), real.probes), real.probes)],
         "noise": together(real.noise).to_dict(),
         "withheld": missing,
         "tails": tails([one.malloc for one, _, _ in runs], result, malloc),

@@ -55,12 +55,16 @@ class Loop:
 
     def ratio(self, found: Measurements) -> float:
         """What a process printed, relative to the file; NoGo if it printed nothing that is in it."""
-        printed = found.tables.get((MACHINE if self.table == "first_touch" else self.version, self.table), {})
-        both = [(printed[key][self.column], self.rows[key].median) for key in self.rows if key in printed]
-        quotients = [median(now) / float(then) for now, then in both if median(now) > 0 and then > 0]
+        quotients = self.quotients(found)
         if not quotients:
             raise NoGo(f"calibrate {' '.join(self.run.arguments)} printed no {self.table} that the machine file has")
         return geometric_mean(quotients)
+
+    def quotients(self, found: Measurements) -> list[float]:
+        """The same of each row that both have."""
+        printed = found.tables.get((MACHINE if self.table == "first_touch" else self.version, self.table), {})
+        both = [(printed[key].get(self.column), self.rows[key].median) for key in self.rows if key in printed]
+        return [median(now) / float(then) for now, then in both if now and median(now) > 0 and then > 0]
 
     @property
     def spread(self) -> tuple[float, float]:
@@ -131,6 +135,18 @@ class Speed:
     high: float
     calibrated_low: float
     calibrated_high: float
+
+
+def told_by(wanted: Sequence[Loop], probes: Sequence[Mapping[str, Measurements]]) -> list[Loop]:
+    """Those of the loops that were run: probes that were kept may be loops of another machine file, with other rows.
+
+    A process that printed nothing at all is none of those: `Loop.ratio` says so.
+    """
+
+    def other(loop: Loop, one: Mapping[str, Measurements]) -> bool:
+        return loop.aspect not in one or (bool(one[loop.aspect].tables) and not loop.quotients(one[loop.aspect]))
+
+    return [loop for loop in wanted if not any(other(loop, one) for one in probes)]
 
 
 def speeds(wanted: Sequence[Loop], probes: Sequence[Mapping[str, Measurements]]) -> list[Speed]:

@@ -101,7 +101,7 @@ def read_kept(path: Path, names: Collection[str]) -> Kept:
         told = json.loads(lzma.decompress(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; {_REMEDY}") from None
-    except (lzma.LZMAError, ValueError):
+    except (lzma.LZMAError, EOFError, ValueError, RecursionError):
         raise InputError(f"{path}: is no JSON packed by xz; {_REMEDY}") from None
     schema = told.get("schema") if isinstance(told, Mapping) else None
     if schema != SCHEMA:

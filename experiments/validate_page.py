@@ -215,8 +215,8 @@ def explanation(answer: Mapping[str, Any]) -> Iterator[str]:
         yield ""
 
 
-def page(answer: Mapping[str, Any], command: str) -> str:
-    """The page."""
+def page(answer: Mapping[str, Any], command: str, made_by: str | None = None) -> str:
+    """The page; ``command`` made it, and ``made_by`` the real runs, where that was another."""
     lines = [INTRO.format(command=command, repeat=answer["repeat"])]
     where = answer["provenance"]
     lines += [
@@ -225,7 +225,7 @@ def page(answer: Mapping[str, Any], command: str) -> str:
             f"transparent huge pages {where['huge_pages']}, with {', '.join(where['toolchains'])}; "
             f"load average {where['load_before']} before, {where['load_after']} after."
         ),
-        *([f"Real runs were kept by `allocsim validate {answer['command']}`."] if "--kept" in command else []),
+        *([f"Real runs were kept by `allocsim validate {made_by}`."] if made_by is not None else []),
         "",
         f"**{statement(answer['drift'])}**",
         "",
@@ -270,7 +270,7 @@ def target(name: str, force: bool) -> Path:
     return path
 
 
-def store(path: Path, answer: Mapping[str, Any], command: str) -> None:
+def store(path: Path, answer: Mapping[str, Any], command: str, made_by: str | None = None) -> None:
     """Write a page and the JSON beside it, each whole or not at all."""
     write_whole(path.with_suffix(".json"), json.dumps(answer, indent=1) + "\n")
-    write_whole(path, page(answer, command))
+    write_whole(path, page(answer, command, made_by))

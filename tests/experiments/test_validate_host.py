@@ -20,7 +20,7 @@ from experiments.calibrate_tables import MACHINE, Measurements
 from experiments.machine_file import parse_machine, read_machine
 from experiments.toolchain import NoGo
 from experiments.validate import summed
-from experiments.validate_host import as_calibrated, drift, loops, probe, speeds, statement
+from experiments.validate_host import as_calibrated, drift, loops, probe, speeds, statement, told_by
 
 RECORDED = json.loads(lzma.decompress((Path(__file__).parent.parent / "data" / "calibrate.json.xz").read_bytes()))
 
@@ -150,6 +150,20 @@ def printed(loop, ratio):
     for key, reading in loop.rows.items():
         row[key] = {loop.column: [ratio * float(reading.median)]}
     return found
+
+
+def test_loops_of_another_machine_file_are_not_compared():
+    """One that is compared there by rows that were not printed, and one that was not run; but a process that printed nothing is told."""
+    wanted = loops(read_machine("xeon-2core"), "go1.27", 2, "tree")
+    ran = {one.aspect: printed(one, 1.0) for one in wanted}
+    assert told_by(wanted, [ran, ran]) == wanted
+    elsewhere = ran | {"marking": printed(by_aspect(loops(read_machine("xeon-2core"), "go1.27", 1, "tree"))["marking"], 1.0)}
+    del elsewhere["page faults"]
+    assert [one.aspect for one in told_by(wanted, [ran, elsewhere])] == ["hits", "clearing"]
+    silent = ran | {"marking": Measurements()}
+    assert told_by(wanted, [silent]) == wanted
+    with pytest.raises(NoGo, match="printed no mark that"):
+        speeds(wanted, [silent])
 
 
 def test_speeds_are_those_of_all_probes():

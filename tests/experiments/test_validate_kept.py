@@ -13,11 +13,12 @@ from experiments.cli_validate import validate as command
 from experiments.errors import InputError
 from experiments.validate_kept import Kept, Shown, read_kept, write_kept
 from experiments.validate_memory import Withheld, Writes
+from experiments.validate_page import store
 from experiments.validate_run import Noise, simulate
 from experiments.validate_stream import write
 from experiments.validate_workloads import Workload
 from sim.jit import PLAIN
-from tests.experiments.test_validate import WORKERS, scenario
+from tests.experiments.test_validate import WORKERS, answer, scenario
 
 TOLD = {"mallocs": 0, "overhead_ps": 1, "debt_ns": 0, "interruptions": 0, "minor_faults": 1, "user_ns": 1}
 TOLD |= {"system_ns": 1, "wall_ns": 1, "metrics": {"/gc/scan/globals:bytes": 7}}
@@ -30,7 +31,7 @@ def ran(tmp_path):
     written = write(found, (), tmp_path)
     seen, _ = simulate(found, written)
     printed = Measurements()
-    printed.tables["go1.27", "hit"] = {(16, "noscan", 4, 1): {"p50": [9.75, 10.5]}, (32, "scan", 4, 1): {"p50": [1.0]}}
+    printed.tables["go1.27", "hit"] = {(16, "noscan", 4, 2): {"p50": [9.75, 10.5]}, (32, "scan", 4, 2): {"p50": [1.0]}}
     missing = Withheld(Writes(1000, np.array([130_000.0])), Writes(10_000, np.zeros(0)))
     told = TOLD | {"mallocs": written.mallocs}
     one = Shown(
@@ -73,6 +74,26 @@ def test_another_workload_than_was_kept_is_told(ran, tmp_path):
         read_kept(path, ["grid"])
 
 
+@pytest.mark.skipif(PLAIN, reason="thousands of mallocs")
+@pytest.mark.parametrize("machine", ["xeon-2core", "epyc-2core"])
+def test_prices_of_a_file_with_other_loops_are_compared(ran, tmp_path, machine):
+    """Of the loops that were run only those are compared with a file that it has rows of."""
+    workload, found = ran
+    version = validate.simulated([workload], found, machine)["workloads"][0]["versions"][0]
+    assert version["machine"] == machine
+    assert [one["aspect"] for one in version["host"]] == (["hits"] if machine == "xeon-2core" else [])
+
+
+def test_a_page_says_what_made_its_real_runs(tmp_path):
+    path = tmp_path / "again.md"
+    store(path, answer(), "--kept now.json.xz -o again.md", "--go GO --repeat 3")
+    text = path.read_text()
+    assert "    allocsim validate --kept now.json.xz -o again.md\n" in text
+    assert "Real runs were kept by `allocsim validate --go GO --repeat 3`." in text
+    store(path, answer(), "--go GO --repeat 3 -o now.md")
+    assert "Real runs were kept" not in path.read_text()
+
+
 def packed(told):
     return lzma.compress(json.dumps(told).encode())
 
@@ -83,6 +104,8 @@ def packed(told):
         (None, "No such file or directory"),
         (b"{}", "is no JSON packed by xz"),
         (lzma.compress(b"{"), "is no JSON packed by xz"),
+        (lzma.compress(b"{}")[:-20], "is no JSON packed by xz"),
+        (lzma.compress(b"[" * 100_000), "is no JSON packed by xz"),
         (packed([]), "has schema None, 1 is known"),
         (packed({"schema": 9}), "has schema 9, 1 is known"),
         (packed({"schema": 1, "repeat": 1}), "workloads: Field required"),
