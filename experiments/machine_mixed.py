@@ -1,12 +1,12 @@
 """Mallocs of a program that does other things between them, from a machine's tables hit and refilled.
 
-Of spans with more slots than one a hit is what was timed, and a refill from a swept span what the other calls of the same
-size take besides, and one with a fresh span, which gives all its slots. A refill that has to sweep the span it takes is dearer
-by less than a span swept apart: what refilling reads sweeping has read. Sizes too few of which were timed are as the
-nearest. A span of one slot has no hits, and none of its refills finds a swept span with room: what such calls
-take besides a fresh span is the ``singles``' own. Sizes in between have hits too (6 slots in a span of 56 KiB), but none
-was timed: on the line to them lies what is left of the calls for one slot once what a refill adds to the next smaller
-size is off.
+Of spans with more slots than one a hit is what was timed. A malloc that refills pays the mean of hits, so a refill from a
+swept span is what the other calls of the same size take besides that mean, and so is one with a fresh span, which gives
+all its slots. A refill that has to sweep the span it takes is dearer by less than a span swept apart: what refilling
+reads sweeping has read. Sizes too few of which were timed are as the nearest. A span of one slot has no hits, and none of
+its refills finds a swept span with room: what such calls take besides a fresh span is the ``singles``' own. Sizes in
+between have hits too (6 slots in a span of 56 KiB), but none was timed: on the line to them lies what is left of the
+calls for one slot once what a refill adds to the next smaller size is off.
 
 While the collector marks hits take longer: setting an object's mark bit is an atomic operation, which waits until all
 that was written before is in the cache, the zeros of the object too. A file without such calls has them as others.
@@ -82,14 +82,14 @@ def mixed(
             hit = _hits(tables, (*key, used), found)
             if not seldom:
                 whole = _row(tables["refilled"].row(*key, used))
-                added = _less(whole, {**dict.fromkeys(whole, hit["p50"]), "mean": hit["mean"]})
+                added = _less(whole, dict.fromkeys(whole, hit["mean"]))
                 found.refills[size] = _price(added)
                 if swept_first:
                     nearest = swept_first[min(swept_first, key=lambda one: (abs(one - size), one))]
                     found.unswept[size] = _price({name: added[name] + nearest[name] for name in added})
             new = _on_fewer(tables.get("refilled_fresh"), key, procs)
             if new is not None:
-                found.fresh[size] = _price(_less(new, {**dict.fromkeys(new, hit["p50"]), "mean": hit["mean"]}))
+                found.fresh[size] = _price(_less(new, dict.fromkeys(new, hit["mean"])))
         else:
             used = _measured_on(tables, ("refilled",), key, procs)
             whole = _row(tables["refilled"].row(*key, used))
@@ -208,10 +208,9 @@ def at_size(measured: Mapping[int, Price], size: int) -> Price:
 
 
 def more_than(readings: Mapping[str, Reading], hit: Price) -> Price:
-    """What calls of a row take more than a hit."""
+    """What calls of a row take more than a hit, whose mean a malloc pays that refills."""
     row = _row(readings)
-    middle = Fraction(hit.cells[len(hit.cells) // 2] if hit.cells else hit.mean, 1000)
-    return _price(_less(row, {**dict.fromkeys(row, middle), "mean": Fraction(hit.mean, 1000)}))
+    return _price(_less(row, dict.fromkeys(row, Fraction(hit.mean, 1000))))
 
 
 def price_of(readings: Mapping[str, Reading]) -> Price:

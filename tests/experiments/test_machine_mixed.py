@@ -17,6 +17,7 @@ from sim.go.sizeclasses import class_to_size
 from tests.experiments.test_machine import CLASS, objects_per_span, span_costs
 
 HEAPS = ((4, 1), (4, 2))
+HIT = 0.99 * 240 + 0.01 * 900  # of 4096 bytes in the mean, ns
 FRESH = {8192: Fraction(200), 32768: Fraction(300)}  # of a fresh span with one slot, ns
 
 
@@ -48,6 +49,13 @@ def test_the_last_hundredth_counts_at_least_as_its_first():
     assert found.hits[64].mean == round(1000 * (0.99 * 25 + 0.01 * 120))
     assert found.refills[64].mean == round(1000 * (0.99 * (365 - 25) + 0.01 * (1020 - 120)))
     assert found.hits[64].cells[512] == pytest.approx(20_000, rel=0.01)
+
+
+def test_a_malloc_that_refills_takes_as_long_as_timed_a_hit_in_the_mean_and_its_refill():
+    """A malloc that refills pays the mean of hits, whatever of the refills' quantiles it meets."""
+    found = derived()
+    for size, timed in ((64, 320), (4096, 600)):
+        assert found.hits[size].mean + found.refills[size].cells[512] == pytest.approx(1000 * timed, rel=0.01)
 
 
 def test_calls_for_one_slot_are_no_hits_and_their_fresh_span_is_paid_apart():
@@ -117,7 +125,7 @@ def test_refills_with_fresh_spans_take_what_is_more_than_a_hit_and_those_of_fewe
     found = tables()
     found["refilled_fresh"] = Table("m.toml: refilled_fresh", "s", "ns", {(4096, "scan", 4, 1): row(600, 900, 1500, 3000, 1000)})
     mine = mixed(found, "scan", 4, 2, FRESH.get)
-    assert set(mine.fresh) == {4096} and mine.fresh[4096].cells[512] == pytest.approx(1000 * (900 - 200), rel=0.01)
+    assert set(mine.fresh) == {4096} and mine.fresh[4096].cells[512] == pytest.approx(1000 * (900 - HIT), rel=0.01)
     assert mine.fresh[4096].mean == round(1000 * (0.99 * (1000 - 240) + 0.01 * (3000 - 900)))
     assert mine.refills == derived().refills and not derived().fresh, "a file without such calls"
 
@@ -128,8 +136,12 @@ def test_refills_that_sweep_their_span_are_dearer_by_what_the_nearest_size_on_th
     rows[64, "scan", 32, 1] = rows[64, "noscan", 4, 1] = row(9000, 9000, 9000, 9000, 9000)  # another heap, another kind
     found["refilled_unswept"] = Table("m.toml: refilled_unswept", "s", "ns", rows)
     mine = mixed(found, "scan", 4, 2, FRESH.get)
-    assert [mine.unswept[size].cells[512] for size in (64, 4096)] == pytest.approx([1000 * (300 + 200), 1000 * (400 + 200)], rel=0.01)
-    assert mixed(found, "scan", 4, 1, FRESH.get).unswept[64].cells[512] == pytest.approx(1000 * (300 + 150), rel=0.01)
+    swept_first = 700 + 50 * 2 - 600  # more than a refill from a swept span
+    refilled = [320 - (0.99 * 25 + 0.01 * 120), 600 - HIT]
+    assert [mine.unswept[size].cells[512] for size in (64, 4096)] == pytest.approx(
+        [1000 * (one + swept_first) for one in refilled], rel=0.01
+    )
+    assert mixed(found, "scan", 4, 1, FRESH.get).unswept[64].cells[512] == pytest.approx(1000 * (refilled[0] + 150), rel=0.01)
     assert set(mine.unswept) == set(mine.refills) and mine.refills == derived().refills
     assert not derived().unswept, "a file without such calls"
 
