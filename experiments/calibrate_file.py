@@ -50,6 +50,8 @@ SOURCES = {
     "for memory that the host took",
     "refilled_fresh_small": "mixed -most=64: calls that get a fresh span in a program whose types have up to 64 B, all objects dying at once",
     "refilled_unswept": "mixed: calls that sweep the span they take, while there are some to be swept",
+    "refilled_near": "mixed -most=2048 -near: refills from swept spans with room, runtime.GC() between rounds, in a program whose types have up to "
+    "2 KiB, by whether the span begins within 8 pages of the type's last one; means of all but the last hundredth",
     "alive": "mixed: objects alive in the end",
     "marked": "mixed: CPU time of marking in a collection by gctrace, whoever did it; medians of a process",
     "marked_in_order": "mixed: the same on one P, in processes where the oldest object dies instead of any",

@@ -82,6 +82,7 @@ def runs(effort: Effort, cpus: int) -> list[Run]:
         *(Run(("warm", f"-mib={mib}", f"-rounds={effort.turned_mib // mib}"), ("warm",)) for mib in _HEAPS),
         *(_mixed(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few),
         *(_alone(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few if procs > 1),
+        *(_near(effort, mib, procs) for mib in (*_HEAPS, effort.marked_mib) for procs in few),
         *(run for procs in few for run in _of_hits(effort, procs)),
         *(_in_order(effort, mib) for mib in (*_HEAPS, effort.marked_mib)),
         *(_large(effort, size, kind) for size in LARGE for kind in KINDS),
@@ -144,6 +145,12 @@ def _alone(effort: Effort, mib: int, procs: int) -> Run:
     """One goroutine of several Ps allocates, the others mark and sweep."""
     rounds = 2 * effort.turned_mib // mib
     return Run(("mixed", f"-mib={mib}", f"-rounds={rounds}", "-alone"), tuple(ALONE.values()), procs)
+
+
+def _near(effort: Effort, mib: int, procs: int) -> Run:
+    """Refills by how near their spans are, in a program of few types: of many, neighbours are seldom of one type."""
+    rounds = 2 * effort.turned_mib // mib
+    return Run(("mixed", f"-mib={mib}", f"-rounds={rounds}", "-most=2048", "-near"), ("refilled_near",), procs)
 
 
 def _of_hits(effort: Effort, procs: int) -> Iterator[Run]:

@@ -494,6 +494,9 @@ def _by_class(
         found["refill_fresh"].append(fresh[spc] if one or not timed.fresh else at_size(timed.fresh, size))
         if all(each.unswept for each in calls.values()):
             found["refill_unswept"].append(at_size(timed.unswept, size))
+        if all(each.near for each in calls.values()):
+            nearest = min(timed.near, key=lambda one: (abs(one - size), one))
+            found["refill_near"].append(round(1000 * timed.near[nearest]))
     if not all(each.empty for each in calls.values()):
         for name in _EMPTY:
             del found[name]

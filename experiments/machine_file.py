@@ -51,6 +51,7 @@ OPTIONAL = {
     "refilled_fresh": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "refilled_unswept": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
     "refilled_fresh_small": "size# kind mib# procs# p10~ p50~ p90~ p99~ mean99~",
+    "refilled_near": "size# kind mib# procs# near~ far~",
     "alive": "size# kind mib# procs# objects=",
     "marked": "mib# procs# cpu~",
     "marked_in_order": "mib# cpu~",
@@ -66,7 +67,7 @@ ALONE = {name: f"{name}_alone" for name in TIMED}
 OPTIONAL |= {alone: OPTIONAL[name] for name, alone in ALONE.items()}
 # Of those: a short measurement may have too few such calls to tell.
 _RARE = ("refilled_fresh", "refilled_unswept", "refilled_fresh_small", "swept")
-SELDOM = (*_RARE, *(ALONE[name] for name in _RARE))
+SELDOM = (*_RARE, *(ALONE[name] for name in _RARE), "refilled_near")
 LOOP_MIB = 256  # that the loops of mallocs cycle through, unless a file says otherwise
 FIRST_TOUCH = "what version p10~ p50~ p90~ p99~ p999~ mean~"
 CHECKS = "steal_percent others_percent drift_percent spread_percent"

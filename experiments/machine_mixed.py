@@ -3,10 +3,11 @@
 Of spans with more slots than one a hit is what was timed. A malloc that refills pays the mean of hits, so a refill from a
 swept span is what the other calls of the same size take besides that mean, and so is one with a fresh span, which gives
 all its slots. A refill that has to sweep the span it takes is dearer by less than a span swept apart: what refilling
-reads sweeping has read. Sizes too few of which were timed are as the nearest. A span of one slot has no hits, and none of
-its refills finds a swept span with room: what such calls take besides a fresh span is the ``singles``' own. Sizes in
-between have hits too (6 slots in a span of 56 KiB), but none was timed: on the line to them lies what is left of the
-calls for one slot once what a refill adds to the next smaller size is off.
+reads sweeping has read. Either is cheaper, in a heap that no cache holds, whose span is near the last one, by as much as in
+a program of few types, where many are (table refilled_near). Sizes too few of which were timed are as the nearest. A span
+of one slot has no hits, and none of its refills finds a swept span with room: what such calls take besides a fresh span is
+the ``singles``' own. Sizes in between have hits too (6 slots in a span of 56 KiB), but none was timed: on the line to them
+lies what is left of the calls for one slot once what a refill adds to the next smaller size is off.
 
 While the collector marks hits take longer: setting an object's mark bit is an atomic operation, which waits until all
 that was written before is in the cache, the zeros of the object too. A file without such calls has them as others.
@@ -38,7 +39,8 @@ Row = dict[str, Fraction]
 class Mixed:
     """Prices by measured slot size, empty where nothing was measured: ``hits`` clear a slot of the span at hand, ``marking``
     do so while the collector marks, ``refills`` from swept spans, from ``unswept`` and ``fresh`` ones add to hits,
-    ``singles`` clear the only slot of a fresh span, which is paid apart.
+    ``singles`` clear the only slot of a fresh span, which is paid apart; ``near``: shares of ``refills`` and ``unswept`` that
+    they take whose span is near the last one.
 
     ``some``, ``few``: hits after fewer other mallocs than ``hits``; ``next``: those while marking that take the next slot,
     ``next_few`` after few others, ``empty`` and ``empty_few`` the same of spans that came back empty. Empty if none were told apart.
@@ -57,6 +59,7 @@ class Mixed:
     refills: dict[int, Price] = field(default_factory=dict)
     unswept: dict[int, Price] = field(default_factory=dict)
     fresh: dict[int, Price] = field(default_factory=dict)
+    near: dict[int, Fraction] = field(default_factory=dict)
     singles: dict[int, Price] = field(default_factory=dict)
     borrowed: dict[int, int] = field(default_factory=dict)
 
@@ -84,6 +87,9 @@ def mixed(
                 whole = _row(tables["refilled"].row(*key, used))
                 added = _less(whole, dict.fromkeys(whole, hit["mean"]))
                 found.refills[size] = _price(added)
+                share = _near(tables.get("refilled_near"), key, procs, hit["mean"])
+                if share is not None:
+                    found.near[size] = share
                 if swept_first:
                     nearest = swept_first[min(swept_first, key=lambda one: (abs(one - size), one))]
                     found.unswept[size] = _price({name: added[name] + nearest[name] for name in added})
@@ -168,6 +174,17 @@ def _on_fewer(table: Table | None, key: Key, procs: int) -> Row | None:
     return next((_row(rows[*key, fewer]) for fewer in range(procs, 0, -1) if (*key, fewer) in rows), None)
 
 
+def _near(table: Table | None, key: Key, procs: int, hit: Fraction) -> Fraction | None:
+    """How long a refill takes whose span is near the one before it, relative to others; None if it was not measured on so
+    many Ps, nor on fewer."""
+    rows = table.rows if table is not None else {}
+    row = next((rows[*key, fewer] for fewer in range(procs, 0, -1) if (*key, fewer) in rows), None)
+    if row is None:
+        return None
+    near, far = (max(row[name].median - hit, Fraction(0)) for name in ("near", "far"))
+    return near / far if far else Fraction(1)
+
+
 def one_allocates(tables: Mapping[str, Table]) -> dict[str, Table]:
     """The tables of a program of which one goroutine allocates: on several Ps as timed alone, on one as they are, which stands for
     rows that are missing; but for sweeping, which others do at the same time. Empty if that was not measured."""
@@ -180,6 +197,8 @@ def one_allocates(tables: Mapping[str, Table]) -> dict[str, Table]:
             others = tables[name].rows if name in tables and name != "swept" else {}
             timed = tables[alone].rows if alone in tables else {}
             found[name] = replace(table, rows={**{key: row for key, row in others.items() if key[_PROCS] == 1}, **timed})
+    if "refilled_near" in tables:
+        found["refilled_near"] = tables["refilled_near"]  # a share, which nobody measured apart
     return found
 
 

@@ -151,7 +151,8 @@ class HeapPrices:
     nothing alive in it; empty where that is as ``hit``, ``marking`` and ``marking_next``. ``refill_partial``
     trading a full span for a swept one with room; ``refill_fresh`` for a fresh one, with other work before it, empty as
     `Prices` has it; ``refill_unswept`` for one with room that the refill has to sweep first, empty if that is
-    ``refill_partial`` and a span swept.
+    ``refill_partial`` and a span swept; ``refill_near`` thousandths of these two that they take if that span lies within 8
+    pages of the last one of its class, empty where that was not measured.
     ``stopped``: what the collector does with the world stopped, before marking and again after it, picoseconds; None as
     ``steps`` has it. ``write_barrier``: what the program takes longer while the collector marks, for each pointer that a
     variable held or takes: the barrier notes it, and empties its buffer when it is full. ``swept``: sweeping a span with other work before it, in the order of `SWEPT`; empty as `Prices` has it.
@@ -174,6 +175,7 @@ class HeapPrices:
     marking_empty_few: tuple[Price, ...] = ()
     refill_fresh: tuple[Price, ...] = ()
     refill_unswept: tuple[Price, ...] = ()
+    refill_near: tuple[int, ...] = ()
     allocate: int = 0
 
     def hits(self) -> tuple[tuple[Price, ...], ...]:

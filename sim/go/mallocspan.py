@@ -33,6 +33,7 @@ from sim.go.state import (
     HEAP_WAIT,
     LARGE,
     NO_PAGE,
+    NUM_SPAN_CLASSES,
     PAGE_CACHE,
     PAGE_SEARCH,
     PAGE_SHIFT,
@@ -47,7 +48,9 @@ from sim.go.state import (
     WORK_SWEEP,
     arenas,
     goroutines,
+    last_page,
     mcaches,
+    near_share,
     prices,
     procs,
     spans,
@@ -55,6 +58,8 @@ from sim.go.state import (
 from sim.jit import jit
 from sim.words import ZERO, ones, shl64
 
+NEAR_PAGES = 8  # up to so many from the last span of its class a span is near it: `allocsim calibrate` tells such refills apart
+NEAR_WHOLE = 1000  # of near_share
 _PAGE_CACHE_REFILL = STEP["page_cache_refill"]
 _PAGE_ALLOC = STEP["page_alloc"]
 _PAGE_LEVEL = STEP["page_level"]
@@ -109,14 +114,31 @@ def pay_owed(h: Any, p: Any, g: Any) -> Any:
 
 
 @jit
+def cache_span_found(h: Any, p: Any, spc: Any, s: Any) -> Any:
+    """Cache a span; whether it is near the one that the P had cached last in that class."""
+    at = NUM_SPAN_CLASSES * p + spc
+    page = np.int64(spans(h)[s].start_page)
+    near = abs(page - last_page(h)[at]) <= NEAR_PAGES
+    last_page(h)[at] = page
+    cache_fresh(h, p, spc, s)
+    return near
+
+
+@jit
 def got_partial(h: Any, p: Any, g: Any) -> Any:
-    """A refill found a span with room: cache it; picoseconds."""
-    cost = pay(h, p, (PRICE_UNSWEPT if h[0].fact_took_unswept else PRICE_PARTIAL) + np.int64(g.spanclass))
+    """A refill found a span with room: cache it; picoseconds.
+
+    Neighbours share lines of what a refill and sweeping read (mark bits, the heap's bitmap and its tables of pages): in a heap
+    that no cache holds a span near the last one takes less.
+    """
+    spc = np.int64(g.spanclass)
+    cost = pay(h, p, (PRICE_UNSWEPT if h[0].fact_took_unswept else PRICE_PARTIAL) + spc)
+    if cache_span_found(h, p, spc, np.int64(g.span)):
+        cost = cost * near_share(h)[spc] // NEAR_WHOLE
     h[0].fact_took_unswept = 0  # nobody else has refilled since
     g.spent[PARTIAL] += cost
     cost += pay_owed(h, p, g)  # spans swept on the way and their mark bits, a block for the span given back
     procs(h)[p].malloc_time += cost
-    cache_fresh(h, p, np.int64(g.spanclass), np.int64(g.span))
     return cost
 
 
@@ -185,7 +207,7 @@ def got_pages(h: Any, p: Any, g: Any) -> Any:
         g.spent[FIRST_TOUCH] += faults
         cost += faults
     if g.spanclass >= 2:
-        cache_fresh(h, p, np.int64(g.spanclass), s)
+        cache_span_found(h, p, np.int64(g.spanclass), s)
     cost += pay_owed(h, p, g)
     procs(h)[p].malloc_time += cost
     return cost

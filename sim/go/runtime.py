@@ -67,7 +67,7 @@ class Heap:
             fields.occupied[2 * i + 1] = end
         self.tables.allocate("mcaches", nprocs)
         self.tables.allocate("procs", nprocs)
-        for name in ("last_malloc", "last_marked"):
+        for name in ("last_malloc", "last_marked", "last_page"):
             self.tables.allocate(name, nprocs * NUM_SPAN_CLASSES)
         self.tables.allocate("p_time", nprocs + 1)[:] = NEVER
         self.header = self.tables.header

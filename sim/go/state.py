@@ -342,6 +342,8 @@ TABLES: dict[str, Any] = {
     "marking_price": np.int64,  # (a row for each of HIT_MARKING and those after it)
     "last_malloc": np.int64,  # by P and span class: how many mallocs the P had made before the last one there
     "last_marked": np.int64,  # and what the last one while marking gave: span << 16 | slot
+    "last_page": np.int64,  # and the first page of the last span that the P cached there
+    "near_share": np.int64,  # by span class: what a refill takes whose span is near that one, thousandths of any other's
     "mark_object": np.int64,  # picoseconds a marked object, by span class: of all in the mean, of what is found in order
     "mark_byte": np.int64,  # femtoseconds a byte of scan work, in the same two rows
     "sweep_kept": np.int64,  # picoseconds to sweep a span that stays in use, by span class
@@ -399,6 +401,8 @@ hit_price = table("hit_price", np.int64)
 marking_price = table("marking_price", np.int64)
 last_malloc = table("last_malloc", np.int64)
 last_marked = table("last_marked", np.int64)
+last_page = table("last_page", np.int64)
+near_share = table("near_share", np.int64)
 sweep_kept = table("sweep_kept", np.int64)
 sweep_freed = table("sweep_freed", np.int64)
 swept_cells = table("swept_cells", np.int64)

@@ -44,6 +44,7 @@ from sim.engine.lock import LockOrder, TimedLock
 from sim.engine.rng import Stream
 from sim.go.goroutine import Body, Goroutine
 from sim.go.heaplock import HeapLock
+from sim.go.mallocspan import NEAR_WHOLE
 from sim.go.metrics import settle_hits
 from sim.go.mgc import Collector
 from sim.go.newstack import Stacks
@@ -203,7 +204,7 @@ class World:
         if in_order and IN_ORDER in prices.mark:
             self._ordered_prices = of_procs(prices.mark[IN_ORDER], gomaxprocs)
         self.heap.fields.mark_in_order = float(in_order)
-        for name, rows in (("zero_price", 1), ("hit_price", 3), ("marking_price", 5)):
+        for name, rows in (("zero_price", 1), ("near_share", 1), ("hit_price", 3), ("marking_price", 5)):
             self.heap.tables.allocate(name, rows * NUM_SPAN_CLASSES)
         self.step_means = {name: price.mean for name, price in prices.steps.items()}
         self._placed: Any = None
@@ -292,6 +293,9 @@ class World:
         for first, ends in ((PRICE_PARTIAL, (low.refill_partial, high.refill_partial)), (PRICE_UNSWEPT, unswept)):
             for spc, (one, other) in enumerate(zip(*ends, strict=True)):
                 self._price_row(first + spc, between(one.mean, other.mean, at), _cells(one, other, at))
+        whole = (NEAR_WHOLE,) * NUM_SPAN_CLASSES
+        for spc, ends in enumerate(zip(low.refill_near or whole, high.refill_near or whole, strict=True)):
+            arrays["near_share"][spc] = between(*ends, at)
         self._price_sweeps(low, high, at)
         if self.write_barriers:
             self.heap.fields.write_barrier = between(low.write_barrier, high.write_barrier, at)

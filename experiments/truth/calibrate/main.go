@@ -31,6 +31,7 @@ var (
 	order  = flag.Bool("inorder", false, "the oldest object dies first")
 	unison = flag.Bool("unison", false, "all that is alive dies at once")
 	most   = flag.Int("most", largest, "bytes of the largest of mixed types")
+	near   = flag.Bool("near", false, "tell refills by how near their spans are")
 	alone  = flag.Bool("alone", false, "one goroutine allocates, however many Ps there are")
 	rounds = flag.Int("rounds", 3, "collections, loops or batches")
 )

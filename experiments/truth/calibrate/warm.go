@@ -27,6 +27,7 @@ const (
 	tinyBlock      = 16                     // bytes of a slot that small objects without pointers share
 	largestInline  = 512                    // slots of spans that may hold their own bitmaps,
 	inline         = 128                    // in so many bytes
+	nearPages      = 8                      // up to so many from the type's last span a refill's is near it
 	whileMarking   = 0x80                   // with the number of a type: the collector marked when that malloc began
 )
 
@@ -101,7 +102,8 @@ func mixable() []object {
 // mark and sweep; of calls the same is told, as another table's, and of nothing else. With -unison all objects live until as
 // much is alive as may be, and die then, so that spans come back empty; nothing but what hits take is told. With -most types are no
 // larger than that, and all die at once while refills are counted: small objects have many in a span, so that few refill, long after
-// the last. Of those hits are told, and refills with fresh spans.
+// the last. Of those hits are told, and refills with fresh spans. With -near objects die at random, and nothing is told but how long
+// refills from swept spans take by how near their span is to the type's last one, which is seldom where types are many.
 func mixed() {
 	noFaults = true
 	often := interruptions(spinning)
@@ -126,7 +128,7 @@ func mixed() {
 	whole, before, refilling := !*unison && *most == largest, settling, *rounds
 	if *unison {
 		refilling = 0
-	} else if !whole {
+	} else if !whole && !*near {
 		before = 1 // all die at once while refills are counted: there is no balance to settle
 	}
 	for i := -before; i < refilling; i++ {
@@ -136,6 +138,10 @@ func mixed() {
 			round(ofRefills)
 		}
 		runtime.GC() // which sweeps, too
+	}
+	if *near {
+		tellNear(kinds, mixers)
+		return
 	}
 	debug.SetGCPercent(100)
 	begun := time.Now()
@@ -207,6 +213,8 @@ func gathered(mixers []*mixer, k int) *mix {
 		all.refills.merge(&one.refills)
 		all.fresh.merge(&one.fresh)
 		all.unswept.merge(&one.unswept)
+		all.near.merge(&one.near)
+		all.far.merge(&one.far)
 	}
 	return all
 }
@@ -283,7 +291,7 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 				if counted == ofSweeps && n%sweepAfter == 0 {
 					m.swept.some(&m.counter)
 				}
-				if *unison || *most < largest && counted == ofRefills {
+				if *unison || *most < largest && !*near && counted == ofRefills {
 					m.keep(p, k)
 				} else if m.random.next(2) == 0 {
 					at := m.random.next(len(m.alive))
@@ -349,6 +357,17 @@ func tellHits(kinds []object, mixers []*mixer, ending string, often float64) {
 	}
 }
 
+// tellNear prints what refills take whose span is near the type's last one, and others.
+func tellNear(kinds []object, mixers []*mixer) {
+	for k, o := range kinds {
+		calls := gathered(mixers, k)
+		if calls.near.n >= fewest && calls.far.n >= fewest {
+			key := []any{o.size, o.kind, *mib, runtime.GOMAXPROCS(0)}
+			row("refilled_near", key, map[string]float64{"near": calls.near.upTo(0.99), "far": calls.far.upTo(0.99)})
+		}
+	}
+}
+
 // occupy is what the program does after a malloc: it writes a word of each cache line of the object, and thinks.
 func occupy(p unsafe.Pointer, size int) {
 	for at := 0; at+8 <= size; at += cacheLine {
@@ -407,6 +426,8 @@ type mix struct {
 	refills     sample
 	fresh       sample
 	unswept     sample  // refills that sweep the span they take
+	near, far   sample  // of refills, by whether the span is near the one before it
+	beside      bool    // it is
 	first, last uintptr // pages of that span
 	at          uintptr // of that object
 	call        int     // that made it
@@ -453,9 +474,10 @@ func (m *mix) add(o object, took uint32, address uintptr, marks, ours bool, nth 
 				m.fresh.add(m.refill)
 			}
 		} else {
-			m.refills.add(m.refill)
+			m.addSwept()
 		}
 	}
+	m.beside = number+nearPages >= m.first && number <= m.first+nearPages
 	m.taken, m.refill, m.gaps = 1, took, address%page != 0
 	if !ours {
 		m.taken = 0
@@ -476,6 +498,16 @@ func (m *mix) sweep(o object, took uint32, address uintptr, pages int) {
 	m.first, m.last = address/page, address/page+uintptr(o.pages)
 }
 
+// addSwept counts the refill that took the span at hand, a swept one with room.
+func (m *mix) addSwept() {
+	m.refills.add(m.refill)
+	if m.beside {
+		m.near.add(m.refill)
+	} else {
+		m.far.add(m.refill)
+	}
+}
+
 // tiny tells whether malloc puts more than one such object into a slot.
 func (o object) tiny() bool { return o.kind == "noscan" && o.size < tinyBlock }
 
@@ -485,7 +517,7 @@ func (m *mix) holds(address uintptr) bool { return address/page >= m.first && ad
 // giveBack ends a span that was not full yet: one without gaps so far may have been a fresh one or not.
 func (m *mix) giveBack() {
 	if m.taken > 0 && m.gaps {
-		m.refills.add(m.refill)
+		m.addSwept()
 	}
 	m.taken = 0
 }
