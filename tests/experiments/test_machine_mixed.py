@@ -9,7 +9,7 @@ import pytest
 
 from experiments.errors import InputError
 from experiments.machine import derive, load_machine
-from experiments.machine_file import Reading, Table, parse_machine, read_machine, text_of
+from experiments.machine_file import ALONE, Reading, Table, parse_machine, read_machine, text_of
 from experiments.machine_gc import noted, stopped
 from experiments.machine_mixed import mixed, one_allocates, swept
 from experiments.machine_small import small_heaps
@@ -24,6 +24,11 @@ FRESH = {8192: Fraction(200), 32768: Fraction(300)}  # of a fresh span with one 
 def row(p10, p50, p90, p99, mean99):
     given = dict(zip(("p10", "p50", "p90", "p99", "mean99"), (p10, p50, p90, p99, mean99), strict=True))
     return {name: Reading(*3 * (Fraction(one),)) for name, one in given.items()}
+
+
+def near_and_far(rows):
+    given = {key: {name: Reading(*3 * (Fraction(one),)) for name, one in row.items()} for key, row in rows.items()}
+    return Table("m.toml: refilled_near", "s", "ns", given)
 
 
 def tables(without=()):
@@ -144,6 +149,24 @@ def test_refills_that_sweep_their_span_are_dearer_by_what_the_nearest_size_on_th
     assert mixed(found, "scan", 4, 1, FRESH.get).unswept[64].cells[512] == pytest.approx(1000 * (refilled[0] + 150), rel=0.01)
     assert set(mine.unswept) == set(mine.refills) and mine.refills == derived().refills
     assert not derived().unswept, "a file without such calls"
+
+
+def test_refills_near_the_last_span_are_shares_of_those_that_are_not_and_of_fewer_ps_where_those_are_missing():
+    found = tables()
+    rows = {
+        (64, "scan", 4, 1): {"near": 26, "far": 126},
+        (4096, "scan", 4, 1): {"near": 1246, "far": 2246},
+        (4096, "scan", 4, 2): {"near": 746, "far": 1246},
+    }
+    found["refilled_near"] = near_and_far(rows)
+    near = mixed(found, "scan", 4, 2, FRESH.get).near
+    hits = [0.99 * 25 + 0.01 * 120, HIT]
+    assert [float(near[size]) for size in (64, 4096)] == pytest.approx([(26 - hits[0]) / (126 - hits[0]), (746 - hits[1]) / (1246 - hits[1])])
+    assert not derived().near, "a file without such calls"
+    alone = {ALONE[name]: found[name] for name in ("hit", "refilled")}
+    assert mixed(one_allocates(found | alone), "scan", 4, 2, FRESH.get).near == near, "of one goroutine it was not told apart"
+    found["refilled_near"] = near_and_far({(64, "scan", 4, 1): {"near": 1, "far": 2}})
+    assert mixed(found, "scan", 4, 2, FRESH.get).near == {64: 1}, "no refill takes less than nothing"
 
 
 def test_of_one_goroutine_on_several_ps_what_is_missing_is_as_on_one_but_for_sweeping():

@@ -195,6 +195,30 @@ def test_a_refill_that_sweeps_its_span_has_a_price_of_its_own_with_the_sweep_in_
 
 
 @pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
+def test_a_refill_takes_less_whose_span_is_near_the_last_one_of_its_class():
+    """Beside pages that are looked up after each malloc."""
+    world = a_world([replace(heap(4, 10), refill_near=(500,) * 136)])
+    arrays, took = world.heap.arrays, {True: set(), False: set()}
+    turn = np.array([(COMPUTE, 0, 0, 50 * NS, 0), (ALLOC, NEEDZERO | NOSCAN, 0, SIZE, 0)], OP)
+
+    def body(g):
+        yield from churn(g, 200_000, 40_000, 50 * NS)
+        last = None
+        for _ in range(40_000):
+            before = int(arrays["cause_time"][PARTIAL])
+            yield g.run(turn, 1)
+            paid = int(arrays["cause_time"][PARTIAL]) - before
+            page = int(arrays["spans"]["start_page"][arrays["mcaches"]["alloc"][0, SPC]])
+            if paid and last is not None:
+                took[abs(page - last) <= 8].add(paid)
+            last = page
+
+    world.go(body)
+    world.run()
+    assert took == {True: {150 * NS}, False: {300 * NS}}
+
+
+@pytest.mark.skipif(PLAIN, reason="hundreds of thousands of mallocs")
 def test_a_hit_while_the_collector_marks_has_a_price_of_its_own_whatever_was_before_it():
     slow = tuple(Price(900 * NS) for _ in range(136))
     world = a_world([replace(heap(4, 10), marking=slow)], [marking(4, 2000)])
