@@ -294,8 +294,8 @@ class World:
             for spc, (one, other) in enumerate(zip(*ends, strict=True)):
                 self._price_row(first + spc, between(one.mean, other.mean, at), _cells(one, other, at))
         whole = (NEAR_WHOLE,) * NUM_SPAN_CLASSES
-        for spc, ends in enumerate(zip(low.refill_near or whole, high.refill_near or whole, strict=True)):
-            arrays["near_share"][spc] = between(*ends, at)
+        for spc, (one, other) in enumerate(zip(low.refill_near or whole, high.refill_near or whole, strict=True)):
+            arrays["near_share"][spc] = between(one, other, at)
         self._price_sweeps(low, high, at)
         if self.write_barriers:
             self.heap.fields.write_barrier = between(low.write_barrier, high.write_barrier, at)
