@@ -170,15 +170,20 @@ def _sweeping(tables: Mapping[str, Table], kind: str, mib: int, procs: int) -> d
 
 def _on_fewer(table: Table | None, key: Key, procs: int) -> Row | None:
     """The row of a key on so many Ps, or the nearest number below that has one; None if none has."""
+    found = _readings(table, key, procs)
+    return None if found is None else _row(found)
+
+
+def _readings(table: Table | None, key: Key, procs: int) -> Mapping[str, Reading] | None:
+    """The same row as the file has it."""
     rows = table.rows if table is not None else {}
-    return next((_row(rows[*key, fewer]) for fewer in range(procs, 0, -1) if (*key, fewer) in rows), None)
+    return next((rows[*key, fewer] for fewer in range(procs, 0, -1) if (*key, fewer) in rows), None)
 
 
 def _near(table: Table | None, key: Key, procs: int, hit: Fraction) -> Fraction | None:
     """How long a refill takes whose span is near the one before it, relative to others; None if it was not measured on so
     many Ps, nor on fewer."""
-    rows = table.rows if table is not None else {}
-    row = next((rows[*key, fewer] for fewer in range(procs, 0, -1) if (*key, fewer) in rows), None)
+    row = _readings(table, key, procs)
     if row is None:
         return None
     near, far = (max(row[name].median - hit, Fraction(0)) for name in ("near", "far"))
