@@ -54,7 +54,7 @@ from typing import Any
 from experiments.errors import InputError
 from experiments.machine_file import KINDS, LOCK_STEPS, Assumed, Machine, Reading, Table, read_machine
 from experiments.machine_gc import globals_byte, mark_prices, noted, pauses, stopped, sweep_prices
-from experiments.machine_mixed import Mixed, at_size, mixed, one_allocates, swept
+from experiments.machine_mixed import Mixed, at_size, mixed, of_nearest, one_allocates, swept
 from experiments.machine_small import mean_sizes, small_heaps
 from experiments.quantiles import distribution, least_mean, picoseconds, scaled
 from sim.costs import STEPS, HeapPrices, LockPrices, Price, Prices
@@ -495,8 +495,7 @@ def _by_class(
         if all(each.unswept for each in calls.values()):
             found["refill_unswept"].append(at_size(timed.unswept, size))
         if all(each.near for each in calls.values()):
-            nearest = min(timed.near, key=lambda one: (abs(one - size), one))
-            found["refill_near"].append(round(1000 * timed.near[nearest]))
+            found["refill_near"].append(round(1000 * of_nearest(timed.near, size)))
     if not all(each.empty for each in calls.values()):
         for name in _EMPTY:
             del found[name]

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import accumulate
+from typing import TypeVar
 
 from experiments.machine_file import ALONE, Key, Reading, Table
 from experiments.quantiles import between, distribution, least_mean, picoseconds
@@ -30,6 +31,8 @@ from sim.costs import SWEPT, Price
 _QUANTILES = {"p10": 100, "p50": 500, "p90": 900, "p99": 990}  # per mille
 
 _PROCS = 3  # where the keys of all these tables have the number of Ps
+
+_T = TypeVar("_T")
 
 Row = dict[str, Fraction]
 """Quantiles of calls and their ``mean``, nanoseconds."""
@@ -91,7 +94,7 @@ def mixed(
                 if share is not None:
                     found.near[size] = share
                 if swept_first:
-                    nearest = swept_first[min(swept_first, key=lambda one: (abs(one - size), one))]
+                    nearest = of_nearest(swept_first, size)
                     found.unswept[size] = _price({name: added[name] + nearest[name] for name in added})
             new = _on_fewer(tables.get("refilled_fresh"), key, procs)
             if new is not None:
@@ -221,6 +224,11 @@ def swept(table: Table | None, mib: int, procs: int) -> tuple[Price, ...]:
             return ()
         found.append(_price(row))
     return tuple(found)
+
+
+def of_nearest(measured: Mapping[int, _T], size: int) -> _T:
+    """What was measured of the nearest size, of two as near the smaller one."""
+    return measured[min(measured, key=lambda one: (abs(one - size), one))]
 
 
 def at_size(measured: Mapping[int, Price], size: int) -> Price:

@@ -22,13 +22,15 @@ FRESH = {8192: Fraction(200), 32768: Fraction(300)}  # of a fresh span with one 
 
 
 def row(p10, p50, p90, p99, mean99):
-    given = dict(zip(("p10", "p50", "p90", "p99", "mean99"), (p10, p50, p90, p99, mean99), strict=True))
+    return readings(p10=p10, p50=p50, p90=p90, p99=p99, mean99=mean99)
+
+
+def readings(**given):
     return {name: Reading(*3 * (Fraction(one),)) for name, one in given.items()}
 
 
 def near_and_far(rows):
-    given = {key: {name: Reading(*3 * (Fraction(one),)) for name, one in row.items()} for key, row in rows.items()}
-    return Table("m.toml: refilled_near", "s", "ns", given)
+    return Table("m.toml: refilled_near", "s", "ns", {key: readings(**row) for key, row in rows.items()})
 
 
 def tables(without=()):

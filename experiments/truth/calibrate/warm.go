@@ -128,8 +128,8 @@ func mixed() {
 	whole, before, refilling := !*unison && *most == largest, settling, *rounds
 	if *unison {
 		refilling = 0
-	} else if !whole && !*near {
-		before = 1 // all die at once while refills are counted: there is no balance to settle
+	} else if dieTogether(ofRefills) {
+		before = 1 // there is no balance to settle
 	}
 	for i := -before; i < refilling; i++ {
 		if i < 0 {
@@ -291,7 +291,7 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 				if counted == ofSweeps && n%sweepAfter == 0 {
 					m.swept.some(&m.counter)
 				}
-				if *unison || *most < largest && !*near && counted == ofRefills {
+				if dieTogether(counted) {
 					m.keep(p, k)
 				} else if m.random.next(2) == 0 {
 					at := m.random.next(len(m.alive))
@@ -322,6 +322,11 @@ func (m *mixer) work(begin <-chan int, done chan<- bool) {
 		}
 		done <- true
 	}
+}
+
+// dieTogether tells whether all objects of a round die at once.
+func dieTogether(counted int) bool {
+	return *unison || *most < largest && !*near && counted == ofRefills
 }
 
 // keep lets an object live until there is no more room, when all die.
